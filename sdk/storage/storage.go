@@ -1,0 +1,267 @@
+package storage
+
+import (
+	"context"
+	"time"
+)
+
+// Append asks for one message to be put into one queue.
+type Append struct {
+	// Queue is the recipient device's id, 1 to 255 bytes.
+	Queue string
+	// ID identifies the message within its queue. While the row lives a second
+	// Append with the same (Queue, ID) succeeds, adds nothing and answers
+	// the first one's position.
+	ID [16]byte
+	// Payload is opaque (sealed by the core), at most 16 MiB + 4 KiB. It is
+	// only valid during the call.
+	Payload []byte
+	// Expires ends the row's life; precision one second at least.
+	Expires time.Time
+}
+
+// Appended answers one Append.
+type Appended struct {
+	// Position is strictly increasing per queue; gaps are allowed.
+	Position uint64
+	// Duplicate says that the row was there already.
+	Duplicate bool
+	// Err is nil, ErrFull (the queue's quota), or an error of kind Invalid:
+	// refused for good, its neighbours are unaffected.
+	Err error
+}
+
+// Mark is a small value that the core wants stored at the latest with the batch
+// it travels with (a device's duplicate table). Losing the last second of marks
+// is allowed; losing rows is not.
+type Mark struct {
+	Key   string // at most 255 bytes
+	Value []byte // at most 16 KiB; nil deletes
+}
+
+// Batch is the unit of durability: when Append returns nil the rows whose
+// result has no Err have reached stable storage (fsync, synchronous commit).
+// An error for the whole call means that nothing is known of any row: the core
+// repeats the batch.
+type Batch struct {
+	Rows  []Append
+	Marks []Mark
+}
+
+// Quota bounds one queue; zero means no bound.
+type Quota struct {
+	Messages uint64
+	Bytes    uint64
+}
+
+// Page bounds one Read: it ends after Messages rows or once Bytes are exceeded
+// (at least one row is returned if there is one).
+type Page struct {
+	Messages int
+	Bytes    int
+}
+
+// Envelope is one stored row.
+type Envelope struct {
+	Position uint64
+	ID       [16]byte
+	Payload  []byte
+	Expires  time.Time
+}
+
+// Done deletes rows of one queue: everything up to Cursor, and the positions in
+// Ranges (from and to inclusive). Unknown positions are ignored.
+type Done struct {
+	Queue  string
+	Cursor uint64
+	Ranges [][2]uint64
+}
+
+// Depth describes one queue.
+type Depth struct {
+	Messages uint64
+	Bytes    uint64
+}
+
+// Queues is the durable message store. All methods are safe for concurrent
+// use, but the core calls Append for one queue from one goroutine at a time
+// (lanes), and batches take effect in that order.
+type Queues interface {
+	Append(ctx context.Context, now time.Time, b Batch) ([]Appended, error)
+	// Read returns rows with Position > after in position order, never expired
+	// ones.
+	Read(ctx context.Context, now time.Time, queue string, after uint64, max Page) ([]Envelope, error)
+	// Done need not be durable when it returns; rows that come back after a
+	// crash are delivered again and recognised by the receiver.
+	Done(ctx context.Context, d []Done) error
+	// Depths answers in the order asked; unknown queues are empty.
+	Depths(ctx context.Context, queues []string) ([]Depth, error)
+	// Marks reads marks; absent ones are nil.
+	Marks(ctx context.Context, keys []string) ([][]byte, error)
+	// Drop removes a whole queue (a revoked device) and says how many rows went.
+	Drop(ctx context.Context, queue string) (uint64, error)
+	// Purge removes at most limit expired rows and says how many went.
+	Purge(ctx context.Context, now time.Time, limit int) (int, error)
+}
+
+// Key names a record: Kind is 1 to 32 of a-z 0-9 . - and ID 1 to 512 bytes.
+type Key struct {
+	Kind string
+	ID   string
+}
+
+// Record is one versioned value of the directory. Version 0 means absent.
+type Record struct {
+	Key
+	Version uint64
+	Value   []byte
+	// Expires is zero for a record that stays.
+	Expires time.Time
+}
+
+// Range asks for records of one kind whose ID begins with Prefix and is greater
+// than After, in byte order of the ID.
+type Range struct {
+	Kind   string
+	Prefix string
+	After  string
+	Limit  int
+}
+
+// Write changes one record inside a Commit.
+type Write struct {
+	Key
+	// Expect is the version that the record must have: 0 = must be absent,
+	// AnyVersion = no condition. An expired record counts as absent.
+	Expect uint64
+	// Value is the new value, at most 1 MiB; nil deletes (an empty, non-nil
+	// slice is a value).
+	Value   []byte
+	Expires time.Time
+	// CheckOnly changes nothing: the condition alone counts.
+	CheckOnly bool
+}
+
+// AnyVersion as Expect sets no condition.
+const AnyVersion = ^uint64(0)
+
+// Directory is the durable store of everything that is not a message: users,
+// devices, invitations, groups, tokens. Every use case of the core is one
+// Commit: all of it or nothing, isolated from concurrent callers, on stable
+// storage when it returns nil. Versions given by the store are greater than any
+// version the key had before.
+type Directory interface {
+	// Get answers in the order asked; absent and expired records have Version 0.
+	Get(ctx context.Context, now time.Time, keys []Key) ([]Record, error)
+	List(ctx context.Context, now time.Time, r Range) ([]Record, error)
+	// Commit returns a *ConflictError naming the first key whose condition
+	// failed, and then has changed nothing. At most 4,096 writes.
+	Commit(ctx context.Context, now time.Time, w []Write) error
+	// Purge removes at most limit expired records and says how many went.
+	Purge(ctx context.Context, now time.Time, limit int) (int, error)
+}
+
+// The volatile half may forget everything at any time; that degrades to
+// "everyone offline", never to a lost message.
+
+// Claim announces that a device is connected at a node.
+type Claim struct {
+	Device, Node, Session string
+	TTL                   time.Duration
+}
+
+// Route is where a device is connected. Fence grows strictly per device.
+type Route struct {
+	Device, Node, Session string
+	Fence                 uint64
+}
+
+// Renewal keeps a claim alive, or releases it when TTL is 0.
+type Renewal struct {
+	Device, Session string
+	Fence           uint64
+	TTL             time.Duration
+}
+
+// Routes knows which node serves a device. The newest claim wins.
+type Routes interface {
+	// Claim answers fences in order: max(last+1, unix ms of now).
+	Claim(ctx context.Context, now time.Time, c []Claim) ([]uint64, error)
+	// Renew answers whether the caller still holds each route; a store that
+	// forgot takes the number back. Routes held by a newer claim answer false.
+	Renew(ctx context.Context, now time.Time, r []Renewal) ([]bool, error)
+	// Lookup answers in order; a device without a live route has Fence 0.
+	Lookup(ctx context.Context, now time.Time, devices []string) ([]Route, error)
+}
+
+// Beat is one device's presence.
+type Beat struct {
+	Device string
+	State  string // "online", "offline" or a text of the client's, at most 64 bytes
+	User   []byte // profile as JSON, at most 4 KiB
+	TTL    time.Duration
+}
+
+// Presence remembers beats until their TTL ends.
+type Presence interface {
+	Announce(ctx context.Context, now time.Time, b []Beat) error
+	// Beats answers in order; unknown devices have State "".
+	Beats(ctx context.Context, now time.Time, devices []string) ([]Beat, error)
+}
+
+// Cache holds short-lived values (resume tokens, rendezvous).
+type Cache interface {
+	Put(ctx context.Context, now time.Time, key string, value []byte, ttl time.Duration) error
+	Get(ctx context.Context, now time.Time, key string) ([]byte, error) // nil when absent
+	// Take returns and deletes in one step: of two takers one gets the value.
+	Take(ctx context.Context, now time.Time, key string) ([]byte, error)
+	Delete(ctx context.Context, keys ...string) error
+}
+
+// Rate is a token bucket: Burst tokens, refilled over Per.
+type Rate struct {
+	Burst uint32
+	Per   time.Duration
+}
+
+// Limiter shares rate limits between nodes.
+type Limiter interface {
+	// Take takes n tokens from the bucket and answers 0, or how long to wait.
+	Take(ctx context.Context, now time.Time, key string, r Rate, n uint32) (time.Duration, error)
+}
+
+// Bus carries messages between nodes, best effort, in order per pair of nodes.
+type Bus interface {
+	Publish(ctx context.Context, node string, messages [][]byte) error
+	// Subscribe calls f until ctx ends.
+	Subscribe(ctx context.Context, self string, f func(message []byte)) error
+}
+
+// Store is what a backend offers; nil fields are "not offered". The operator
+// may take the durable half (Queues, Directory) from one plugin and the
+// volatile half from another.
+type Store struct {
+	Queues    Queues
+	Directory Directory
+
+	Routes   Routes
+	Presence Presence
+	Cache    Cache
+	Limiter  Limiter
+	Bus      Bus
+
+	// Ready is a cheap probe; nil means always ready.
+	Ready func(ctx context.Context) error
+	// Close flushes and ends the store.
+	Close func(ctx context.Context) error
+}
+
+// Traits are what the core must know of a backend to drive it well.
+type Traits struct {
+	// Batch is the largest number of rows the core should put in one Append.
+	Batch int
+	// Lanes is how many Append calls may run at once (hash of the queue).
+	Lanes int
+	// Shared says that several relay nodes may use the backend at once.
+	Shared bool
+}
