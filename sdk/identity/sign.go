@@ -1,0 +1,104 @@
+package identity
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"encoding/binary"
+
+	"filippo.io/edwards25519"
+)
+
+// CheckPublic reports whether pub may be used as an Ed25519 key: it must be the
+// canonical encoding of a point of the curve, and not one of the eight points
+// of small order, under which signatures and proofs can be forged (the
+// reference's weakness W5). Error kind: KindPublic.
+func CheckPublic(pub [32]byte) error {
+	_, err := point(pub)
+	return err
+}
+
+// point decodes pub under the rules of CheckPublic.
+func point(pub [32]byte) (*edwards25519.Point, error) {
+	p, err := new(edwards25519.Point).SetBytes(pub[:])
+	if err != nil || !bytes.Equal(p.Bytes(), pub[:]) {
+		return nil, ErrPublic
+	}
+	if new(edwards25519.Point).MultByCofactor(p).Equal(edwards25519.NewIdentityPoint()) == 1 {
+		return nil, ErrPublic
+	}
+	return p, nil
+}
+
+// Sign signs label | 00 | message. Labels keep statements of one kind from
+// passing for another; they are written without the zero byte.
+func Sign(label string, key ed25519.PrivateKey, message []byte) [64]byte {
+	return [64]byte(ed25519.Sign(key, labelled(label, message)))
+}
+
+// Verify checks a signature of Sign. The key must pass CheckPublic and S must
+// be canonical. Error kinds: KindPublic, KindSignature.
+func Verify(label string, public [32]byte, message, signature []byte) error {
+	return verify(public, labelled(label, message), signature)
+}
+
+// verify is strict Ed25519: CheckPublic, then RFC 8032 without cofactor.
+func verify(public [32]byte, message, signature []byte) error {
+	if len(signature) != ed25519.SignatureSize {
+		return ErrSignature
+	}
+	if err := CheckPublic(public); err != nil {
+		return err
+	}
+	if !ed25519.Verify(public[:], message, signature) {
+		return ErrSignature
+	}
+	return nil
+}
+
+func labelled(label string, message []byte) []byte {
+	b := make([]byte, 0, len(label)+1+len(message))
+	b = append(b, label...)
+	b = append(b, 0)
+	return append(b, message...)
+}
+
+const confirmLabel = "commucat/proof/1"
+
+// confirmBytes is what a Confirm proof signs, after its label:
+//
+//	u32le len | domain | u32le len | device_id | device_public 32 | client_static 32 | h 32
+func confirmBytes(device [32]byte, domain, deviceID string, clientStatic [32]byte, h []byte) []byte {
+	b := make([]byte, 0, 4+len(domain)+4+len(deviceID)+96)
+	b = appendContext(b, domain, deviceID, device, clientStatic)
+	return append(b, h...)
+}
+
+// appendContext appends the part that Confirm and the static proof share.
+func appendContext(b []byte, domain, deviceID string, device, clientStatic [32]byte) []byte {
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(domain)))
+	b = append(b, domain...)
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(deviceID)))
+	b = append(b, deviceID...)
+	b = append(b, device[:]...)
+	return append(b, clientStatic[:]...)
+}
+
+// SignConfirm makes the `proof` of a Confirm record (protocol-extensions,
+// section 2): the device's signature over domain, device id, device key, Noise
+// key and the final handshake hash h (32 bytes; the signature over any other
+// length is refused by VerifyConfirm).
+func SignConfirm(d Device, domain, deviceID string, clientStatic [32]byte, h []byte) [64]byte {
+	key := d.key()
+	public := [32]byte(key[ed25519.SeedSize:])
+	return Sign(confirmLabel, key, confirmBytes(public, domain, deviceID, clientStatic, h))
+}
+
+// VerifyConfirm checks the proof of a Confirm record. clientStatic must be the
+// key that Noise has proved, never one that the client merely names. Error
+// kinds: KindPublic, KindSignature.
+func VerifyConfirm(devicePublic [32]byte, domain, deviceID string, clientStatic [32]byte, h, proof []byte) error {
+	if len(h) != 32 {
+		return ErrSignature
+	}
+	return Verify(confirmLabel, devicePublic, confirmBytes(devicePublic, domain, deviceID, clientStatic, h), proof)
+}
