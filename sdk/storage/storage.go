@@ -16,7 +16,8 @@ type Append struct {
 	// Payload is opaque (sealed by the core), at most 16 MiB + 4 KiB. It is
 	// only valid during the call.
 	Payload []byte
-	// Expires ends the row's life; precision one second at least.
+	// Expires ends the row's life; precision one second at least, and never
+	// early. Required.
 	Expires time.Time
 }
 
@@ -46,6 +47,9 @@ type Mark struct {
 type Batch struct {
 	Rows  []Append
 	Marks []Mark
+	// Quota bounds each queue that the batch touches. A row that would exceed
+	// it answers ErrFull; expired rows do not count.
+	Quota Quota
 }
 
 // Quota bounds one queue; zero means no bound.
@@ -100,7 +104,8 @@ type Queues interface {
 	Marks(ctx context.Context, keys []string) ([][]byte, error)
 	// Drop removes a whole queue (a revoked device) and says how many rows went.
 	Drop(ctx context.Context, queue string) (uint64, error)
-	// Purge removes at most limit expired rows and says how many went.
+	// Purge removes at most limit expired rows and says how many went. It may
+	// leave rows of queues that nobody used lately for up to two hours more.
 	Purge(ctx context.Context, now time.Time, limit int) (int, error)
 }
 
@@ -155,7 +160,8 @@ type Directory interface {
 	Get(ctx context.Context, now time.Time, keys []Key) ([]Record, error)
 	List(ctx context.Context, now time.Time, r Range) ([]Record, error)
 	// Commit returns a *ConflictError naming the first key whose condition
-	// failed, and then has changed nothing. At most 4,096 writes.
+	// failed, and then has changed nothing. At most 4,096 writes, each of a
+	// different key.
 	Commit(ctx context.Context, now time.Time, w []Write) error
 	// Purge removes at most limit expired records and says how many went.
 	Purge(ctx context.Context, now time.Time, limit int) (int, error)
@@ -179,8 +185,10 @@ type Route struct {
 // Renewal keeps a claim alive, or releases it when TTL is 0.
 type Renewal struct {
 	Device, Session string
-	Fence           uint64
-	TTL             time.Duration
+	// Node is told again, so that a store that forgot can answer Lookup.
+	Node  string
+	Fence uint64
+	TTL   time.Duration
 }
 
 // Routes knows which node serves a device. The newest claim wins.
