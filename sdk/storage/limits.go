@@ -146,3 +146,14 @@ func checkTwice(w []Write) error {
 	}
 	return nil
 }
+
+// CheckBeat checks a presence beat.
+func CheckBeat(b *Beat) error {
+	if len(b.State) > MaxState {
+		return invalid("presence state of %d bytes, want at most %d", len(b.State), MaxState)
+	}
+	if len(b.User) > MaxProfile {
+		return invalid("presence profile of %d bytes, want at most %d", len(b.User), MaxProfile)
+	}
+	return nil
+}
