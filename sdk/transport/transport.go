@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"net/http"
 	"net/netip"
@@ -67,9 +68,22 @@ type Endpoint struct {
 	Transport string
 	Host      string
 	Port      uint16
-	// Params are the transport's own parameters (connect path, cookie name …).
+	// Params are the transport's own parameters, named by the Param constants.
 	Params map[string]string
 }
+
+// Parameters of the transports that go over HTTP.
+const (
+	// ParamPath is the connect path, "/connect" if absent.
+	ParamPath = "path"
+	// ParamCookie is the name of the cookie that holds the entry token.
+	ParamCookie = "ck"
+	// ParamName is the server name in the TLS hello and the certificate, if it
+	// is not Host.
+	ParamName = "sni"
+	// ParamHost is the HTTP authority, if it is not Host and Port.
+	ParamHost = "host"
+)
 
 // Dial is what a dialler needs beside the endpoint.
 type Dial struct {
@@ -81,6 +95,9 @@ type Dial struct {
 	ServerTime func(time.Time)
 	// Pins are SHA-256 hashes of the TLS key (SPKI) that replace the web roots.
 	Pins [][32]byte
+	// Roots verify the certificate where there are no Pins; nil means the
+	// system's.
+	Roots *x509.CertPool
 	// Insecure skips verification of the certificate: only by explicit choice.
 	Insecure bool
 	// Fingerprint names the ClientHello ("chrome" by default).

@@ -1,0 +1,148 @@
+package http2
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/commucat/commucat/sdk/transport"
+	"github.com/commucat/commucat/transports/internal/gate"
+)
+
+// conn is the server's end of one exchange. It keeps nothing but pointers to
+// what net/http holds anyway: an idle stream costs no buffer and no goroutine
+// of ours.
+type conn struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+	r  *http.Request
+
+	closed  atomic.Bool
+	writing sync.Mutex // held during a Write; finish waits for it
+	mu      sync.Mutex // guards rc's deadlines against the handler's end
+	over    bool       // the handler is returning: w and rc are dead
+}
+
+// Read reads the request body.
+func (c *conn) Read(p []byte) (int, error) {
+	if c.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	n, err := c.r.Body.Read(p)
+	if err != nil {
+		err = c.plain(err)
+	}
+	return n, err
+}
+
+// Write writes p and flushes it: one DATA frame or chunk up to 16 KiB.
+func (c *conn) Write(p []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	n, err := c.w.Write(p)
+	if err == nil {
+		err = c.rc.Flush()
+	}
+	if err != nil {
+		return n, c.plain(err)
+	}
+	return n, nil
+}
+
+// plain gives the errors of net/http the values that a net.Conn has.
+func (c *conn) plain(err error) error {
+	switch {
+	case c.closed.Load():
+		return net.ErrClosed
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return os.ErrDeadlineExceeded
+	default:
+		return err
+	}
+}
+
+// Close wakes every call; the peer reads end of stream once the handler has
+// returned, after everything that was written.
+func (c *conn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return nil
+	}
+	past := time.Unix(1, 0)
+	// Over HTTP/1.1 the body's lock is held by a blocked Read, so only the
+	// deadline can wake it.
+	_ = c.rc.SetReadDeadline(past)
+	if c.writing.TryLock() {
+		c.writing.Unlock()
+	} else {
+		// Over HTTP/2 this resets the stream, so it is done only when a Write
+		// is stuck.
+		_ = c.rc.SetWriteDeadline(past)
+	}
+	return nil
+}
+
+// finish runs when accept has returned, before net/http takes w back.
+func (c *conn) finish() {
+	_ = c.Close()
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+}
+
+// SetDeadline sets both deadlines. A deadline that has passed ends the stream.
+func (c *conn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
+// SetReadDeadline bounds Read; see [conn.SetDeadline].
+func (c *conn) SetReadDeadline(t time.Time) error { return c.deadline(t, c.rc.SetReadDeadline) }
+
+// SetWriteDeadline bounds Write; see [conn.SetDeadline].
+func (c *conn) SetWriteDeadline(t time.Time) error { return c.deadline(t, c.rc.SetWriteDeadline) }
+
+func (c *conn) deadline(t time.Time, set func(time.Time) error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over || c.closed.Load() {
+		return net.ErrClosed
+	}
+	return set(t)
+}
+
+// LocalAddr is the address of the listener's socket.
+func (c *conn) LocalAddr() net.Addr {
+	if a, ok := c.r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
+		return a
+	}
+	return transport.Addr{Net: Name}
+}
+
+// RemoteAddr is the client's address as the front gave it.
+func (c *conn) RemoteAddr() net.Addr {
+	if ap := transport.ParseAddrPort(c.r.RemoteAddr); ap.IsValid() {
+		return net.TCPAddrFromAddrPort(ap)
+	}
+	return transport.Addr{Net: Name, Text: c.r.RemoteAddr}
+}
+
+// Path says who came and how.
+func (c *conn) Path() transport.Facts {
+	f := gate.Facts(Name, c.r)
+	f.Context = context.WithoutCancel(c.r.Context())
+	return f
+}
