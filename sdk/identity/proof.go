@@ -2,12 +2,11 @@ package identity
 
 import (
 	"bytes"
+	"crypto/sha512"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"io"
-
-	"crypto/sha512"
 
 	"filippo.io/edwards25519"
 	"lukechampine.com/blake3"

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"log/slog"
 
@@ -40,8 +41,8 @@ func KeyPairFrom(private [32]byte) KeyPair {
 // String is the public key in hex.
 func (k KeyPair) String() string { return "x25519:" + hex.EncodeToString(k.Public[:]) }
 
-// GoString keeps %#v from printing the private key.
-func (k KeyPair) GoString() string { return k.String() }
+// Format prints String for every verb, so that none shows the private key.
+func (k KeyPair) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, k.String()) }
 
 // LogValue keeps the private key out of logs.
 func (k KeyPair) LogValue() slog.Value { return slog.StringValue(k.String()) }

@@ -2,6 +2,7 @@ package noise
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 
@@ -256,4 +257,9 @@ func (h *Handshake) Split() (send, recv *Cipher, err error) {
 		return up, down, nil
 	}
 	return down, up, nil
+}
+
+// Format prints pattern and progress for every verb, so that none shows a key.
+func (h *Handshake) Format(f fmt.State, _ rune) {
+	_, _ = fmt.Fprintf(f, "noise handshake %s, message %d", h.pattern, h.next)
 }
