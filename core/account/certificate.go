@@ -1,0 +1,124 @@
+package account
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/identity"
+	"github.com/commucat/commucat/sdk/storage"
+)
+
+// skew is how far in the future a certificate may have been issued.
+const skew = 5 * time.Minute
+
+// certify issues a certificate for the record and puts it there.
+func (s *Store) certify(id string, d *deviceRecord, now time.Time) (identity.Certificate, error) {
+	c, err := s.opt.CA().Issue(d.User, id, d.Public.key(), now, s.opt.CertificateValidity, s.opt.Rand)
+	if err != nil {
+		return c, err
+	}
+	raw, err := c.MarshalJSON()
+	if err != nil {
+		return c, err
+	}
+	d.Cert = raw
+	return c, nil
+}
+
+// due tells whether a stored certificate should be replaced: less than a third
+// of its validity is left, or the CA or the key changed.
+func (s *Store) due(c identity.Certificate, public [32]byte, now time.Time) bool {
+	if c.Serial == 0 || c.Issuer != s.opt.CA().Public() || c.PublicKey != public {
+		return true
+	}
+	left := c.ExpiresAt - now.Unix()
+	return left < (c.ExpiresAt-c.IssuedAt)/3
+}
+
+// lapsed tells whether a certificate ended so long ago that only pairing helps.
+func (s *Store) lapsed(c identity.Certificate, now time.Time) bool {
+	return c.Serial != 0 && now.Unix() >= c.ExpiresAt+int64(s.opt.CertificateGrace/time.Second)
+}
+
+// judge checks a certificate that a device presented against what the device
+// proved. known says that the device is stored and active with this key: then an
+// expired certificate counts during the grace. A certificate for the Noise static
+// key (old clients) is accepted and to be replaced.
+func (s *Store) judge(c *identity.Certificate, r *Request, user string, known bool, now time.Time) (replace bool, err error) {
+	bad := func(text string) error { return refuse(ccp.CodeCertificateInvalid, text) }
+	current := s.opt.CA().Public()
+	if c.Issuer != current {
+		if s.opt.TrustedCAs == nil || !slices.Contains(s.opt.TrustedCAs(), c.Issuer) {
+			return false, bad("unknown issuer")
+		}
+		replace = true
+	}
+	if c.DeviceID != r.Device || c.UserID != user {
+		return false, bad("made for another device or user")
+	}
+	if c.PublicKey != r.Public {
+		if c.PublicKey != r.ClientStatic {
+			return false, bad("made for another key")
+		}
+		replace = true
+	}
+	if c.IssuedAt >= c.ExpiresAt || c.IssuedAt > now.Add(skew).Unix() {
+		return false, bad("dates contradict")
+	}
+	if c.ExpiresAt <= now.Unix() {
+		if !known || s.lapsed(*c, now) {
+			return false, refusePairing(ccp.CodeCertificateInvalid, "expired")
+		}
+		replace = true
+	}
+	if err := c.Verify(c.Issuer); err != nil {
+		return false, bad("signature")
+	}
+	return replace, nil
+}
+
+// RenewCertificate replaces the certificate of an active device if it is due;
+// renewed is false if it is not.
+func (s *Store) RenewCertificate(ctx context.Context, device string) (c identity.Certificate, renewed bool, err error) {
+	defer s.cache.drop(device)
+	for try := 0; ; try++ {
+		h, err := load[deviceRecord](ctx, s, kindDevice, device)
+		if err != nil {
+			return c, false, err
+		}
+		if !h.exists() {
+			return c, false, ErrNotFound
+		}
+		if h.value.Status != Active {
+			return c, false, ErrRevoked
+		}
+		d, err := h.value.device(device)
+		if err != nil {
+			return c, false, err
+		}
+		now := s.now()
+		if !s.due(d.Certificate, d.Public, now) {
+			return d.Certificate, false, nil
+		}
+		if c, err = s.certify(device, &h.value, now); err != nil {
+			return c, false, err
+		}
+		err = s.dir.Commit(ctx, now, []storage.Write{
+			h.write(time.Time{}),
+			s.event(device, eventRecord{Action: "certificate", Public: h.value.Public, Serial: c.Serial}, now),
+		})
+		if err == nil {
+			return c, true, nil
+		}
+		if !isConflict(err) || try == commitTries {
+			return c, false, err
+		}
+	}
+}
+
+// CertificateDue is when a device's certificate should be renewed.
+func CertificateDue(c identity.Certificate) time.Time {
+	return time.Unix(c.ExpiresAt-(c.ExpiresAt-c.IssuedAt)/3+1, 0)
+}

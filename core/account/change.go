@@ -1,0 +1,78 @@
+package account
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+)
+
+// ChangeKind names what happened to a device list.
+type ChangeKind string
+
+// The kinds of change; they are the "type" of the GroupEvent that tells an
+// account's other devices (protocol-extensions.md section 8).
+const (
+	DeviceAdded   ChangeKind = "device-added"
+	DeviceRevoked ChangeKind = "device-revoked"
+	DeviceRotated ChangeKind = "device-rotated"
+)
+
+// Ways in which a device came or changed.
+const (
+	ViaInvite      = "invite"
+	ViaOpen        = "open"
+	ViaPairing     = "pairing"
+	ViaCertificate = "certificate"
+	ViaRotation    = "rotation"
+	ViaOperator    = "operator"
+	ViaUser        = "user"
+)
+
+// Change is one change of an account's device list, told after it is durable.
+type Change struct {
+	Kind         ChangeKind
+	User, Device string
+	Public       [32]byte
+	Via          string
+	// NewUser says that the account was made by this change.
+	NewUser bool
+}
+
+// Fingerprint is how people compare a device key: the first 16 bytes of its
+// SHA-256 in hex.
+func Fingerprint(public [32]byte) string {
+	h := sha256.Sum256(public[:])
+	return hex.EncodeToString(h[:16])
+}
+
+// Event is the JSON of the GroupEvent for the account's other devices.
+func (c Change) Event() []byte {
+	b, err := json.Marshal(struct {
+		Type        ChangeKind `json:"type"`
+		Device      string     `json:"device"`
+		Fingerprint string     `json:"fingerprint"`
+		Via         string     `json:"via"`
+	}{c.Kind, c.Device, Fingerprint(c.Public), c.Via})
+	if err != nil {
+		panic("account: " + err.Error()) // strings always marshal
+	}
+	return b
+}
+
+// OnChange adds f to the functions that are told of every change made through
+// this Store. f is called once per change, after the commit, on the goroutine of
+// the operation; it must not block for long. Register before the Store is used.
+func (s *Store) OnChange(f func(Change)) {
+	s.hooksMu.Lock()
+	defer s.hooksMu.Unlock()
+	s.hooks = append(s.hooks, f)
+}
+
+func (s *Store) tell(c Change) {
+	s.hooksMu.RLock()
+	hooks := s.hooks
+	s.hooksMu.RUnlock()
+	for _, f := range hooks {
+		f(c)
+	}
+}
