@@ -168,16 +168,22 @@ func join(a, b string) string {
 }
 
 // Locate finds the place of a dotted key in a raw table: of its value, or of the
-// nearest table above it that is there.
+// nearest table above it that is there. "key[2]" is an element of a list.
 func Locate(raw map[string]any, key string) Position {
 	var best Position
 	for key != "" {
 		name, rest, _ := strings.Cut(key, ".")
+		name, index, inList := strings.Cut(strings.TrimSuffix(name, "]"), "[")
 		value, ok := raw[name]
 		if !ok {
 			break
 		}
 		a, value := at{}.locate(value)
+		if list, ok := value.([]any); ok && inList {
+			if i, err := strconv.Atoi(index); err == nil && i >= 0 && i < len(list) {
+				a, value = a.locate(list[i])
+			}
+		}
 		if !a.pos.IsZero() {
 			best = a.pos
 		}

@@ -41,6 +41,10 @@ var (
 	unmarshalerType = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
+// TypeNamer may be implemented, on the value, by a type that reads itself from
+// text (encoding.TextUnmarshaler), to be called something better than "text".
+type TypeNamer interface{ ConfigType() string }
+
 // Fields describes a configuration struct (or pointer to one) by its tags:
 //
 //	cfg:"name"      the key; fields without the tag are no configuration;
@@ -141,6 +145,9 @@ func leafName(t reflect.Type) string {
 		return "file"
 	}
 	if reflect.PointerTo(t).Implements(unmarshalerType) {
+		if n, ok := reflect.Zero(t).Interface().(TypeNamer); ok {
+			return n.ConfigType()
+		}
 		return "text"
 	}
 	switch t.Kind() {
@@ -190,9 +197,13 @@ func setDefaults(v reflect.Value) {
 	}
 }
 
-// bound checks min and max; "" means within.
+// bound checks min and max; "" means within. A text or secret that is not set is
+// within: required is for that.
 func bound(f Field, v reflect.Value) string {
 	if f.Min == "" && f.Max == "" {
+		return ""
+	}
+	if s, ok := v.Interface().(Secret); (ok && s.IsZero()) || (v.Kind() == reflect.String && v.Len() == 0) {
 		return ""
 	}
 	value, unit := measure(v)

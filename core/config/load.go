@@ -1,0 +1,194 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/commucat/commucat/sdk"
+)
+
+// Known is a plugin that the program has: with it Load checks the plugin's own
+// keys, and a name that no plugin has is a mistake.
+type Known struct {
+	Plugin sdk.Plugin // may be nil for a built-in that has no keys
+	Kind   sdk.Kind
+	Name   string
+	// UDP says that the transport's listen key claims a UDP port, not a TCP one.
+	UDP bool
+}
+
+// Env is what Load takes from outside the file.
+type Env struct {
+	// Variables are NAME=VALUE as os.Environ gives them.
+	Variables []string
+	// Plugins are all plugins of the program; nil leaves names and keys unchecked.
+	Plugins []Known
+	// Federation says that the program has it.
+	Federation bool
+}
+
+// Process is the Env of this process.
+func Process(plugins ...Known) Env {
+	return Env{Variables: os.Environ(), Plugins: plugins}
+}
+
+func (e Env) lookup(name string) string {
+	for _, v := range slices.Backward(e.Variables) {
+		if n, value, ok := strings.Cut(v, "="); ok && n == name {
+			return value
+		}
+	}
+	return ""
+}
+
+// Load reads the file at path ("" is none), puts the environment over it and
+// checks everything. The error is an sdk.ConfigErrors with all mistakes, or the
+// reason why the file could not be read.
+func Load(path string, env Env) (*Config, error) {
+	var text []byte
+	if path != "" {
+		info, err := os.Stat(path)
+		if err != nil {
+			return nil, unreadable(path, err)
+		}
+		if !info.Mode().IsRegular() {
+			return nil, unreadable(path, errors.New("not a regular file"))
+		}
+		if info.Size() > maxFile {
+			return nil, unreadable(path, errors.New("larger than 1 MiB"))
+		}
+		if text, err = os.ReadFile(path); err != nil {
+			return nil, unreadable(path, err)
+		}
+	}
+	return Parse(path, text, env)
+}
+
+func unreadable(path string, err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		err = p.Err
+	}
+	return sdk.ConfigErrors{{Pos: sdk.Position{File: path}, Text: err.Error()}}
+}
+
+// Parse is Load for a text that the caller has; name is what errors call it, and
+// relative paths start in its folder.
+func Parse(name string, text []byte, env Env) (*Config, error) {
+	raw, err := parse(name, text)
+	if err != nil {
+		return nil, err
+	}
+	names := make([]string, 0, len(env.Plugins))
+	for _, k := range env.Plugins {
+		names = append(names, k.Name)
+	}
+	overlay(raw, env.Variables, names)
+
+	c := &Config{File: name, raw: raw}
+	files := c.files(env)
+	var mistakes sdk.ConfigErrors
+	if err := sdk.Decode(raw, files, c); err != nil && !errors.As(err, &mistakes) {
+		return nil, err
+	}
+	c.implied()
+	c.paths(files)
+	ch := checker{c: c, env: env, files: files, bad: map[string]bool{}}
+	for _, m := range mistakes {
+		ch.bad[m.Key] = true
+	}
+	mistakes = append(mistakes, ch.all()...)
+	if len(mistakes) > 0 {
+		mistakes.Sort()
+		return nil, mistakes
+	}
+	return c, nil
+}
+
+// files resolves references from the folder of the file.
+func (c *Config) files(env Env) sdk.Files {
+	f := sdk.Files{Credentials: env.lookup("CREDENTIALS_DIRECTORY"), Getenv: env.lookup}
+	if c.File != "" {
+		f.Dir = filepath.Dir(c.File)
+	}
+	return f
+}
+
+// Files resolves the references of a plugin's own keys as Load does.
+func (c *Config) Files(env Env) sdk.Files { return c.files(env) }
+
+// given reports whether the file or the environment has the key.
+func (c *Config) given(section, key string) bool {
+	m, _ := plainTable(c.raw[section])
+	_, ok := m[key]
+	return ok
+}
+
+// implied carries out compat.reference.
+func (c *Config) implied() {
+	if !c.Compat.Reference {
+		return
+	}
+	for key, p := range map[string]*bool{
+		"connect_path": &c.Compat.ConnectPath, "clear_frames": &c.Compat.ClearFrames, "public_api": &c.Compat.PublicAPI,
+		"open_channels": &c.Compat.OpenChannels, "pinned_keys": &c.Compat.PinnedKeys,
+	} {
+		if !c.given("compat", key) {
+			*p = true
+		}
+	}
+	if !c.given("relay", "registration") {
+		c.Relay.Registration = "open"
+	}
+}
+
+// paths makes every Path absolute.
+func (c *Config) paths(files sdk.Files) {
+	for _, p := range []*Path{&c.Server.Data, &c.TLS.Cert, &c.TLS.Key, &c.Cover.Site, &c.Admin.Socket} {
+		name, isCredential := strings.CutPrefix(string(*p), "credential:")
+		switch {
+		case *p == "":
+		case isCredential && files.Credentials != "":
+			*p = Path(filepath.Join(files.Credentials, filepath.Base(name)))
+		case !filepath.IsAbs(string(*p)) && files.Dir != "":
+			if abs, err := filepath.Abs(filepath.Join(files.Dir, string(*p))); err == nil {
+				*p = Path(abs)
+			}
+		}
+	}
+}
+
+// Keys are the raw keys of a plugin for its kind's Open: of a transport's table, of
+// [storage], of [ledger.NAME], or else of [plugin.NAME]. Secrets and files in them
+// are still references; see Files.
+func (c *Config) Keys(kind sdk.Kind, name string) map[string]any {
+	switch {
+	case kind == sdk.Transport:
+		if t, ok := c.Transports[name]; ok {
+			return t.Keys
+		}
+	case kind == sdk.Storage && name == c.Storage.Backend:
+		return c.Storage.Keys
+	case kind == sdk.Ledger:
+		if m, ok := plainTable(c.Ledger.Keys[name]); ok {
+			return m
+		}
+	}
+	return maps.Clone(c.Plugins[name].Keys)
+}
+
+func quoted(names []string) string {
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(slices.Sorted(slices.Values(names)), ", ")
+}
+
+func fault(key string, pos sdk.Position, format string, args ...any) *sdk.ConfigError {
+	return &sdk.ConfigError{Key: key, Pos: pos, Text: fmt.Sprintf(format, args...)}
+}
