@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"sync"
 	"time"
 
@@ -36,116 +35,108 @@ func (dialer) Dial(ctx context.Context, to transport.Endpoint, with transport.Di
 		return nil, err
 	}
 	life, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	app, body := net.Pipe()
-	c := &stream{up: app, client: client, cancel: cancel, ready: make(chan struct{})}
-	go c.request(client.Request(life, http.MethodPost, "", body))
+	up, body := net.Pipe()
+	answer, down := net.Pipe()
+	c := &stream{up: up, down: down, client: client, life: life, cancel: cancel, ready: make(chan struct{})}
+	go c.run(client.Request(life, http.MethodPost, "", body), answer)
 	if with.Token == nil {
 		return c, nil
 	}
 	select {
 	case <-c.ready:
-		if c.err != nil {
-			c.abort()
-			return nil, c.err
+		if err := c.failure(); err != nil {
+			_ = c.Close()
+			return nil, err
 		}
 		return c, nil
 	case <-ctx.Done():
-		c.abort()
+		cancel()
+		_ = c.Close()
 		<-c.ready
 		return nil, ctx.Err()
 	}
 }
 
-// stream is the client's end.
+// stream is the client's end: two pipes, of which net/http reads one and run
+// fills the other, so that deadlines work and may be moved.
 type stream struct {
 	up     net.Conn // what is written here is the request body
+	down   net.Conn // what the answer's body brought
 	client *carrier.Client
+	life   context.Context // of the request
 	cancel context.CancelFunc
+	ready  chan struct{} // closed when the answer's head is here, or never will be
 
-	ready chan struct{} // closed when the answer's head is here
-	down  io.ReadCloser // valid after ready
-	err   error         // valid after ready
-
-	mu      sync.Mutex
-	closed  bool
-	reading bool
-	expired bool // a deadline passed during a Read: the stream is dead
-	until   time.Time
-	timer   *time.Timer
-	wake    chan struct{} // closed when expired is set, for reads before ready
+	mu     sync.Mutex
+	err    error // why the stream broke
+	closed bool
 }
 
-func (c *stream) request(r *http.Request) {
-	defer close(c.ready)
+// run makes the request and carries its answer until it ends.
+func (c *stream) run(r *http.Request, answer net.Conn) {
+	defer c.client.Close()
+	defer c.cancel()
+	defer answer.Close()
+	body, err := c.request(r)
+	if err != nil {
+		c.fail(err)
+	}
+	close(c.ready)
+	if err != nil {
+		_ = c.up.Close()
+		return
+	}
+	defer body.Close()
+	_, err = io.Copy(answer, body)
+	if errors.Is(err, io.ErrClosedPipe) {
+		// Closed by the application: let the request's last bytes arrive.
+		_, _ = io.Copy(io.Discard, body)
+		return
+	}
+	if err != nil {
+		c.fail(err)
+	}
+}
+
+func (c *stream) request(r *http.Request) (io.ReadCloser, error) {
 	resp, err := c.client.RoundTrip(r)
 	if err != nil {
-		c.err = err
-		return
+		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK || resp.Header.Get("Content-Type") != "application/octet-stream" {
 		_ = resp.Body.Close()
-		c.err = fmt.Errorf("http2: status %d: %w", resp.StatusCode, transport.ErrRefused)
-		return
+		return nil, fmt.Errorf("http2: status %d: %w", resp.StatusCode, transport.ErrRefused)
 	}
-	c.down = resp.Body
+	return resp.Body, nil
+}
+
+func (c *stream) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+	}
+}
+
+// failure is the error that ended the stream, if any.
+func (c *stream) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return net.ErrClosed
+	}
+	return c.err
 }
 
 // Read reads the response body.
 func (c *stream) Read(p []byte) (int, error) {
-	wake, err := c.begin()
-	if err != nil {
-		return 0, err
-	}
-	defer c.end()
-	select {
-	case <-c.ready:
-	case <-wake:
-		return 0, c.plain(os.ErrDeadlineExceeded)
-	}
-	if c.err != nil {
-		return 0, c.plain(c.err)
-	}
 	n, err := c.down.Read(p)
-	if err != nil {
-		err = c.plain(err)
+	if err == io.EOF || errors.Is(err, io.ErrClosedPipe) {
+		if why := c.failure(); why != nil {
+			err = why
+		}
 	}
 	return n, err
-}
-
-func (c *stream) begin() (<-chan struct{}, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.closed:
-		return nil, net.ErrClosed
-	case c.expired, !c.until.IsZero() && !time.Now().Before(c.until):
-		return nil, os.ErrDeadlineExceeded
-	}
-	c.reading = true
-	if c.wake == nil {
-		c.wake = make(chan struct{})
-	}
-	return c.wake, nil
-}
-
-func (c *stream) end() {
-	c.mu.Lock()
-	c.reading = false
-	c.mu.Unlock()
-}
-
-// plain gives errors the values that a net.Conn has.
-func (c *stream) plain(err error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case c.closed:
-		return net.ErrClosed
-	case c.expired:
-		return os.ErrDeadlineExceeded
-	default:
-		return err
-	}
 }
 
 // Write hands p to the request body; it returns when the HTTP client has
@@ -153,7 +144,9 @@ func (c *stream) plain(err error) error {
 func (c *stream) Write(p []byte) (int, error) {
 	n, err := c.up.Write(p)
 	if errors.Is(err, io.ErrClosedPipe) {
-		err = c.plain(io.ErrClosedPipe)
+		if why := c.failure(); why != nil {
+			err = why
+		}
 	}
 	return n, err
 }
@@ -161,48 +154,22 @@ func (c *stream) Write(p []byte) (int, error) {
 // CloseWrite ends the request body: the relay reads end of stream.
 func (c *stream) CloseWrite() error { return c.up.Close() }
 
-// Close ends the request body and, in the background and for at most three
-// seconds, waits for the relay to end the answer, so that the last bytes
-// written arrive.
+// Close ends the request body and wakes every call. In the background, and for
+// at most three seconds, the relay may still end its answer, so that the last
+// bytes written arrive.
 func (c *stream) Close() error {
 	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return nil
-	}
+	closed := c.closed
 	c.closed = true
-	dead := c.expired
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	if c.wake == nil {
-		c.wake = make(chan struct{})
-	}
-	if !dead {
-		close(c.wake)
-	}
 	c.mu.Unlock()
-	_ = c.up.Close()
-	if dead {
-		c.abort()
+	if closed {
 		return nil
 	}
-	timer := time.AfterFunc(linger, c.abort)
-	go func() {
-		<-c.ready
-		if c.down != nil {
-			_, _ = io.Copy(io.Discard, c.down)
-		}
-		timer.Stop()
-		c.abort()
-	}()
-	return nil
-}
-
-func (c *stream) abort() {
-	c.cancel()
 	_ = c.up.Close()
-	c.client.Close()
+	_ = c.down.Close()
+	timer := time.AfterFunc(linger, c.cancel)
+	context.AfterFunc(c.life, func() { timer.Stop() })
+	return nil
 }
 
 // SetDeadline sets both deadlines.
@@ -210,33 +177,8 @@ func (c *stream) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetReadDeadline bounds Read. One that passes during a Read ends the stream.
-func (c *stream) SetReadDeadline(t time.Time) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return net.ErrClosed
-	}
-	if c.timer != nil {
-		c.timer.Stop()
-	}
-	if c.until = t; t.IsZero() {
-		return nil
-	}
-	c.timer = time.AfterFunc(time.Until(t), c.expire)
-	return nil
-}
-
-func (c *stream) expire() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed || c.expired || !c.reading || c.until.IsZero() || time.Now().Before(c.until) {
-		return
-	}
-	c.expired = true
-	close(c.wake)
-	c.cancel()
-}
+// SetReadDeadline bounds Read; a Read may follow one that timed out.
+func (c *stream) SetReadDeadline(t time.Time) error { return c.down.SetReadDeadline(t) }
 
 // SetWriteDeadline bounds Write; a Write may follow one that timed out.
 func (c *stream) SetWriteDeadline(t time.Time) error { return c.up.SetWriteDeadline(t) }

@@ -1,7 +1,6 @@
 package http2
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -141,8 +140,4 @@ func (c *conn) RemoteAddr() net.Addr {
 }
 
 // Path says who came and how.
-func (c *conn) Path() transport.Facts {
-	f := gate.Facts(Name, c.r)
-	f.Context = context.WithoutCancel(c.r.Context())
-	return f
-}
+func (c *conn) Path() transport.Facts { return gate.Facts(Name, c.r) }
