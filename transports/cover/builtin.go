@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"io/fs"
 	"strings"
-	"testing/fstest"
 	"text/template"
 )
 
@@ -77,9 +76,9 @@ func builtIn(domain string) fs.FS {
 		data[k] = v
 	}
 
-	out := fstest.MapFS{}
+	out := memory{}
 	add := func(name, from string) {
-		out[name] = &fstest.MapFile{Data: render(from, data), Mode: 0o444}
+		out[name] = render(from, data)
 	}
 	add("index.html", "index.html")
 	add("404.html", "404.html")
