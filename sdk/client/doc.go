@@ -1,0 +1,23 @@
+// Package client is the Go client of a CommuCat relay.
+//
+// A [Profile] is one device: its keys, and what it knows of one relay. A
+// [Client] keeps that device connected: it dials the relay's endpoints (several
+// at once when the first is slow), makes the Noise handshake, resumes the
+// session above it, sends what the outbox holds and stores what arrives.
+//
+// What the package promises:
+//
+//   - Send returns when the message is in the local outbox; the outbox survives a
+//     restart of the program if the [Store] does ([OpenStore]). Wait returns when
+//     the relay has acknowledged the message: then it is on stable storage for
+//     every recipient device, or named as refused.
+//   - A message that arrives is stored with its duplicate table in one
+//     transaction, then acknowledged to the relay, then shown: once, and in the
+//     order of its sender and channel. Only when the program itself dies while
+//     its handler runs is that one message shown again.
+//   - Reconnects are the package's business: backoff with jitter, another endpoint
+//     when one is silent, resumption of the session above the transport.
+//
+// Which transports a program links is its own choice: [Options].Dialers takes
+// them. The package itself imports none.
+package client
