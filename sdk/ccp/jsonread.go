@@ -17,10 +17,11 @@ const maxKeys = 20
 // reader picks the wanted members of one object in a single pass. The first
 // mistake is kept in err; later reads answer zero values.
 type reader struct {
-	path string
-	keys []string
-	vals [maxKeys]Raw
-	err  error
+	path  string
+	whole Raw
+	keys  []string
+	vals  [maxKeys]Raw
+	err   error
 }
 
 // readObject checks b (at most limit bytes) and reads the wanted keys of the
@@ -37,11 +38,18 @@ func readObject(b []byte, path string, limit int, keys ...string) (reader, error
 
 // pick is readObject for a value of checked JSON.
 func pick(v Raw, path string, keys ...string) (reader, error) {
-	r := reader{path: path, keys: keys}
+	r := reader{path: path, whole: v}
 	if !v.IsObject() {
 		return r, badField(path, "not an object")
 	}
-	for it := v.list('{'); it.next(); {
+	r.want(keys...)
+	return r, nil
+}
+
+// want fills in the members of these names, at most maxKeys.
+func (r *reader) want(keys ...string) {
+	r.keys = keys
+	for it := r.whole.list('{'); it.next(); {
 		for i, k := range keys {
 			if string(it.key) == k {
 				r.vals[i] = it.val
@@ -49,7 +57,6 @@ func pick(v Raw, path string, keys ...string) (reader, error) {
 			}
 		}
 	}
-	return r, nil
 }
 
 func (r *reader) fail(name, detail string) {
