@@ -37,8 +37,8 @@ type session struct {
 	window    int
 	keepalive time.Duration
 
-	seal *noise.Sealer
-	open *noise.Opener
+	seal    *noise.Sealer
+	open    *noise.Opener
 	sendAck ccp.SendAck // the reader's, its arrays used again
 	payload []byte      // the writer's scratch
 
