@@ -48,6 +48,15 @@ func lookup(name string) (profile, error) {
 	}
 }
 
+// Agent is the User-Agent that goes with the fingerprint.
+func Agent(with transport.Dial) string {
+	p, err := lookup(with.Fingerprint)
+	if err != nil {
+		return ""
+	}
+	return p.agent
+}
+
 // Authority is the HTTP authority of an endpoint.
 func Authority(to transport.Endpoint) string {
 	if h := to.Params[transport.ParamHost]; h != "" {

@@ -1,0 +1,29 @@
+package websocket_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/commucat/commucat/sdk/plugintest"
+	"github.com/commucat/commucat/transports/internal/webtest"
+	"github.com/commucat/commucat/transports/websocket"
+)
+
+func start(t testing.TB, accept func(net.Conn), protocols ...string) *webtest.Site {
+	return webtest.Start(t, func(s *webtest.Site) http.Handler {
+		return webtest.Mount(websocket.New(websocket.Options{
+			Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover(),
+		}), accept)
+	}, protocols...)
+}
+
+func TestConformance(t *testing.T) {
+	plugintest.Transport(t, plugintest.TransportPair{
+		Name: websocket.Name,
+		Start: func(t testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
+			return start(t, accept).Dialer(websocket.NewDialer())
+		},
+	})
+}
