@@ -1,0 +1,26 @@
+// Package sqlite is the relay's embedded store: the durable half of sdk/storage in
+// one folder, with nothing to install.
+//
+// Layout of the folder:
+//
+//	lock           held while a process uses the folder
+//	relay.db       SQLite: directory records (and, with queues = "sqlite", messages)
+//	relay.db-wal   its write-ahead log
+//	queues/        Pebble: messages and marks, with queues = "pebble"
+//
+// SQLite runs in WAL mode with synchronous=FULL; one goroutine writes and commits
+// what has gathered as one transaction, a few connections read. Records stay
+// readable with the sqlite3 tool: table record (kind, id, version, expires, value).
+//
+// Messages have an index in memory over a row engine. The index holds, for queues
+// in use, each row's id, position, size and expiry, so that duplicates, quotas and
+// depths cost no look-up and a deletion names exact rows; it is bounded, and a
+// queue is read in again when it is next used. There are two engines. Pebble is the
+// default: appending and deleting a row of 256 bytes costs a few microseconds.
+// The SQLite engine keeps everything in one file, for relays with little traffic.
+//
+// Failures: a write or sync error is never followed by an acknowledgement. The
+// engine that saw it is closed and opened again from what is on the disk before the
+// next batch is accepted. Below a reserve of free space appends are refused with
+// kind Unavailable while deletions go on, so that a full disk empties again.
+package sqlite

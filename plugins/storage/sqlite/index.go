@@ -1,0 +1,241 @@
+package sqlite
+
+import (
+	"math"
+	"slices"
+	"sort"
+	"sync"
+	"sync/atomic"
+
+	"github.com/commucat/commucat/sdk/storage"
+)
+
+const (
+	stripes  = 64 // storage.Lane(queue, stripes): lanes that divide it share none
+	few      = 16 // rows up to which ids are compared one by one
+	manyRows = 64 // deletions from the head from which a range is cheaper
+	overhead = 8  // what an empty queue counts against the budget, in rows
+)
+
+// index holds what is known of queues in use.
+type index struct {
+	engine  engine
+	stripes [stripes]stripe
+	budget  int64
+	held    atomic.Int64 // rows and overheads in memory
+	tick    atomic.Uint64
+	// floor is above every position of queues that are not in memory.
+	floor atomic.Uint64
+
+	reserve  sync.Mutex
+	reserved atomic.Uint64 // positions up to here are persisted as used
+}
+
+type stripe struct {
+	// appending is held through an Append; locked in ascending order, before mu.
+	appending sync.Mutex
+	mu        sync.Mutex
+	queues    map[string]*queue
+	deleting  int // changes under way that were taken from the queues already
+}
+
+// queue is guarded by its stripe's mu.
+type queue struct {
+	name   string
+	last   uint64
+	rows   []row // by position, from head
+	head   int
+	ids    map[[16]byte]uint64 // nil while there are few rows
+	bytes  uint64
+	bucket uint32 // noted last
+	// pending is the first position of an append under way; 0 when none is.
+	pending  uint64
+	earliest uint32 // no row expires before
+	used     uint64
+}
+
+func newIndex(e engine, budget int64) (*index, error) {
+	high, err := e.high()
+	if err != nil {
+		return nil, err
+	}
+	x := &index{engine: e, budget: budget}
+	x.floor.Store(high)
+	x.reserved.Store(high)
+	for i := range x.stripes {
+		x.stripes[i].queues = make(map[string]*queue)
+	}
+	return x, nil
+}
+
+func (x *index) stripe(queue string) *stripe { return &x.stripes[storage.Lane(queue, stripes)] }
+
+// load gives a queue's state, read from the engine if need be. mu is held.
+func (x *index) load(s *stripe, name string) (*queue, error) {
+	q := s.queues[name]
+	if q == nil {
+		q = &queue{name: name, earliest: math.MaxUint32}
+		if err := x.engine.scan(name, q.add); err != nil {
+			return nil, err
+		}
+		q.last = max(q.last, x.floor.Load())
+		s.queues[name] = q
+		x.held.Add(int64(len(q.rows) + overhead))
+	}
+	q.used = x.tick.Add(1)
+	return q, nil
+}
+
+// forget drops a queue's state. mu is held.
+func (x *index) forget(s *stripe, q *queue) {
+	if s.queues[q.name] != q {
+		return
+	}
+	delete(s.queues, q.name)
+	x.held.Add(-int64(q.count() + overhead))
+	for {
+		f := x.floor.Load()
+		if q.last <= f || x.floor.CompareAndSwap(f, q.last) {
+			return
+		}
+	}
+}
+
+// shrink evicts from a stripe while the index is over its budget. mu is held.
+func (x *index) shrink(s *stripe) {
+	for x.held.Load() > x.budget && len(s.queues) > 1 && s.deleting == 0 {
+		var victim *queue
+		n := 0
+		for _, q := range s.queues { // Go starts at a random place
+			if q.pending == 0 && (victim == nil || q.used < victim.used) {
+				victim = q
+			}
+			if n++; n == 8 {
+				break
+			}
+		}
+		if victim == nil || victim.used+16 > x.tick.Load() {
+			return
+		}
+		x.forget(s, victim)
+	}
+}
+
+// persist makes sure that positions up to at least p are known to be used.
+func (x *index) persist(p uint64) error {
+	const block = 1 << 20
+	if p <= x.reserved.Load() {
+		return nil
+	}
+	x.reserve.Lock()
+	defer x.reserve.Unlock()
+	if p <= x.reserved.Load() {
+		return nil
+	}
+	high := p + block
+	if err := x.engine.write(&change{high: high}, true); err != nil {
+		return err
+	}
+	x.reserved.Store(high)
+	return nil
+}
+
+func (q *queue) count() int { return len(q.rows) - q.head }
+
+// live are the rows, oldest first.
+func (q *queue) live() []row { return q.rows[q.head:] }
+
+func (q *queue) add(r row) {
+	q.rows = append(q.rows, r)
+	q.last = max(q.last, r.position)
+	q.bytes += uint64(r.size)
+	q.earliest = min(q.earliest, r.expires)
+	switch {
+	case q.ids != nil:
+		q.ids[r.id] = r.position
+	case q.count() > few:
+		q.ids = make(map[[16]byte]uint64, 2*few)
+		for _, r := range q.live() {
+			q.ids[r.id] = r.position
+		}
+	}
+}
+
+// lookup finds a row by id; it answers its place among live or -1.
+func (q *queue) lookup(id [16]byte) int {
+	if q.ids == nil {
+		return slices.IndexFunc(q.live(), func(r row) bool { return r.id == id })
+	}
+	p, ok := q.ids[id]
+	if !ok {
+		return -1
+	}
+	return q.find(p)
+}
+
+// find gives the place among live of the first row at or after a position.
+func (q *queue) find(position uint64) int {
+	rows := q.live()
+	if len(rows) == 0 || rows[0].position >= position {
+		return 0
+	}
+	return sort.Search(len(rows), func(i int) bool { return rows[i].position >= position })
+}
+
+// settled is the number of rows that are not part of an append under way.
+func (q *queue) settled() int {
+	if q.pending == 0 {
+		return q.count()
+	}
+	return q.find(q.pending)
+}
+
+// remove takes the rows [i,j) of live out of the state.
+func (q *queue) remove(i, j int) {
+	rows := q.live()
+	for _, r := range rows[i:j] {
+		q.bytes -= uint64(r.size)
+		if q.ids != nil {
+			delete(q.ids, r.id)
+		}
+	}
+	if i == 0 {
+		q.head += j
+	} else {
+		q.rows = slices.Delete(q.rows, q.head+i, q.head+j)
+	}
+	switch {
+	case q.count() == 0:
+		q.head, q.earliest, q.ids = 0, math.MaxUint32, nil
+		if cap(q.rows) > 4*few {
+			q.rows = nil
+		}
+		q.rows = q.rows[:0]
+	case q.head > 4*few && q.head > len(q.rows)/2:
+		q.rows = append(make([]row, 0, 2*q.count()), q.live()...)
+		q.head = 0
+	}
+}
+
+// takeExpired takes at most limit expired rows out of the state and into c.
+func (q *queue) takeExpired(now uint32, limit int, c *change) int {
+	if q.earliest > now {
+		return 0
+	}
+	n, settled, earliest := 0, q.settled(), uint32(math.MaxUint32)
+	kept := q.rows[:q.head]
+	for i, r := range q.live() {
+		if r.expires <= now && i < settled && n < limit {
+			c.dels = append(c.dels, at{q.name, r.position})
+			q.bytes -= uint64(r.size)
+			delete(q.ids, r.id)
+			n++
+			continue
+		}
+		earliest = min(earliest, r.expires)
+		kept = append(kept, r)
+	}
+	q.rows, q.earliest = kept, earliest
+	q.remove(0, 0)
+	return n
+}
