@@ -180,3 +180,20 @@ func TestMissingPSK(t *testing.T) {
 		t.Errorf("psk after the end: %v", err)
 	}
 }
+
+// Handshakes of all four protocols run beside each other without sharing state.
+func TestConcurrentHandshakes(t *testing.T) {
+	for i := range 8 {
+		t.Run("", func(t *testing.T) {
+			t.Parallel()
+			client, server := example(t, Pattern(i%2+1), i >= 4)
+			if i >= 4 {
+				if err := errors.Join(client.SetPSK(fill32(byte(i))), server.SetPSK(fill32(byte(i)))); err != nil {
+					t.Fatal(err)
+				}
+			}
+			run(t, client, server, []byte("{}"))
+			same(t, "hash", client.Hash(), server.Hash())
+		})
+	}
+}
