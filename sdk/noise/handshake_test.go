@@ -321,7 +321,7 @@ func TestSecretsDoNotPrint(t *testing.T) {
 	toServer := client.toServer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%d", "%s", "%q"} {
 		text := strings.ToLower(fmt.Sprintf(strings.Repeat(verb+" ", 4), k, &k, Config{Static: k}, client))
-		for _, secret := range []string{strings.Repeat("ab", 8), "171 171 171", "0xab, 0xab", fmt.Sprintf("%x", toServer[:8]), strings.Trim(fmt.Sprint(toServer[:8]), "[]")} {
+		for _, secret := range []string{strings.Repeat("ab", 8), "171 171 171", "0xab, 0xab", fmt.Sprintf("%x", toServer[:8]), strings.Trim(fmt.Sprintf("%d", toServer[:8]), "[]")} {
 			if strings.Contains(text, secret) {
 				t.Errorf("%s prints a secret: %s", verb, text)
 			}
