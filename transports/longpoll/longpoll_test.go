@@ -1,0 +1,33 @@
+package longpoll_test
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"testing"
+
+	"github.com/commucat/commucat/sdk/plugintest"
+	"github.com/commucat/commucat/transports/internal/webtest"
+	"github.com/commucat/commucat/transports/longpoll"
+)
+
+func start(t testing.TB, accept func(net.Conn), protocols ...string) *webtest.Site {
+	return webtest.Start(t, func(s *webtest.Site) http.Handler {
+		return webtest.Mount(longpoll.New(longpoll.Options{
+			Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover(),
+		}), accept)
+	}, protocols...)
+}
+
+func TestConformance(t *testing.T) {
+	for _, proto := range []string{"h2", "http/1.1"} {
+		t.Run(proto, func(t *testing.T) {
+			plugintest.Transport(t, plugintest.TransportPair{
+				Name: longpoll.Name,
+				Start: func(t testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
+					return start(t, accept, proto).Dialer(longpoll.NewDialer())
+				},
+			})
+		})
+	}
+}
