@@ -1,0 +1,248 @@
+package relay
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/storage"
+)
+
+const (
+	upkeepBatch = 1024
+	upkeepCall  = 5 * time.Second
+	offline     = "offline"
+)
+
+// upkeep writes what is volatile: presence and routes of connected devices, at
+// once when they change and again every third of their life. Devices that went
+// away keep presence and calls for the resume window.
+type upkeep struct {
+	h    *Hub
+	wake chan struct{}
+
+	mu     sync.Mutex
+	states map[string]string   // announced states other than online
+	beats  map[string]struct{} // to be announced now
+	away   []departure         // in order of time
+}
+
+type departure struct {
+	device, session string
+	fence           uint64
+	at              time.Time
+}
+
+func newUpkeep(h *Hub) *upkeep {
+	return &upkeep{h: h, wake: make(chan struct{}, 1), states: map[string]string{}, beats: map[string]struct{}{}}
+}
+
+func (u *upkeep) signal() {
+	select {
+	case u.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (u *upkeep) attached(l *Link) {
+	u.mu.Lock()
+	delete(u.states, l.device)
+	u.beats[l.device] = struct{}{}
+	u.mu.Unlock()
+	u.signal()
+}
+
+// state takes a client's own words about its presence.
+func (u *upkeep) state(device, state string) {
+	u.mu.Lock()
+	if state == ccp.StateOnline {
+		delete(u.states, device)
+	} else {
+		u.states[device] = state
+	}
+	u.beats[device] = struct{}{}
+	u.mu.Unlock()
+	u.signal()
+}
+
+// detached notes an end; ours is false if a newer link of the device is there.
+func (u *upkeep) detached(l *Link, ours bool) {
+	if !ours {
+		return
+	}
+	u.mu.Lock()
+	u.away = append(u.away, departure{l.device, l.box.Session(), l.fence, u.h.now().Add(u.h.opt.Limits.ResumeWindow)})
+	u.mu.Unlock()
+	u.signal()
+}
+
+func (u *upkeep) run(ctx context.Context) {
+	third := u.h.opt.Limits.PresenceTTL / 3
+	renew := time.NewTimer(third)
+	defer renew.Stop()
+	gone := time.NewTimer(time.Hour)
+	defer gone.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-u.wake:
+			u.announceChanged(ctx)
+		case <-renew.C:
+			u.renew(ctx)
+			u.h.endCalls(ctx, u.h.calls.Expire())
+			renew.Reset(third - third/10 + rand.N(third/10+1))
+		case <-gone.C:
+		}
+		gone.Reset(u.departed(ctx))
+	}
+}
+
+// departed handles devices whose resume window is over and says when to look
+// again.
+func (u *upkeep) departed(ctx context.Context) time.Duration {
+	now := u.h.now()
+	var beats []storage.Beat
+	var over []departure
+	next := time.Hour
+	u.mu.Lock()
+	for len(u.away) > 0 {
+		d := u.away[0]
+		if d.at.After(now) {
+			next = d.at.Sub(now)
+			break
+		}
+		u.away = u.away[1:]
+		over = append(over, d)
+	}
+	u.mu.Unlock()
+	var releases []storage.Renewal
+	for _, d := range over {
+		if u.h.Connected(d.device) {
+			continue
+		}
+		u.mu.Lock()
+		delete(u.states, d.device)
+		u.mu.Unlock()
+		beats = append(beats, storage.Beat{Device: d.device, State: offline, TTL: u.h.opt.Limits.PresenceTTL})
+		releases = append(releases, storage.Renewal{Device: d.device, Session: d.session, Fence: d.fence})
+		u.h.endCalls(ctx, u.h.calls.Disconnect(d.device))
+	}
+	if len(over) == 0 {
+		return next
+	}
+	// Only where the route is still this session's: the device may have come back
+	// at another node.
+	if held := u.renewRoutes(ctx, releases); held != nil {
+		mine := beats[:0]
+		for i, b := range beats {
+			if held[i] {
+				mine = append(mine, b)
+			}
+		}
+		beats = mine
+	}
+	u.announce(ctx, beats)
+	return next
+}
+
+func (u *upkeep) announceChanged(ctx context.Context) {
+	u.mu.Lock()
+	changed := u.beats
+	u.beats = map[string]struct{}{}
+	u.mu.Unlock()
+	beats := make([]storage.Beat, 0, len(changed))
+	for d := range changed {
+		if l := u.h.link(d); l != nil {
+			beats = append(beats, u.beat(l))
+		}
+	}
+	u.announce(ctx, beats)
+}
+
+func (u *upkeep) beat(l *Link) storage.Beat {
+	b := storage.Beat{Device: l.device, State: ccp.StateOnline, TTL: u.h.opt.Limits.PresenceTTL}
+	u.mu.Lock()
+	if s, ok := u.states[l.device]; ok {
+		b.State = s
+	}
+	u.mu.Unlock()
+	if p, ok := l.box.(Profiled); ok {
+		if b.User = p.Profile(); len(b.User) > 4<<10 {
+			b.User = nil
+		}
+	}
+	return b
+}
+
+func (u *upkeep) announce(ctx context.Context, beats []storage.Beat) {
+	p := u.h.opt.Store.Presence
+	if p == nil || len(beats) == 0 {
+		return
+	}
+	call, cancel := context.WithTimeout(ctx, upkeepCall)
+	defer cancel()
+	if err := p.Announce(call, u.h.now(), beats); err != nil {
+		u.h.log.Warn("announce presence", "devices", len(beats), "error", err)
+	}
+}
+
+// renewRoutes answers which routes are still held; nil: not known.
+func (u *upkeep) renewRoutes(ctx context.Context, r []storage.Renewal) []bool {
+	routes := u.h.opt.Store.Routes
+	if routes == nil || len(r) == 0 {
+		return nil
+	}
+	call, cancel := context.WithTimeout(ctx, upkeepCall)
+	defer cancel()
+	held, err := routes.Renew(call, u.h.now(), r)
+	if err != nil || len(held) != len(r) {
+		u.h.log.Warn("renew routes", "devices", len(r), "error", err)
+		return nil
+	}
+	return held
+}
+
+// renew keeps presence and routes of all links alive, and ends links whose
+// device is connected with a higher fence elsewhere.
+func (u *upkeep) renew(ctx context.Context) {
+	for i := range u.h.shards {
+		links := u.h.shards[i].all()
+		for len(links) > 0 {
+			part := links[:min(len(links), upkeepBatch)]
+			links = links[len(part):]
+			u.renewPart(ctx, part)
+		}
+	}
+}
+
+func (u *upkeep) renewPart(ctx context.Context, links []*Link) {
+	ttl := u.h.opt.Limits.PresenceTTL
+	renewals := make([]storage.Renewal, len(links))
+	for i, l := range links {
+		renewals[i] = storage.Renewal{Device: l.device, Session: l.box.Session(), Fence: l.fence, TTL: ttl}
+	}
+	held := u.renewRoutes(ctx, renewals)
+	beats := make([]storage.Beat, 0, len(links))
+	for i, l := range links {
+		if held != nil && !held[i] {
+			l.replaced()
+			continue
+		}
+		beats = append(beats, u.beat(l))
+	}
+	u.announce(ctx, beats)
+}
+
+// handlePresence takes the client's state; it is neither relayed nor
+// acknowledged (ccp1.md 6.5).
+func (l *Link) handlePresence(f ccp.Frame) error {
+	state, err := ccp.ParsePresence(f.Payload)
+	if err != nil {
+		return refuse(CodeBadRequest, err.Error())
+	}
+	l.h.upkeep.state(l.device, state)
+	return nil
+}
