@@ -150,9 +150,9 @@ func makeBody(size int, sender uint32, n uint64) []byte {
 	return b
 }
 
-func (p *peer) handle(m client.Message) {
+func (p *peer) handle(m client.Message) error {
 	if len(m.Body) < bodyHead {
-		return
+		return nil
 	}
 	sender, n := binary.BigEndian.Uint32(m.Body), binary.BigEndian.Uint64(m.Body[4:])
 	p.mu.Lock()
@@ -169,6 +169,7 @@ func (p *peer) handle(m client.Message) {
 	if p.f.total.Add(1) == p.f.want.Load() {
 		p.f.once.Do(func() { close(p.f.reached) })
 	}
+	return nil
 }
 
 // expect waits until n messages in all have arrived.

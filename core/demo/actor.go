@@ -125,11 +125,11 @@ func (a *actor) say(ctx context.Context, to *actor, n int) ([]time.Duration, err
 	return delays, nil
 }
 
-func (a *actor) handle(m client.Message) {
+func (a *actor) handle(m client.Message) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(m.Body) != 8 {
-		return
+		return nil
 	}
 	if n := binary.BigEndian.Uint64(m.Body); n != a.next && a.wrong == nil {
 		a.wrong = fmt.Errorf("%s was shown message %d where %d was due", a.name, n, a.next)
@@ -137,6 +137,7 @@ func (a *actor) handle(m client.Message) {
 	a.next++
 	a.got++
 	a.tell()
+	return nil
 }
 
 func (a *actor) event(e client.Event) {

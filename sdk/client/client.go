@@ -23,8 +23,10 @@ type Options struct {
 	Dialers []transport.Dialer
 	// Transport restricts the client to one of them; "" chooses by itself.
 	Transport string
-	// Handle is called for each message, one at a time, in order. Nil discards.
-	Handle func(Message)
+	// Handle is called for each message, one at a time, in order. With an error it
+	// is not called again: this message and those that follow stay in the store
+	// for the next client. Nil discards messages.
+	Handle func(Message) error
 	// OnEvent is told of everything that is not a message; it must not block.
 	OnEvent func(Event)
 	// Log gets no secret and no message; nil discards.
@@ -93,7 +95,7 @@ func New(opt Options) (*Client, error) {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	if opt.Handle == nil {
-		opt.Handle = func(Message) {}
+		opt.Handle = func(Message) error { return nil }
 	}
 	if opt.OnEvent == nil {
 		opt.OnEvent = func(Event) {}

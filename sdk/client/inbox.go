@@ -18,7 +18,7 @@ const (
 // inbox stores what arrives and shows it, once and in order.
 type inbox struct {
 	store  Store
-	handle func(Message)
+	handle func(Message) error
 
 	// The collecting side belongs to the reader of the present connection.
 	fresh   []Message
@@ -36,7 +36,7 @@ type inbox struct {
 	failed  error
 }
 
-func openInbox(store Store, cursor uint64, handle func(Message)) *inbox {
+func openInbox(store Store, cursor uint64, handle func(Message) error) *inbox {
 	in := &inbox{
 		store: store, handle: handle, cursor: cursor, unread: true,
 		windows: make(map[WindowKey]*ccp.Window), touched: make(map[WindowKey]*ccp.Window),
@@ -177,7 +177,9 @@ func (in *inbox) each(batch []Message) bool {
 		if closed {
 			return false
 		}
-		in.handle(batch[i])
+		if err := in.handle(batch[i]); err != nil {
+			return false // it stays in the store, with all that follow
+		}
 		if batch[i].Ephemeral {
 			continue
 		}

@@ -1,0 +1,44 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/commucat/commucat/sdk/transport"
+	"github.com/commucat/commucat/transports/http2"
+	"github.com/commucat/commucat/transports/longpoll"
+	"github.com/commucat/commucat/transports/sse"
+	"github.com/commucat/commucat/transports/websocket"
+)
+
+// dialers are the client halves of the built-in transports, in the order in
+// which a client prefers them.
+func dialers() []transport.Dialer {
+	return []transport.Dialer{http2.NewDialer(), websocket.NewDialer(), sse.NewDialer(), longpoll.NewDialer()}
+}
+
+// chosen gives the dialers named in a comma-separated list, all for "".
+func chosen(list string) ([]transport.Dialer, error) {
+	all := dialers()
+	if list == "" {
+		return all, nil
+	}
+	var out []transport.Dialer
+	for name := range strings.SplitSeq(list, ",") {
+		i := slices.IndexFunc(all, func(d transport.Dialer) bool { return d.Name() == strings.TrimSpace(name) })
+		if i < 0 {
+			return nil, usageError{fmt.Errorf("this build has no transport %q: there are %s", name, strings.Join(names(all), ", "))}
+		}
+		out = append(out, all[i])
+	}
+	return out, nil
+}
+
+func names(ds []transport.Dialer) []string {
+	var out []string
+	for _, d := range ds {
+		out = append(out, d.Name())
+	}
+	return out
+}

@@ -1,0 +1,230 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commucat/commucat/sdk/client"
+	"github.com/commucat/commucat/sdk/link"
+)
+
+func (a *app) clientCommand() *cobra.Command {
+	return group("client", "Register a device, send and receive messages",
+		a.registerCommand(), a.pairCommand(), a.sendCommand(), a.listenCommand(), a.devicesCommand())
+}
+
+// profileFlags are shared by the client's commands.
+type profileFlags struct {
+	dir, transport string
+	timeout        time.Duration
+}
+
+func (f *profileFlags) add(c *cobra.Command, timeout time.Duration) {
+	c.Flags().StringVar(&f.dir, "profile", "", "folder of the device's profile")
+	c.Flags().StringVar(&f.transport, "transport", "", "use this transport alone (default: choose)")
+	c.Flags().DurationVar(&f.timeout, "timeout", timeout, "give up after this time (0: never)")
+}
+
+func (f *profileFlags) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if f.timeout <= 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, f.timeout)
+}
+
+// device is an open profile with its client.
+type device struct {
+	*client.Client
+	store *client.FileStore
+	ended chan error
+	stop  context.CancelFunc
+}
+
+// open loads the profile and makes its client, not yet connected.
+func (a *app) open(f profileFlags, opt client.Options) (*device, error) {
+	if f.dir == "" {
+		return nil, usageError{errors.New("which device? Name its folder with --profile")}
+	}
+	p, err := client.LoadProfile(f.dir)
+	if err != nil {
+		return nil, err
+	}
+	return a.openProfile(p, f, opt)
+}
+
+func (a *app) openProfile(p *client.Profile, f profileFlags, opt client.Options) (*device, error) {
+	ds, err := chosen(f.transport)
+	if err != nil {
+		return nil, err
+	}
+	store, err := client.OpenStore(p.Dir())
+	if err != nil {
+		return nil, err
+	}
+	opt.Profile, opt.Store, opt.Dialers, opt.Log = p, store, ds, a.log()
+	c, err := client.New(opt)
+	if err != nil {
+		store.Close()
+		return nil, err
+	}
+	return &device{Client: c, store: store}, nil
+}
+
+// connect runs the client in the background and waits until it is connected, or
+// refused.
+func (d *device) connect(ctx context.Context) (transport string, err error) {
+	run, stop := context.WithCancel(context.WithoutCancel(ctx))
+	d.stop, d.ended = stop, make(chan error, 1)
+	go func() { d.ended <- d.Run(run) }()
+	wait, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type outcome struct {
+		name string
+		err  error
+	}
+	connected := make(chan outcome, 1)
+	go func() {
+		name, err := d.Connected(wait)
+		connected <- outcome{name, err}
+	}()
+	select {
+	case o := <-connected:
+		return o.name, o.err
+	case err := <-d.ended:
+		d.ended <- err
+		if err == nil {
+			err = context.Cause(ctx)
+		}
+		return "", err
+	}
+}
+
+// close acknowledges what was shown, disconnects and closes the store.
+func (d *device) close() error {
+	if d.stop != nil {
+		d.stop()
+		<-d.ended
+	}
+	return errors.Join(d.Client.Close(), d.store.Close())
+}
+
+func (a *app) registerCommand() *cobra.Command {
+	var (
+		f            profileFlags
+		server       string
+		handle, name string
+		display      string
+		insecure     bool
+	)
+	c := &cobra.Command{
+		Use:   "register --server LINK --handle NAME --profile DIR",
+		Short: "Make a device and its account from an invitation link",
+		Long: "Make a device with keys of its own, and its account, from an invitation link.\n\n" +
+			"The keys are made here and never leave the profile's folder. A bare URL instead of a link\n" +
+			"works only where the relay allows it; the relay's keys are then trusted on first use.",
+		Args: exactly(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			switch {
+			case server == "":
+				return usageError{errors.New("which relay? Give its link or URL with --server")}
+			case f.dir == "":
+				return usageError{errors.New("where shall the device be kept? Name a folder with --profile")}
+			case handle == "":
+				return usageError{errors.New("choose a name for the account with --handle")}
+			}
+			ctx, cancel := f.bound(c.Context())
+			defer cancel()
+			l, compat, err := a.relayLink(ctx, server, insecure)
+			if err != nil {
+				return err
+			}
+			if l.Kind == link.Pairing {
+				return usageError{errors.New("this is a pairing link: use 'commucat client pair claim'")}
+			}
+			p, err := client.NewProfile(l, handle, rand.Reader)
+			if err != nil {
+				return err
+			}
+			p.DisplayName, p.Name = display, name
+			p.Relay.Compat, p.Relay.Insecure = compat, insecure
+			return a.join(ctx, p, f)
+		},
+	}
+	f.add(c, 30*time.Second)
+	c.Flags().StringVar(&server, "server", "", "invitation link (commucat://… or https://…/#…) or URL of the relay")
+	c.Flags().StringVar(&handle, "handle", "", "name of the new account")
+	c.Flags().StringVar(&display, "display-name", "", "name that others see")
+	c.Flags().StringVar(&name, "name", "", "what this device is called in the account's list")
+	c.Flags().BoolVar(&insecure, "insecure", false, "with a URL: do not verify the relay's TLS certificate")
+	return c
+}
+
+// relayLink reads a link, or asks the relay at a bare URL about itself.
+func (a *app) relayLink(ctx context.Context, server string, insecure bool) (link.Link, bool, error) {
+	l, err := link.Parse(server)
+	if err == nil {
+		if l.Expired(time.Now()) {
+			return l, false, &client.Error{Kind: client.Refused, Code: "invite_invalid", Text: "this link has expired; ask for a new one"}
+		}
+		return l, false, nil
+	}
+	if !isBareURL(server) {
+		return l, false, usageError{fmt.Errorf("--server: %w", err)}
+	}
+	l, err = a.discover(ctx, server, insecure)
+	if err != nil {
+		return l, false, err
+	}
+	a.say("The keys of %s are trusted on first use: nothing proves that this is the relay you mean.", l.Domain)
+	return l, true, nil
+}
+
+// join saves a fresh profile, makes its first session, and takes the folder away
+// again when the relay refuses.
+func (a *app) join(ctx context.Context, p *client.Profile, f profileFlags) error {
+	if _, err := os.Stat(filepath.Join(f.dir, "profile.json")); err == nil {
+		return usageError{fmt.Errorf("%s already holds a device; choose another folder", f.dir)}
+	}
+	_, statErr := os.Stat(f.dir)
+	fresh := errors.Is(statErr, os.ErrNotExist)
+	if err := p.Save(f.dir); err != nil {
+		return err
+	}
+	began := time.Now()
+	d, err := a.openProfile(p, f, client.Options{})
+	var by string
+	if err == nil {
+		if by, err = d.connect(ctx); err == nil {
+			p = d.Profile()
+		}
+		err = errors.Join(err, d.close())
+	}
+	if err != nil {
+		if fresh {
+			os.RemoveAll(f.dir)
+		} else {
+			os.Remove(filepath.Join(f.dir, "profile.json"))
+			os.Remove(filepath.Join(f.dir, "messages.db"))
+		}
+		return err
+	}
+	if a.json {
+		return a.emit(struct {
+			Device    string  `json:"device"`
+			User      string  `json:"user"`
+			Handle    string  `json:"handle"`
+			Domain    string  `json:"domain"`
+			Transport string  `json:"transport"`
+			MS        float64 `json:"milliseconds"`
+		}{p.DeviceID, p.UserID, p.Handle, p.Relay.Domain, by, float64(time.Since(began)) / 1e6})
+	}
+	fmt.Fprintf(a.out, "registered %s as device %s by %s\n", p.Handle, p.DeviceID, by)
+	return nil
+}

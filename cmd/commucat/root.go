@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/client"
+)
+
+// Version is stamped by the Makefile.
+var version = "devel"
+
+// Exit codes of every command.
+const (
+	exitOK      = 0
+	exitFailed  = 1
+	exitUsage   = 2
+	exitRefused = 3
+	exitTimeout = 4
+	exitConfig  = 78
+)
+
+// streams are the program's files.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// app is what the commands share.
+type app struct {
+	streams
+	json    bool
+	verbose bool
+}
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+// silent ends with a code; what there is to say has been said.
+type silent struct{ code int }
+
+func (silent) Error() string { return "" }
+
+// run executes one command line and gives the exit code.
+func run(ctx context.Context, s streams, args []string) int {
+	a := &app{streams: s}
+	root := a.command()
+	root.SetArgs(args)
+	root.SetIn(s.in)
+	root.SetOut(s.out)
+	root.SetErr(s.err)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitOK
+	}
+	code := exitCode(err)
+	if text := err.Error(); text != "" {
+		fmt.Fprintln(s.err, "commucat:", text)
+		if code == exitUsage {
+			fmt.Fprintln(s.err, "Run 'commucat help' for the commands.")
+		}
+	}
+	return code
+}
+
+func exitCode(err error) int {
+	var (
+		usage  usageError
+		quiet  silent
+		config sdk.ConfigErrors
+		ce     *client.Error
+	)
+	switch {
+	case errors.As(err, &quiet):
+		return quiet.code
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &config):
+		return exitConfig
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitTimeout
+	case errors.As(err, &ce) && ce.Kind == client.Refused:
+		return exitRefused
+	}
+	return exitFailed
+}
+
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "commucat",
+		Short: "A relay for secure messaging that stays reachable in hostile networks",
+		Long: "A relay for secure messaging that stays reachable in hostile networks.\n\n" +
+			"Start one with 'commucat serve', register with the link that it prints, and send a message.",
+		SilenceErrors: true, SilenceUsage: true, Version: version,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("there is no command %q", args[0])}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	root.SetVersionTemplate("commucat {{.Version}}\n")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON on standard output")
+	root.PersistentFlags().BoolVarP(&a.verbose, "verbose", "v", false, "say more on standard error")
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.AddCommand(
+		a.serveCommand(), a.initCommand(), a.configCommand(), a.clientCommand(), a.linkCommand(),
+		a.userCommand(), a.deviceCommand(), a.auditCommand(), a.demoCommand(), a.benchCommand(),
+		a.probeCommand(), a.doctorCommand(),
+	)
+	return root
+}
+
+// exactly refuses another number of arguments with a usage error.
+func exactly(n int, names string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			if n == 0 {
+				return usageError{errors.New("this command takes no arguments")}
+			}
+			return usageError{fmt.Errorf("expected %s", names)}
+		}
+		return nil
+	}
+}
+
+// group is a command that only has sub-commands.
+func group(use, short string, subs ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{
+		Use: use, Short: short,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usageError{fmt.Errorf("'%s' has no command %q", use, args[0])}
+			}
+			return nil
+		},
+		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(subs...)
+	return c
+}
+
+// emit prints one JSON line.
+func (a *app) emit(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	_, err = a.out.Write(append(b, '\n'))
+	return err
+}
+
+// say prints a line for people, on standard error.
+func (a *app) say(format string, args ...any) { fmt.Fprintf(a.err, format+"\n", args...) }
+
+// log is the client commands' logger.
+func (a *app) log() *slog.Logger {
+	level := slog.LevelWarn
+	if a.verbose {
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: level}))
+}
