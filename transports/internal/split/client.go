@@ -230,15 +230,19 @@ func (c *client) downLoop(a *answer) {
 }
 
 func (c *client) finishDown(err error) {
-	if err != nil {
-		c.fail(err)
-		c.upStop()
-		return
-	}
 	c.mu.Lock()
-	c.inEOF = true
+	defer c.mu.Unlock()
+	switch {
+	case c.closed: // upLoop still sends what is left
+	case err == nil:
+		c.inEOF = true
+	default:
+		if c.err == nil {
+			c.err = err
+		}
+		c.upStop()
+	}
 	c.change.Broadcast()
-	c.mu.Unlock()
 }
 
 // consume takes what one answer brings; over is the relay's end of stream.
