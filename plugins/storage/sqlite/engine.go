@@ -17,6 +17,8 @@ type engine interface {
 	write(c *change, sync bool) error
 	// scan calls f for each row of a queue by position.
 	scan(queue string, f func(row)) error
+	// id is the id of a row that exists.
+	id(queue string, position uint64) ([16]byte, error)
 	// read gives rows with after < position <= until that are alive at now.
 	read(queue string, after, until uint64, now uint32, page storage.Page) ([]storage.Envelope, error)
 	marks(keys []string) ([][]byte, error)
@@ -54,7 +56,7 @@ func (c *change) size() (n int) {
 	return n
 }
 
-// row is what the index knows of a message.
+// row is a message without its body.
 type row struct {
 	position uint64
 	id       [16]byte

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"hash/maphash"
 	"math"
 	"slices"
 	"sort"
@@ -12,7 +13,7 @@ import (
 
 const (
 	stripes  = 64 // storage.Lane(queue, stripes): lanes that divide it share none
-	few      = 16 // rows up to which ids are compared one by one
+	few      = 16 // rows up to which fingerprints are compared one by one
 	manyRows = 64 // deletions from the head from which a range is cheaper
 	overhead = 8  // what an empty queue counts against the budget, in rows
 )
@@ -29,6 +30,8 @@ type index struct {
 
 	reserve  sync.Mutex
 	reserved atomic.Uint64 // positions up to here are persisted as used
+
+	seed maphash.Seed // so that nobody can aim at a fingerprint
 }
 
 type stripe struct {
@@ -39,13 +42,21 @@ type stripe struct {
 	deleting  int // changes under way that were taken from the queues already
 }
 
+// slot is what the index keeps of a row: 24 bytes, and some more in prints.
+type slot struct {
+	position uint64
+	expires  uint32
+	size     uint32
+	print    uint32 // of the id, never 0
+}
+
 // queue is guarded by its stripe's mu.
 type queue struct {
 	name   string
 	last   uint64
-	rows   []row // by position, from head
+	rows   []slot // by position, from head
 	head   int
-	ids    map[[16]byte]uint64 // nil while there are few rows
+	prints prints // empty while there are few rows
 	bytes  uint64
 	bucket uint32 // noted last
 	// pending is the first position of an append under way; 0 when none is.
@@ -59,7 +70,7 @@ func newIndex(e engine, budget int64) (*index, error) {
 	if err != nil {
 		return nil, err
 	}
-	x := &index{engine: e, budget: budget}
+	x := &index{engine: e, budget: budget, seed: maphash.MakeSeed()}
 	x.floor.Store(high)
 	x.reserved.Store(high)
 	for i := range x.stripes {
@@ -75,7 +86,7 @@ func (x *index) load(s *stripe, name string) (*queue, error) {
 	q := s.queues[name]
 	if q == nil {
 		q = &queue{name: name, earliest: math.MaxUint32}
-		if err := x.engine.scan(name, q.add); err != nil {
+		if err := x.engine.scan(name, func(r row) { q.add(x.slot(&r)) }); err != nil {
 			return nil, err
 		}
 		q.last = max(q.last, x.floor.Load())
@@ -143,34 +154,60 @@ func (x *index) persist(p uint64) error {
 func (q *queue) count() int { return len(q.rows) - q.head }
 
 // live are the rows, oldest first.
-func (q *queue) live() []row { return q.rows[q.head:] }
+func (q *queue) live() []slot { return q.rows[q.head:] }
 
-func (q *queue) add(r row) {
+func (x *index) print(id *[16]byte) uint32 {
+	return uint32(maphash.Bytes(x.seed, id[:])) | 1<<31
+}
+
+func (x *index) slot(r *row) slot {
+	return slot{r.position, r.expires, r.size, x.print(&r.id)}
+}
+
+func (q *queue) add(r slot) {
 	q.rows = append(q.rows, r)
 	q.last = max(q.last, r.position)
 	q.bytes += uint64(r.size)
 	q.earliest = min(q.earliest, r.expires)
 	switch {
-	case q.ids != nil:
-		q.ids[r.id] = r.position
+	case q.prints.count > 0:
+		q.prints.add(r.print)
 	case q.count() > few:
-		q.ids = make(map[[16]byte]uint64, 2*few)
 		for _, r := range q.live() {
-			q.ids[r.id] = r.position
+			q.prints.add(r.print)
 		}
 	}
 }
 
-// lookup finds a row by id; it answers its place among live or -1.
-func (q *queue) lookup(id [16]byte) int {
-	if q.ids == nil {
-		return slices.IndexFunc(q.live(), func(r row) bool { return r.id == id })
+// lookup finds a row by id; it answers its place among live or -1. Fingerprints
+// leave a few candidates, mostly none; the engine knows their ids, and added those
+// that have not been written yet.
+func (x *index) lookup(q *queue, id [16]byte, added []put) (int, error) {
+	f := x.print(&id)
+	if q.prints.count > 0 && !q.prints.has(f) {
+		return -1, nil
 	}
-	p, ok := q.ids[id]
-	if !ok {
-		return -1
+	for i, r := range q.live() {
+		if r.print != f {
+			continue
+		}
+		have, err := x.id(q, r.position, added)
+		if err != nil || have == id {
+			return i, err
+		}
 	}
-	return q.find(p)
+	return -1, nil
+}
+
+func (x *index) id(q *queue, position uint64, added []put) ([16]byte, error) {
+	if q.pending != 0 && position >= q.pending {
+		for i := range added {
+			if added[i].position == position && added[i].queue == q.name {
+				return added[i].id, nil
+			}
+		}
+	}
+	return x.engine.id(q.name, position)
 }
 
 // find gives the place among live of the first row at or after a position.
@@ -195,9 +232,7 @@ func (q *queue) remove(i, j int) {
 	rows := q.live()
 	for _, r := range rows[i:j] {
 		q.bytes -= uint64(r.size)
-		if q.ids != nil {
-			delete(q.ids, r.id)
-		}
+		q.prints.remove(r.print)
 	}
 	if i == 0 {
 		q.head += j
@@ -206,13 +241,13 @@ func (q *queue) remove(i, j int) {
 	}
 	switch {
 	case q.count() == 0:
-		q.head, q.earliest, q.ids = 0, math.MaxUint32, nil
+		q.head, q.earliest, q.prints = 0, math.MaxUint32, prints{}
 		if cap(q.rows) > 4*few {
 			q.rows = nil
 		}
 		q.rows = q.rows[:0]
 	case q.head > 4*few && q.head > len(q.rows)/2:
-		q.rows = append(make([]row, 0, 2*q.count()), q.live()...)
+		q.rows = append(make([]slot, 0, 2*q.count()), q.live()...)
 		q.head = 0
 	}
 }
@@ -228,7 +263,7 @@ func (q *queue) takeExpired(now uint32, limit int, c *change) int {
 		if r.expires <= now && i < settled && n < limit {
 			c.dels = append(c.dels, at{q.name, r.position})
 			q.bytes -= uint64(r.size)
-			delete(q.ids, r.id)
+			q.prints.remove(r.print)
 			n++
 			continue
 		}

@@ -400,6 +400,24 @@ func (p *pebbleRows) scan(queue string, f func(row)) error {
 	})
 }
 
+// id implements engine.
+func (p *pebbleRows) id(queue string, position uint64) (id [16]byte, err error) {
+	err = p.use("id", func(n *instance) error {
+		v, closer, err := n.Get(appendRowKey(nil, queue, position))
+		if errors.Is(err, pebble.ErrNotFound) {
+			return corrupt("a row of the index is not in the store")
+		}
+		if err != nil {
+			return err
+		}
+		if len(v) >= rowHeader {
+			copy(id[:], v[8:])
+		}
+		return closer.Close()
+	})
+	return id, err
+}
+
 // read implements engine.
 func (p *pebbleRows) read(queue string, after, until uint64, now uint32, page storage.Page) (out []storage.Envelope, err error) {
 	err = p.use("read", func(n *instance) error {

@@ -88,7 +88,7 @@ func (a *appender) place(rows []storage.Append, out []storage.Appended) error {
 		s.mu.Lock()
 		q, err := a.load(s, rows[i].Queue)
 		if err == nil {
-			out[i] = a.one(q, &rows[i])
+			out[i], err = a.one(q, &rows[i])
 		}
 		s.mu.Unlock()
 		if err != nil {
@@ -98,15 +98,16 @@ func (a *appender) place(rows []storage.Append, out []storage.Appended) error {
 	return nil
 }
 
-func (a *appender) one(q *queue, r *storage.Append) storage.Appended {
-	if i := q.lookup(r.ID); i >= 0 {
+func (a *appender) one(q *queue, r *storage.Append) (storage.Appended, error) {
+	i, err := a.lookup(q, r.ID, a.change.puts)
+	if err != nil {
+		return storage.Appended{}, err
+	}
+	if i >= 0 {
+		// A row that came in this batch, dead on arrival: one will do.
 		old := q.live()[i]
-		if old.expires > a.now {
-			return storage.Appended{Position: old.position, Duplicate: true}
-		}
-		if q.pending != 0 && old.position >= q.pending {
-			// Twice in this batch, and dead on arrival: one row will do.
-			return storage.Appended{Position: old.position, Duplicate: true}
+		if old.expires > a.now || q.pending != 0 && old.position >= q.pending {
+			return storage.Appended{Position: old.position, Duplicate: true}, nil
 		}
 		a.touch(q)
 		a.change.dels = append(a.change.dels, at{q.name, old.position})
@@ -117,12 +118,12 @@ func (a *appender) one(q *queue, r *storage.Append) storage.Appended {
 		a.touch(q)
 		a.held.Add(-int64(q.takeExpired(a.now, math.MaxInt, &a.change)))
 		if a.full(q, len(r.Payload)) {
-			return storage.Appended{Err: storage.ErrFull}
+			return storage.Appended{Err: storage.ErrFull}, nil
 		}
 	}
 	a.touch(q)
 	n := row{position: q.last + 1, id: r.ID, expires: seconds(r.Expires), size: uint32(len(r.Payload))}
-	q.add(n)
+	q.add(a.slot(&n))
 	a.held.Add(1)
 	a.highest = max(a.highest, n.position)
 	a.change.puts = append(a.change.puts, put{q.name, n, r.Payload})
@@ -130,7 +131,7 @@ func (a *appender) one(q *queue, r *storage.Append) storage.Appended {
 		q.bucket = b
 		a.change.notes = append(a.change.notes, note{b, q.name})
 	}
-	return storage.Appended{Position: n.position}
+	return storage.Appended{Position: n.position}, nil
 }
 
 func (a *appender) full(q *queue, size int) bool {

@@ -116,6 +116,17 @@ func (s *sqliteRows) scan(queue string, f func(row)) error {
 	return plain("scan", rows.Err())
 }
 
+// id implements engine.
+func (s *sqliteRows) id(queue string, at uint64) (id [16]byte, err error) {
+	var b []byte
+	err = s.db.readers.QueryRow("SELECT id FROM message WHERE queue = ? AND position = ?", queue, position(at)).Scan(&b)
+	if errors.Is(err, sql.ErrNoRows) {
+		return id, corrupt("a row of the index is not in the store")
+	}
+	copy(id[:], b)
+	return id, plain("id", err)
+}
+
 // read implements engine.
 func (s *sqliteRows) read(queue string, after, until uint64, now uint32, page storage.Page) ([]storage.Envelope, error) {
 	limit := int64(-1)

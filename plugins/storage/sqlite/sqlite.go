@@ -19,7 +19,7 @@ import (
 type Config struct {
 	Path     string   `cfg:"path" doc:"folder of the database; default: the plugin's own below the data folder"`
 	Queues   string   `cfg:"queues" default:"pebble" enum:"pebble,sqlite" doc:"where messages are kept: in a log-structured store beside the database, or in the database"`
-	Index    int      `cfg:"index" default:"262144" min:"1024" doc:"rows whose ids are kept in memory (about 70 bytes each)"`
+	Index    int      `cfg:"index" default:"1048576" min:"1024" doc:"waiting messages that are known in memory (about 40 bytes each); queues beyond are read in when used"`
 	Memtable sdk.Size `cfg:"memtable" default:"16MiB" min:"1MiB" max:"256MiB" doc:"write buffer of the log-structured store; the memory is taken only under load"`
 	Reserve  sdk.Size `cfg:"reserve" default:"64MiB" doc:"free disk space below which nothing is accepted any more"`
 }
