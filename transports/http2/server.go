@@ -6,6 +6,7 @@ import (
 
 	"github.com/commucat/commucat/sdk/entry"
 	"github.com/commucat/commucat/sdk/transport"
+	"github.com/commucat/commucat/transports/internal/duplex"
 	"github.com/commucat/commucat/transports/internal/gate"
 )
 
@@ -50,19 +51,25 @@ func (s *server) Serve(w http.ResponseWriter, r *http.Request, accept func(net.C
 		s.gate.Refuse(w, r)
 		return
 	}
-	rc := http.NewResponseController(w)
-	if r.ProtoMajor == 1 {
-		if err := rc.EnableFullDuplex(); err != nil {
-			s.gate.Refuse(w, r)
-			return
-		}
+	if r.ProtoMajor == 1 && http.NewResponseController(w).EnableFullDuplex() != nil {
+		s.gate.Refuse(w, r)
+		return
 	}
 	gate.Headers(w.Header(), "application/octet-stream")
 	w.WriteHeader(http.StatusOK)
-	if rc.Flush() != nil {
+	c := &conn{Conn: duplex.New(Name, w, r), r: r}
+	defer c.Finish()
+	if c.Flush() != nil {
 		return
 	}
-	c := &conn{w: w, rc: rc, r: r}
-	defer c.finish()
 	accept(c)
 }
+
+// conn is the server's end. It adds nothing to the memory of the exchange.
+type conn struct {
+	*duplex.Conn
+	r *http.Request
+}
+
+// Path says who came and how.
+func (c *conn) Path() transport.Facts { return gate.Facts(Name, c.r) }

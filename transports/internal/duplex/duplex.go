@@ -1,4 +1,6 @@
-package http2
+// Package duplex turns one HTTP exchange, whose request body runs up while the
+// response body runs down, into a net.Conn.
+package duplex
 
 import (
 	"errors"
@@ -10,25 +12,31 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/sdk/transport"
-	"github.com/commucat/commucat/transports/internal/gate"
 )
 
-// conn is the server's end of one exchange. It keeps nothing but pointers to
+// Conn is the server's end of one exchange. It keeps nothing but pointers to
 // what net/http holds anyway: an idle stream costs no buffer and no goroutine
 // of ours.
-type conn struct {
-	w  http.ResponseWriter
-	rc *http.ResponseController
-	r  *http.Request
+type Conn struct {
+	name string
+	w    http.ResponseWriter
+	rc   *http.ResponseController
+	r    *http.Request
 
 	closed  atomic.Bool
-	writing sync.Mutex // held during a Write; finish waits for it
+	writing sync.Mutex // held during a Write; Finish waits for it
 	mu      sync.Mutex // guards rc's deadlines against the handler's end
 	over    bool       // the handler is returning: w and rc are dead
 }
 
+// New returns the stream of one exchange on the transport of that name. It must
+// be finished before the handler returns.
+func New(name string, w http.ResponseWriter, r *http.Request) *Conn {
+	return &Conn{name: name, w: w, rc: http.NewResponseController(w), r: r}
+}
+
 // Read reads the request body.
-func (c *conn) Read(p []byte) (int, error) {
+func (c *Conn) Read(p []byte) (int, error) {
 	if c.closed.Load() {
 		return 0, net.ErrClosed
 	}
@@ -40,7 +48,7 @@ func (c *conn) Read(p []byte) (int, error) {
 }
 
 // Write writes p and flushes it: one DATA frame or chunk up to 16 KiB.
-func (c *conn) Write(p []byte) (int, error) {
+func (c *Conn) Write(p []byte) (int, error) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
 	if c.closed.Load() {
@@ -56,8 +64,18 @@ func (c *conn) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// Flush sends what net/http holds back, at first the head.
+func (c *Conn) Flush() error {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	return c.rc.Flush()
+}
+
 // plain gives the errors of net/http the values that a net.Conn has.
-func (c *conn) plain(err error) error {
+func (c *Conn) plain(err error) error {
 	switch {
 	case c.closed.Load():
 		return net.ErrClosed
@@ -70,7 +88,7 @@ func (c *conn) plain(err error) error {
 
 // Close wakes every call; the peer reads end of stream once the handler has
 // returned, after everything that was written.
-func (c *conn) Close() error {
+func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
@@ -93,8 +111,8 @@ func (c *conn) Close() error {
 	return nil
 }
 
-// finish runs when accept has returned, before net/http takes w back.
-func (c *conn) finish() {
+// Finish runs when accept has returned, before net/http takes w back.
+func (c *Conn) Finish() {
 	_ = c.Close()
 	c.writing.Lock()
 	defer c.writing.Unlock()
@@ -103,18 +121,33 @@ func (c *conn) finish() {
 	c.over = true
 }
 
+// Release gives the exchange back without an answer, for another handler: the
+// deadlines are lifted and the conn is dead.
+func (c *Conn) Release() {
+	c.closed.Store(true)
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.over {
+		c.over = true
+		_ = c.rc.SetReadDeadline(time.Time{})
+		_ = c.rc.SetWriteDeadline(time.Time{})
+	}
+}
+
 // SetDeadline sets both deadlines. A deadline that has passed ends the stream.
-func (c *conn) SetDeadline(t time.Time) error {
+func (c *Conn) SetDeadline(t time.Time) error {
 	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
 }
 
-// SetReadDeadline bounds Read; see [conn.SetDeadline].
-func (c *conn) SetReadDeadline(t time.Time) error { return c.deadline(t, c.rc.SetReadDeadline) }
+// SetReadDeadline bounds Read; see [Conn.SetDeadline].
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.deadline(t, c.rc.SetReadDeadline) }
 
-// SetWriteDeadline bounds Write; see [conn.SetDeadline].
-func (c *conn) SetWriteDeadline(t time.Time) error { return c.deadline(t, c.rc.SetWriteDeadline) }
+// SetWriteDeadline bounds Write; see [Conn.SetDeadline].
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.deadline(t, c.rc.SetWriteDeadline) }
 
-func (c *conn) deadline(t time.Time, set func(time.Time) error) error {
+func (c *Conn) deadline(t time.Time, set func(time.Time) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.over || c.closed.Load() {
@@ -124,20 +157,17 @@ func (c *conn) deadline(t time.Time, set func(time.Time) error) error {
 }
 
 // LocalAddr is the address of the listener's socket.
-func (c *conn) LocalAddr() net.Addr {
+func (c *Conn) LocalAddr() net.Addr {
 	if a, ok := c.r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
 		return a
 	}
-	return transport.Addr{Net: Name}
+	return transport.Addr{Net: c.name}
 }
 
 // RemoteAddr is the client's address as the front gave it.
-func (c *conn) RemoteAddr() net.Addr {
+func (c *Conn) RemoteAddr() net.Addr {
 	if ap := transport.ParseAddrPort(c.r.RemoteAddr); ap.IsValid() {
 		return net.TCPAddrFromAddrPort(ap)
 	}
-	return transport.Addr{Net: Name, Text: c.r.RemoteAddr}
+	return transport.Addr{Net: c.name, Text: c.r.RemoteAddr}
 }
-
-// Path says who came and how.
-func (c *conn) Path() transport.Facts { return gate.Facts(Name, c.r) }
