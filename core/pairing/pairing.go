@@ -55,7 +55,7 @@ type Options struct {
 	// ShortCodes offers CreateShort and Claim (compat.public_api).
 	ShortCodes bool
 	// Life is how long a code lives when nothing shorter is asked for (5 min).
-	Life time.Duration
+	Life  time.Duration
 	Clock func() time.Time // time.Now
 	Rand  io.Reader        // crypto/rand
 }

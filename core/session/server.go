@@ -1,0 +1,197 @@
+package session
+
+import (
+	"context"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/commucat/commucat/core/account"
+	"github.com/commucat/commucat/core/metrics"
+	"github.com/commucat/commucat/sdk/ccp"
+)
+
+// Server runs sessions. It is safe for concurrent use.
+type Server struct {
+	opt   Options
+	pool  pools
+	large slots
+
+	ctx    context.Context
+	cancel context.CancelFunc
+
+	mu       sync.Mutex
+	began    time.Time
+	sessions map[*Session]struct{}
+	openings map[*opening]struct{}
+	draining bool
+	running  int
+	idle     chan struct{} // closed when draining and nothing runs
+}
+
+// New makes a Server. It panics when a required option is missing.
+func New(opt Options) *Server {
+	opt.complete()
+	s := &Server{
+		opt: opt, sessions: make(map[*Session]struct{}), openings: make(map[*opening]struct{}),
+		idle: make(chan struct{}), began: time.Now(),
+	}
+	s.large.free = opt.Limits.LargeFrames
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
+}
+
+// Serve runs the connection to its end and closes it. It blocks; the calling
+// goroutine becomes the session's reader. The handshake runs on another one that
+// ends, so that what waits for years has a small stack.
+func (s *Server) Serve(conn net.Conn) {
+	defer conn.Close()
+	o := newOpening(s, conn)
+	if !s.enter(o) {
+		return
+	}
+	defer s.leave()
+	done := make(chan *Session, 1)
+	go func() { done <- o.run() }()
+	ses := <-done
+	s.forgetOpening(o)
+	o = nil
+	if ses != nil {
+		ses.run()
+	}
+}
+
+func (s *Server) enter(o *opening) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return false
+	}
+	s.running++
+	s.openings[o] = struct{}{}
+	return true
+}
+
+func (s *Server) forgetOpening(o *opening) {
+	s.mu.Lock()
+	delete(s.openings, o)
+	s.mu.Unlock()
+}
+
+func (s *Server) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.running--
+	if s.draining && s.running == 0 {
+		close(s.idle)
+	}
+}
+
+// register makes the session known by its device before the device's standing is
+// read, so that a revocation in between is not lost on it.
+func (s *Server) register(ses *Session) {
+	s.mu.Lock()
+	s.sessions[ses] = struct{}{}
+	s.mu.Unlock()
+}
+
+func (s *Server) unregister(ses *Session) {
+	s.mu.Lock()
+	delete(s.sessions, ses)
+	s.mu.Unlock()
+}
+
+// CloseDevice ends every session of a device here with an Error frame of code,
+// and says how many there were.
+func (s *Server) CloseDevice(device, code string) int {
+	return s.closeWhere(code, func(x *Session) bool { return x.device == device })
+}
+
+func (s *Server) closeWhere(code string, want func(*Session) bool) int {
+	s.mu.Lock()
+	var hit []*Session
+	for x := range s.sessions {
+		if want(x) {
+			hit = append(hit, x)
+		}
+	}
+	s.mu.Unlock()
+	for _, x := range hit {
+		x.Close(code)
+	}
+	return len(hit)
+}
+
+// DeviceChanged is a hook for account.Store.OnChange: sessions of a revoked device
+// end, and so do those that proved a key which pairing has replaced. A rotation by
+// the device itself leaves its session running.
+func (s *Server) DeviceChanged(c account.Change) {
+	switch {
+	case c.Kind == account.DeviceRevoked:
+		s.CloseDevice(c.Device, ccp.CodeRevoked)
+	case c.Kind == account.DeviceRotated && c.Via != account.ViaRotation:
+		s.closeWhere(ccp.CodeKeyMismatch, func(x *Session) bool { return x.device == c.Device && x.public != c.Public })
+	}
+}
+
+// Sessions is the number of established sessions and of handshakes under way.
+func (s *Server) Sessions() (established, opening int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.sessions), len(s.openings)
+}
+
+// Drain stops taking connections, asks every client to go elsewhere (Move) and
+// waits until all have gone or ctx ends; then it closes the rest and waits for
+// them. move.WithinMS should not be longer than ctx allows.
+func (s *Server) Drain(ctx context.Context, move ccp.Move) {
+	s.stop()
+	payload := move.Marshal()
+	s.mu.Lock()
+	all := make([]*Session, 0, len(s.sessions))
+	for x := range s.sessions {
+		all = append(all, x)
+	}
+	s.mu.Unlock()
+	for _, x := range all {
+		if x.caps.Has(ccp.Ack) {
+			x.Control(ccp.TypeMove, 0, payload)
+		}
+	}
+	select {
+	case <-ctx.Done():
+	case <-s.idle:
+	}
+	s.Close()
+}
+
+// Close ends everything at once and waits for it. Established peers are told
+// "unavailable", so that they resume elsewhere or later.
+func (s *Server) Close() {
+	s.stop()
+	s.mu.Lock()
+	for o := range s.openings {
+		o.abort()
+	}
+	s.mu.Unlock()
+	s.closeWhere(ccp.CodeUnavailable, func(*Session) bool { return true })
+	<-s.idle
+	s.cancel()
+}
+
+func (s *Server) stop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return
+	}
+	s.draining = true
+	if s.running == 0 {
+		close(s.idle)
+	}
+}
+
+func (s *Server) count(c metrics.Counter, n int) { s.opt.Metrics.Add(c, n) }
+
+// ioTime bounds one call of storage made in the background.
+const ioTime = 10 * time.Second
