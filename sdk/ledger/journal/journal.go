@@ -165,11 +165,14 @@ func (j *Journal) Append(records []ledger.Record) error {
 // fresh drops the records that are there already and checks the others.
 func (j *Journal) fresh(records []ledger.Record) ([]ledger.Record, error) {
 	for len(records) > 0 && records[0].Seq <= j.chain.Head.Seq {
+		if err := records[0].Check(); err != nil {
+			return nil, err
+		}
 		held, err := j.read(records[0].Seq-1, 1)
 		if err != nil {
 			return nil, err
 		}
-		if len(held) == 0 || !held[0].Equal(records[0]) || records[0].Check() != nil {
+		if len(held) == 0 || !held[0].Equal(records[0]) {
 			return nil, conflict("record %d differs from the one held", records[0].Seq)
 		}
 		records = records[1:]
