@@ -1,0 +1,202 @@
+package plugintest
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/commucat/commucat/sdk/storage"
+)
+
+// StorageOpen opens the store whose data lies in dir, an existing folder that is
+// the store's own. Opened again after Close, or after a crash, it gives the same
+// data. (A store elsewhere takes the folder's name as the name of its database.)
+type StorageOpen func(ctx context.Context, dir string) (storage.Store, error)
+
+// StorageOptions say what the suite may ask.
+type StorageOptions struct {
+	// Forgets says that nothing survives Close: restarts and crashes are left out.
+	Forgets bool
+	// Victim says that the test binary's TestMain calls StorageVictim, so that a
+	// child process may be killed in the middle of an append.
+	Victim bool
+	// Variables are set in the victim's environment ("NAME=value").
+	Variables []string
+}
+
+// Storage runs the conformance suite of sdk/storage against every part that the
+// store offers. It needs the race detector to say all it can.
+func Storage(t *testing.T, open StorageOpen, o StorageOptions) {
+	t.Helper()
+	k := &storageKit{open: open, o: o}
+	s, _ := k.fresh(t)
+	groups := []struct {
+		name  string
+		there bool
+		cases map[string]func(*testing.T, *storageKit)
+	}{
+		{"queues", s.Queues != nil, queueCases},
+		{"directory", s.Directory != nil, directoryCases},
+		{"routes", s.Routes != nil, routeCases},
+		{"presence", s.Presence != nil, presenceCases},
+		{"cache", s.Cache != nil, cacheCases},
+		{"limiter", s.Limiter != nil, limiterCases},
+		{"bus", s.Bus != nil, busCases},
+	}
+	some := false
+	for _, g := range groups {
+		if !g.there {
+			continue
+		}
+		some = true
+		t.Run(g.name, func(t *testing.T) {
+			for name, f := range g.cases {
+				t.Run(name, func(t *testing.T) { f(t, k) })
+			}
+		})
+	}
+	if !some {
+		t.Fatal("the store offers no part")
+	}
+	if s.Ready != nil {
+		if err := s.Ready(t.Context()); err != nil {
+			t.Errorf("a healthy store is not ready: %v", err)
+		}
+	}
+}
+
+// storageKit makes stores for the cases.
+type storageKit struct {
+	open StorageOpen
+	o    StorageOptions
+}
+
+// fresh gives an empty store and its folder.
+func (k *storageKit) fresh(t *testing.T) (storage.Store, string) {
+	t.Helper()
+	dir := t.TempDir()
+	return k.at(t, dir), dir
+}
+
+// at opens the store in dir until the test ends.
+func (k *storageKit) at(t *testing.T, dir string) storage.Store {
+	t.Helper()
+	s, err := k.open(context.Background(), dir)
+	if err != nil {
+		t.Fatalf("open: %v", err)
+	}
+	t.Cleanup(func() { k.close(t, s) })
+	return s
+}
+
+// again closes s and opens its folder again.
+func (k *storageKit) again(t *testing.T, s storage.Store, dir string) storage.Store {
+	t.Helper()
+	if k.o.Forgets {
+		return s
+	}
+	k.close(t, s)
+	return k.at(t, dir)
+}
+
+func (k *storageKit) close(t *testing.T, s storage.Store) {
+	t.Helper()
+	if s.Close == nil {
+		return
+	}
+	if err := s.Close(context.Background()); err != nil {
+		t.Errorf("close: %v", err)
+	}
+}
+
+// epoch is the suite's clock at its start.
+var epoch = time.Date(2026, 3, 14, 15, 9, 26, 535_897_000, time.UTC)
+
+// message makes a row that lives an hour; n makes its id and body.
+func message(queue string, n int) storage.Append {
+	a := storage.Append{Queue: queue, Payload: fmt.Appendf(nil, "body %d of %q", n, queue), Expires: epoch.Add(time.Hour)}
+	binary.BigEndian.PutUint64(a.ID[4:], uint64(n)*0x9e3779b97f4a7c15+1)
+	return a
+}
+
+func messages(queue string, from, n int) []storage.Append {
+	rows := make([]storage.Append, n)
+	for i := range rows {
+		rows[i] = message(queue, from+i)
+	}
+	return rows
+}
+
+// put appends rows that must all be accepted and gives their positions.
+func put(t testing.TB, s storage.Store, rows ...storage.Append) []uint64 {
+	t.Helper()
+	out, err := s.Queues.Append(t.Context(), epoch, storage.Batch{Rows: rows})
+	if err != nil {
+		t.Fatalf("append: %v", err)
+	}
+	if len(out) != len(rows) {
+		t.Fatalf("%d results for %d rows", len(out), len(rows))
+	}
+	p := make([]uint64, len(out))
+	for i, r := range out {
+		if r.Err != nil || r.Position == 0 {
+			t.Fatalf("row %d: position %d, error %v", i, r.Position, r.Err)
+		}
+		p[i] = r.Position
+	}
+	return p
+}
+
+// all reads a queue to its end, in pages of 100.
+func all(t testing.TB, s storage.Store, now time.Time, queue string) []storage.Envelope {
+	t.Helper()
+	var out []storage.Envelope
+	for after := uint64(0); ; {
+		page, err := s.Queues.Read(t.Context(), now, queue, after, storage.Page{Messages: 100})
+		if err != nil {
+			t.Fatalf("read: %v", err)
+		}
+		for _, e := range page {
+			if e.Position <= after {
+				t.Fatalf("position %d after %d", e.Position, after)
+			}
+			after = e.Position
+		}
+		if len(page) == 0 {
+			return out
+		}
+		out = append(out, page...)
+	}
+}
+
+// check compares a queue with the rows expected, by order, id, body and expiry.
+func check(t testing.TB, s storage.Store, queue string, want ...storage.Append) {
+	t.Helper()
+	got := all(t, s, epoch, queue)
+	if len(got) != len(want) {
+		t.Fatalf("queue %q has %d rows, want %d", queue, len(got), len(want))
+	}
+	for i, e := range got {
+		w := want[i]
+		if e.ID != w.ID || string(e.Payload) != string(w.Payload) {
+			t.Fatalf("row %d of %q: id %x with %d bytes, want %x with %d", i, queue, e.ID, len(e.Payload), w.ID, len(w.Payload))
+		}
+		if early := w.Expires.Sub(e.Expires); early > 0 || early < -time.Second {
+			t.Fatalf("row %d of %q expires %v, want %v", i, queue, e.Expires, w.Expires)
+		}
+	}
+}
+
+// folder is a fresh folder that a victim shares.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "store")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
