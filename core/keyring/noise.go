@@ -1,0 +1,116 @@
+package keyring
+
+import (
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/commucat/commucat/sdk/noise"
+)
+
+// maxNoiseKeys is how many Noise keys are tried in a handshake.
+const maxNoiseKeys = 3
+
+// NoiseKey is one Noise static key of the relay.
+type NoiseKey struct {
+	Version uint32
+	Pair    noise.KeyPair
+	// From ValidAfter on it is used; after RotatesAt a newer one is, and after
+	// ExpiresAt it is refused. A pinned key has a far ExpiresAt.
+	ValidAfter, RotatesAt, ExpiresAt time.Time
+}
+
+type noiseFile struct {
+	Keys []noiseRow `json:"keys"`
+}
+
+type noiseRow struct {
+	Version    uint32    `json:"version"`
+	Private    string    `json:"private"`
+	ValidAfter time.Time `json:"valid_after"`
+	RotatesAt  time.Time `json:"rotates_at"`
+	ExpiresAt  time.Time `json:"expires_at"`
+}
+
+// NoiseKeys are the keys in force, newest first, at most 3 and at least one.
+func (r *Ring) NoiseKeys() []NoiseKey { return *r.noise.Load() }
+
+func (r *Ring) loadNoise() error {
+	var f noiseFile
+	if _, err := r.dir.object("noise.json", &f); err != nil {
+		return err
+	}
+	keys := make([]NoiseKey, 0, len(f.Keys))
+	for _, row := range f.Keys {
+		b, err := hex.DecodeString(row.Private)
+		if err != nil || len(b) != 32 || row.Version == 0 {
+			return r.dir.damaged("noise.json")
+		}
+		keys = append(keys, NoiseKey{
+			Version: row.Version, Pair: noise.KeyPairFrom([32]byte(b)),
+			ValidAfter: row.ValidAfter, RotatesAt: row.RotatesAt, ExpiresAt: row.ExpiresAt,
+		})
+	}
+	slices.SortFunc(keys, func(a, b NoiseKey) int { return int(b.Version) - int(a.Version) })
+	r.noise.Store(&keys)
+	return nil
+}
+
+// rotateNoise makes a key when the newest is due and drops those that are over.
+func (r *Ring) rotateNoise(now time.Time) (changes []Change, err error) {
+	keys := slices.Clone(r.NoiseKeys())
+	first := uint32(0)
+	if r.opt.Pinned && len(keys) > 0 {
+		first = keys[len(keys)-1].Version
+	}
+	due := len(keys) == 0 || !keys[0].RotatesAt.After(now)
+	if due {
+		pair, err := noise.GenerateKeyPair(r.opt.Rand)
+		if err != nil {
+			return nil, fmt.Errorf("keyring: %w", err)
+		}
+		k := NoiseKey{
+			Version: 1, Pair: pair, ValidAfter: now,
+			RotatesAt: now.Add(r.opt.Rotate), ExpiresAt: now.Add(r.opt.Rotate + r.opt.Grace),
+		}
+		if len(keys) > 0 {
+			k.Version = keys[0].Version + 1
+			// The old key's grace begins now, also after a long stop.
+			keys[0].ExpiresAt = later(keys[0].ExpiresAt, now.Add(r.opt.Grace))
+		}
+		keys = slices.Insert(keys, 0, k)
+		changes = append(changes, Change{What: "noise", Version: k.Version, Public: pair.Public})
+	}
+	before := len(keys)
+	keys = slices.DeleteFunc(keys, func(k NoiseKey) bool {
+		return !k.ExpiresAt.After(now) && k.Version != first && k.Version != keys[0].Version
+	})
+	for len(keys) > maxNoiseKeys {
+		// The oldest goes, unless it is pinned: then the one before it.
+		i := len(keys) - 1
+		if keys[i].Version == first {
+			i--
+		}
+		keys = slices.Delete(keys, i, i+1)
+	}
+	if !due && len(keys) == before {
+		return nil, nil
+	}
+	f := noiseFile{Keys: make([]noiseRow, len(keys))}
+	for i, k := range keys {
+		f.Keys[i] = noiseRow{k.Version, hex.EncodeToString(k.Pair.Private[:]), k.ValidAfter, k.RotatesAt, k.ExpiresAt}
+	}
+	if err := r.dir.putObject("noise.json", f); err != nil {
+		return nil, err
+	}
+	r.noise.Store(&keys)
+	return changes, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}

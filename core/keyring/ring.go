@@ -1,0 +1,168 @@
+package keyring
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/entry"
+	"github.com/commucat/commucat/sdk/identity"
+)
+
+// Options configure a Ring. Domain is required.
+type Options struct {
+	// Domain enters the catalogue and the self-signed certificate.
+	Domain string
+	// Rotate is the age at which a new Noise key is made, Grace how long the old
+	// one is accepted after that (30 days each).
+	Rotate, Grace time.Duration
+	// Pinned keeps the first Noise key for ever (compat.pinned_keys).
+	Pinned bool
+	// Features and Min are what the catalogue promises and demands.
+	Features, Min ccp.Capabilities
+	// Clock and Rand are time.Now and crypto/rand unless set.
+	Clock func() time.Time
+	Rand  io.Reader
+}
+
+// Ring is the open key folder. It is safe for concurrent use; reading a key
+// takes no lock.
+type Ring struct {
+	opt Options
+	dir folder
+
+	root    ed25519.PrivateKey
+	ca      identity.CA
+	storage [32]byte
+	audit   [32]byte
+
+	mu        sync.Mutex // rotation
+	noise     atomic.Pointer[[]NoiseKey]
+	masters   atomic.Pointer[[]master]
+	catalogue atomic.Pointer[published]
+}
+
+// Change is a key that was made.
+type Change struct {
+	// What is "root", "ca", "noise", "entry", "storage", "audit" or "catalogue".
+	What    string
+	Version uint32
+	// Public identifies it where it has a public half.
+	Public [32]byte
+}
+
+// Open reads the folder and makes what is missing; changes names what was made.
+func Open(dir string, opt Options) (r *Ring, changes []Change, err error) {
+	if opt.Domain == "" {
+		return nil, nil, errors.New("keyring: no domain")
+	}
+	day := 24 * time.Hour
+	if opt.Rotate <= 0 {
+		opt.Rotate = 30 * day
+	}
+	if opt.Grace <= 0 {
+		opt.Grace = 30 * day
+	}
+	if opt.Clock == nil {
+		opt.Clock = time.Now
+	}
+	if opt.Rand == nil {
+		opt.Rand = rand.Reader
+	}
+	r = &Ring{opt: opt}
+	if r.dir, err = openFolder(dir); err != nil {
+		return nil, nil, err
+	}
+	var seed, caSeed [32]byte
+	for _, k := range []struct {
+		file string
+		to   *[32]byte
+	}{{"root", &seed}, {"ca", &caSeed}, {"storage", &r.storage}, {"audit", &r.audit}} {
+		var made bool
+		if *k.to, made, err = r.dir.key(k.file, opt.Rand); err != nil {
+			return nil, nil, err
+		}
+		if made {
+			changes = append(changes, Change{What: k.file})
+		}
+	}
+	r.root = ed25519.NewKeyFromSeed(seed[:])
+	if r.ca, err = identity.NewCA(caSeed[:]); err != nil {
+		return nil, nil, err
+	}
+	for i := range changes {
+		switch changes[i].What {
+		case "root":
+			changes[i].Public = r.RootPublic()
+		case "ca":
+			changes[i].Public = r.ca.Public()
+		}
+	}
+	if err := r.loadNoise(); err != nil {
+		return nil, nil, err
+	}
+	if err := r.loadMasters(); err != nil {
+		return nil, nil, err
+	}
+	if err := r.loadCatalogue(); err != nil {
+		return nil, nil, err
+	}
+	more, err := r.Rotate()
+	return r, append(changes, more...), err
+}
+
+// Root is the private root key: for links and the catalogue only.
+func (r *Ring) Root() ed25519.PrivateKey { return r.root }
+
+// RootPublic is its public half, which links carry.
+func (r *Ring) RootPublic() [32]byte { return [32]byte(r.root.Public().(ed25519.PublicKey)) }
+
+// CA is the device CA.
+func (r *Ring) CA() identity.CA { return r.ca }
+
+// StorageKey seals message bodies.
+func (r *Ring) StorageKey() [32]byte { return r.storage }
+
+// AuditKey keys the digests of audit records; AuditSigner signs checkpoints.
+func (r *Ring) AuditKey() [32]byte { return r.audit }
+
+// AuditSigner is an Ed25519 key derived for checkpoints alone.
+func (r *Ring) AuditSigner() ed25519.PrivateKey {
+	seed := derive(r.audit[:], "commucat/audit-checkpoint/1")
+	return ed25519.NewKeyFromSeed(seed[:])
+}
+
+// NewEntry makes an entry credential that ends at expires, at the latest when the
+// present master does.
+func (r *Ring) NewEntry(expires time.Time) entry.Credential {
+	m := (*r.masters.Load())[0]
+	if last := m.Created.Add(masterLife); expires.After(last) {
+		expires = last
+	}
+	return entry.New(m.Key, expires, r.opt.Rand)
+}
+
+// Rotate makes the keys and the catalogue that are due and forgets those whose
+// time is over. It is called at start and then every hour or so; it writes
+// only when something changes.
+func (r *Ring) Rotate() ([]Change, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.opt.Clock().UTC().Truncate(time.Second)
+	noise, err := r.rotateNoise(now)
+	if err != nil {
+		return nil, err
+	}
+	masters, err := r.rotateMasters(now)
+	if err != nil {
+		return noise, err
+	}
+	changes := append(noise, masters...)
+	published, err := r.publish(now)
+	return append(changes, published...), err
+}
