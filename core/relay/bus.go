@@ -167,9 +167,7 @@ func (b *bus) receive(m []byte) {
 	switch m[0] {
 	case busWake:
 		if l := b.h.link(string(m[1:])); l != nil {
-			l.out.mu.Lock()
-			l.lag()
-			l.out.mu.Unlock()
+			l.reread()
 		}
 	case busEphemeral:
 		b.receiveEphemeral(m)

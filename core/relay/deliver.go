@@ -39,6 +39,7 @@ const (
 	reopen = 4
 	// overhead counts a message's own cost besides its body.
 	overhead = 64
+	maxHeld  = 4096
 	// aloneFor is how long a suspicious row holds back the others.
 	aloneFor = 10 * time.Second
 )
@@ -67,7 +68,7 @@ func (l *Link) stored(f *flight, r *recipient, position uint64) {
 		d := f.delivery(r, position)
 		if !l.fits(&d) {
 			o.tail = position
-			o.held = append(o.held, position)
+			o.pass(position)
 			return
 		}
 		size := len(d.Body) + overhead
@@ -96,6 +97,22 @@ func (l *Link) lag() {
 	}
 	o.dirty = true
 	l.drainIfOpen()
+}
+
+// pass notes a row that is not for this connection. What is forgotten of a long
+// list could never be delivered.
+func (o *outbound) pass(position uint64) {
+	if len(o.held) == maxHeld {
+		o.held = o.held[:copy(o.held, o.held[1:])]
+	}
+	o.held = append(o.held, position)
+}
+
+// reread makes the link look into storage for rows that it was not told of.
+func (l *Link) reread() {
+	l.out.mu.Lock()
+	l.lag()
+	l.out.mu.Unlock()
 }
 
 // push hands one message over; mu is held.
@@ -235,9 +252,9 @@ func (l *Link) pushPage(page []pageRow, last bool) (end bool) {
 			o.reading = false
 			return true
 		case p.skip || !l.fits(&p.d):
-			o.held = append(o.held, p.d.Position)
+			o.pass(p.d.Position)
 		case o.hist.poisoned(p.d.Position) && !p.suspect:
-			o.held = append(o.held, p.d.Position)
+			o.pass(p.d.Position)
 			l.h.moveBehind(l, *p.row, p.d)
 		case !l.open(size) || p.suspect && o.ring.waiting > 0:
 			o.reading = false
@@ -315,7 +332,7 @@ func (l *Link) endOutbound() {
 		}
 	}
 	pushed := o.pushed
-	o.ring = ring{}
+	o.ring.free()
 	o.mu.Unlock()
 	l.h.histories.ended(l.device, waiting, pushed)
 }

@@ -15,9 +15,8 @@ import (
 )
 
 const (
-	shards    = 64 // of the link table
-	genSlots  = 1024
-	closeTime = 10 * time.Second
+	shards   = 64 // of the link table
+	genSlots = 1024
 )
 
 // Hub joins the links of all connected devices. All methods may be called
@@ -127,11 +126,15 @@ func (h *Hub) Run(ctx context.Context) error {
 			l.Detach()
 		}
 	}
-	h.marker.flush()
 	stopWork() // the lanes store what they have
 	lanes.Wait()
 	stopServices()
 	others.Wait()
+	h.marker.flush()
+	for _, l := range h.lanes {
+		l.finish(work)
+	}
+	h.doner.all(work)
 	return nil
 }
 
@@ -242,9 +245,10 @@ func (h *Hub) Attach(ctx context.Context, box Outbox, cursor uint64) (*Link, err
 	}
 	l := &Link{
 		h: h, box: box, device: box.Device(), user: box.User(), caps: box.Capabilities(), fence: fence, cursor: cursor,
-		sender: s, ownLog: sessionLog(box.Session()),
+		sender: s,
 	}
 	l.ack, l.records = l.caps.Has(ccp.Ack), l.caps.Has(ccp.Records)
+	l.ownLog = sessionLog(box.Session(), l.ack, fence)
 	if p, ok := box.(Plain); ok {
 		l.plain = p.Plain()
 	}

@@ -85,11 +85,17 @@ func (l *lane) run(ctx context.Context) {
 		select {
 		case <-l.wake:
 		case <-ctx.Done():
-			for l.take() {
-				l.commitTaken(ctx)
-			}
+			l.finish(ctx)
 			return
 		}
+	}
+}
+
+// finish commits what is left; failing batches are not repeated once ctx has
+// ended.
+func (l *lane) finish(ctx context.Context) {
+	for l.take() {
+		l.commitTaken(ctx)
 	}
 }
 
@@ -114,6 +120,7 @@ func (l *lane) commitTaken(ctx context.Context) {
 			// Everything taken and everything waiting fails together: the senders
 			// repeat in order.
 			l.failMarks()
+			l.unknown()
 			l.fail(l.batch)
 			l.fail(todo[n:])
 			l.mu.Lock()
@@ -299,6 +306,17 @@ func (l *lane) settleFailed(r row) {
 func (l *lane) fail(rows []row) {
 	for _, r := range rows {
 		l.settleFailed(r)
+	}
+}
+
+// unknown makes the recipients of a batch that was given up read from storage:
+// its rows may have been stored all the same, and must not be passed over by
+// later ones.
+func (l *lane) unknown() {
+	for _, r := range l.batch {
+		if link := l.h.link(r.r.device); link != nil {
+			link.reread()
+		}
 	}
 }
 

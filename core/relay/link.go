@@ -3,6 +3,7 @@ package relay
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
@@ -257,9 +258,14 @@ func (l *Link) replaced() {
 }
 
 // sessionLog is the log of messages that come without an id: first 8 bytes of
-// H(session).
-func sessionLog(session string) (log [8]byte) {
-	sum := sha256.Sum256([]byte(session))
+// H(session). Sessions of peers with ack can be resumed on a new connection, whose
+// counter begins anew: there the fence makes the log its own.
+func sessionLog(session string, resumable bool, fence uint64) (log [8]byte) {
+	b := []byte(session)
+	if resumable {
+		b = binary.BigEndian.AppendUint64(append(b, 0), fence)
+	}
+	sum := sha256.Sum256(b)
 	copy(log[:], sum[:])
 	return log
 }

@@ -1,13 +1,21 @@
 package relay
 
+import "sync"
+
 // ring holds what was pushed to a session and is not acknowledged, in the order
 // of positions.
 type ring struct {
 	items   []sent
+	buf     *[ringSize]sent
 	head    int
 	waiting int // items that are not done
 	bytes   int // of those
 }
+
+// Rings borrow their memory, so that an idle session holds none.
+var ringBuffers = sync.Pool{New: func() any { return new([ringSize]sent) }}
+
+const ringSize = 256
 
 type sent struct {
 	pos  uint64
@@ -27,6 +35,10 @@ func (r *ring) compact() {
 }
 
 func (r *ring) push(pos uint64, size int) {
+	if r.items == nil {
+		r.buf = ringBuffers.Get().(*[ringSize]sent)
+		r.items = r.buf[:0]
+	}
 	if len(r.items) == cap(r.items) && 2*r.waiting < len(r.items) {
 		r.compact()
 	}
@@ -58,11 +70,8 @@ func (r *ring) done(from, to uint64) (first, last uint64, n int) {
 	for r.head < len(r.items) && r.items[r.head].done {
 		r.head++
 	}
-	if r.head == len(r.items) {
-		r.items, r.head = r.items[:0], 0
-		if cap(r.items) > 64 {
-			r.items = nil
-		}
+	if r.items != nil && r.head == len(r.items) {
+		r.free()
 	}
 	return first, last, n
 }
@@ -79,4 +88,12 @@ func (r *ring) search(pos uint64) int {
 		}
 	}
 	return lo
+}
+
+// free gives the memory back.
+func (r *ring) free() {
+	if r.buf != nil {
+		ringBuffers.Put(r.buf)
+	}
+	*r = ring{}
 }
