@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/commucat/commucat/sdk/ccp"
@@ -167,7 +168,8 @@ func ParseSigned(b []byte) (Signed, error) {
 		return Signed{}, badCatalogue(Malformed, "signature")
 	}
 	text, ok := v.Get("signed").Text()
-	if !ok || len(text) > base64.RawURLEncoding.EncodedLen(MaxCatalogue) {
+	// The decoder passes over line breaks.
+	if !ok || len(text) > base64.RawURLEncoding.EncodedLen(MaxCatalogue) || strings.ContainsAny(text, "\r\n") {
 		return Signed{}, badCatalogue(Malformed, "signed")
 	}
 	if s.Content, err = base64.RawURLEncoding.Strict().DecodeString(text); err != nil {

@@ -81,20 +81,20 @@ func decode(b []byte) (Link, error) {
 	body, signature := b[:len(b)-sigBytes], b[len(b)-sigBytes:]
 	l := Link{Kind: Kind(body[1]), Raw: b}
 	p := parser{link: &l}
-	for rest, tag := body[headBytes:], byte(0); len(rest) > 0; {
-		next, value, tail, err := splitTLV(rest)
+	for rest, last := body[headBytes:], -1; len(rest) > 0; {
+		tag, value, tail, err := splitTLV(rest)
 		switch {
 		case err != nil:
 			return Link{}, err
-		case next < tag:
+		case int(tag) < last:
 			return Link{}, badLink(Malformed, "tags not ascending")
-		case next == tag && tag != tagEndpoint && tag != tagPin && tag < tagSkip:
+		case int(tag) == last && tag != tagEndpoint && tag != tagPin && tag < tagSkip:
 			return Link{}, badLink(Malformed, "tag repeated")
 		}
-		if err := p.field(next, value); err != nil {
+		if err := p.field(tag, value); err != nil {
 			return Link{}, err
 		}
-		tag, rest = next, tail
+		last, rest = int(tag), tail
 	}
 	if !p.seen(tagRoot) || !p.seen(tagNoise) || !p.seen(tagDomain) || !p.seen(tagEndpoint) {
 		return Link{}, badLink(Malformed, "a required field is missing")
