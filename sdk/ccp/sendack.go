@@ -1,5 +1,7 @@
 package ccp
 
+import "slices"
+
 // Limits of a SendAck.
 const (
 	// MaxAckRanges is how many ranges a SendAck may have: the window's counters,
@@ -179,7 +181,7 @@ func AppendReply(dst []byte, sequence uint32, extras ...Member) []byte {
 		w.key("ack").uint(uint64(sequence))
 		return w.close('}')
 	}
-	return AppendObject(dst, append(extras, Uint("ack", uint64(sequence)))...)
+	return AppendObject(dst, append(slices.Clip(extras), Uint("ack", uint64(sequence)))...)
 }
 
 // ParseReply reads the sequence that an Ack of a single frame names. Its extra

@@ -69,7 +69,7 @@ type Link struct {
 	// Domain is UTF-8 of 1 to 253 bytes; it enters the proof byte for byte.
 	Domain string
 	// Entry, Secret and Expires are there in invitations and pairing links,
-	// and only there. Expires has whole seconds.
+	// and only there. Secret is never all zero, Expires has whole seconds.
 	Entry   *Entry
 	Secret  [16]byte
 	Expires time.Time
