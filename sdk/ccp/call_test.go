@@ -2,6 +2,7 @@ package ccp
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 
@@ -125,7 +126,7 @@ func TestCallMalformed(t *testing.T) {
 		{"update", `{"call_id":"c","update":"consent_keepalive","interval_secs":70000}`, "interval_secs"},
 	} {
 		_, err := callParsers[c.parser]([]byte(c.in))
-		e, ok := err.(*Error)
+		e, ok := errors.AsType[*Error](err)
 		if !ok || e.Kind != Field || e.Field != c.field {
 			t.Errorf("%s %s: %v, want field %s", c.parser, c.in, err, c.field)
 		}

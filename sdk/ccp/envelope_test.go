@@ -2,6 +2,7 @@ package ccp
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -190,11 +191,8 @@ func TestHelloMalformed(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := ParseHello([]byte(c.in))
-			var e *Error
-			if KindOf(err) != Field {
-				t.Fatalf("ParseHello: %v", err)
-			}
-			if e = err.(*Error); e.Field != c.field {
+			e, ok := errors.AsType[*Error](err)
+			if !ok || e.Kind != Field || e.Field != c.field {
 				t.Errorf("%v, want field %s", err, c.field)
 			}
 		})
@@ -340,7 +338,7 @@ func TestConfirmMalformed(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := ParseConfirm([]byte(c.in))
-			e, ok := err.(*Error)
+			e, ok := errors.AsType[*Error](err)
 			if !ok || e.Kind != Field || e.Field != c.field {
 				t.Errorf("%v, want field %s", err, c.field)
 			}
@@ -433,7 +431,7 @@ func TestErrorText(t *testing.T) {
 	if got := err.Error(); got != "invalid field: ext.resume: missing" {
 		t.Error(got)
 	}
-	if got := malformed(UnknownType).(*Error).Code(); got != CodeDecode {
+	if got := (&Error{Kind: UnknownType}).Code(); got != CodeDecode {
 		t.Error(got)
 	}
 	for kind := VarintOverflow; kind <= BodyLimit; kind++ {

@@ -205,7 +205,7 @@ func TestDecodeAllocs(t *testing.T) {
 		}
 	}
 	if n := testing.AllocsPerRun(100, func() {
-		if _, _, err := Decode(opaque[:100]); err != ErrIncomplete {
+		if _, _, err := Decode(opaque[:100]); !errors.Is(err, ErrIncomplete) {
 			t.Fatal(err)
 		}
 	}); n != 0 {

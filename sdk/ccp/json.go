@@ -60,18 +60,18 @@ func (s *scanner) value(depth int) bool {
 	if s.i == len(s.b) {
 		return false
 	}
-	switch c := s.b[s.i]; {
-	case c == '"':
+	switch s.b[s.i] {
+	case '"':
 		return s.str()
-	case c == '{':
+	case '{':
 		return depth < maxDepth && s.object(depth+1)
-	case c == '[':
+	case '[':
 		return depth < maxDepth && s.array(depth+1)
-	case c == 't':
+	case 't':
 		return s.literal("true")
-	case c == 'f':
+	case 'f':
 		return s.literal("false")
-	case c == 'n':
+	case 'n':
 		return s.literal("null")
 	default:
 		return s.number()

@@ -204,6 +204,18 @@ func TestRaw(t *testing.T) {
 	}
 }
 
+func TestAppendObject(t *testing.T) {
+	got := string(AppendObject(nil, Text("b", "x\"\n"), Bool("a", true), Uint("c", 7), Member{"u", User{ID: "u", Handle: "h"}.AppendJSON(nil)}, Member{Key: "none"}))
+	if want := `{"a":true,"b":"x\"\n","c":7,"u":{"avatar_url":null,"display_name":null,"handle":"h","id":"u","user_id":"u"}}`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+	members := append(make([]Member, 0, 4), Text("z", ""), Text("a", ""))
+	AppendReply(nil, 1, members...)
+	if members[:3][2].Key != "" {
+		t.Error("AppendReply wrote behind its caller's members")
+	}
+}
+
 func TestFormatTime(t *testing.T) {
 	base := time.Date(2025, 10, 16, 2, 0, 0, 0, time.FixedZone("", 7200))
 	for ns, want := range map[int]string{

@@ -45,7 +45,7 @@ const (
 
 // Send is a message on its way to the relay:
 //
-//	kind u8 | log 8 | counter u64 | flags u8 | nto u8 | nto × (len u8 | id) | ttl u32 | body
+//	kind u8 | log 8 | counter u64 | flags u8 | n u8 | n × (len u8 | id) | ttl u32 | body
 //
 // Integers are big endian. The channel is the frame's.
 type Send struct {
@@ -84,15 +84,15 @@ func (s *Send) Parse(payload []byte) error {
 	}
 	kind := Type(payload[0])
 	id := MessageID{Log: [8]byte(payload[1:9]), Counter: binary.BigEndian.Uint64(payload[9:])}
-	flags, nto := payload[17], int(payload[18])
+	flags, count := payload[17], int(payload[18])
 	if flags&^sendFlags != 0 {
 		return badField("flags", "unknown bits")
 	}
-	if nto > MaxTo {
+	if count > MaxTo {
 		return badField("to", "more than 64 recipients")
 	}
 	rest := payload[sendFixed:]
-	for range nto {
+	for range count {
 		name, tail, err := shortName(rest, "to")
 		switch {
 		case err != nil:

@@ -1,6 +1,9 @@
 package ccp
 
-import "math/bits"
+import (
+	"errors"
+	"math/bits"
+)
 
 // maxVarint is the longest varint in bytes.
 const maxVarint = 10
@@ -39,7 +42,7 @@ func Varint(b []byte) (v uint64, n int, err error) {
 // damage.
 func bodyVarint(b []byte) (v uint64, n int, err error) {
 	v, n, err = Varint(b)
-	if err == ErrIncomplete {
+	if errors.Is(err, ErrIncomplete) {
 		err = malformed(Truncated)
 	}
 	return v, n, err

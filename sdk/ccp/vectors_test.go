@@ -252,7 +252,7 @@ func TestTypeTable(t *testing.T) {
 	for i := range 256 {
 		y := Type(i)
 		if !y.Valid() {
-			if y.Control() || y.Sendable() || y.Deliverable() || y.Extension() {
+			if y.Control() || y.Media() || y.Sendable() || y.Deliverable() || y.Extension() {
 				t.Errorf("type %#x is not valid but has traits", i)
 			}
 			continue

@@ -171,11 +171,11 @@ func TestSignCatalogueRefuses(t *testing.T) {
 
 func TestOpenCatalogueMalformed(t *testing.T) {
 	good := string(exampleCatalogue(t).marshal())
-	swap := func(old, new string) string {
+	swap := func(old, text string) string {
 		if !strings.Contains(good, old) {
 			t.Fatalf("%s is not in %s", old, good)
 		}
-		return strings.Replace(good, old, new, 1)
+		return strings.Replace(good, old, text, 1)
 	}
 	for _, c := range []struct {
 		name, in string
