@@ -199,7 +199,7 @@ func (l *lane) seal(r row) bool {
 // given up.
 func (l *lane) store(ctx context.Context) bool {
 	if len(l.rows) == 0 && len(l.markBuf) == 0 {
-		l.senders = l.senders[:0]
+		l.markedAll()
 		l.flushAcks()
 		return true
 	}
@@ -209,7 +209,7 @@ func (l *lane) store(ctx context.Context) bool {
 	for {
 		now := l.h.now()
 		call, cancel := context.WithTimeout(context.WithoutCancel(ctx), appendLimit)
-		res, err := l.h.queues.Append(call, now, storage.Batch{Rows: l.rows, Marks: l.markBuf})
+		res, err := l.h.queues.Append(call, now, storage.Batch{Rows: l.rows, Marks: l.markBuf, Quota: l.h.opt.Limits.Queue})
 		cancel()
 		if err == nil && len(res) < len(l.rows) {
 			err = errors.New("relay: the store answered fewer rows than asked")
@@ -239,15 +239,19 @@ func (l *lane) pause(ctx context.Context, d time.Duration) {
 
 func (l *lane) committed(res []storage.Appended, took time.Duration) {
 	l.h.metrics.Committed(len(l.rows), len(l.buf), took.Seconds())
-	for _, s := range l.senders {
-		s.marked(l.h)
-	}
-	l.senders = l.senders[:0]
+	l.markedAll()
 	for i, r := range l.batch {
 		l.settle(r, res[i])
 	}
 	l.flushAcks()
 	l.h.bus.flush(l)
+}
+
+func (l *lane) markedAll() {
+	for _, s := range l.senders {
+		s.marked(l.h)
+	}
+	l.senders = l.senders[:0]
 }
 
 // settle ends a row: stored, or refused for good.
@@ -322,6 +326,9 @@ func (l *lane) unknown() {
 
 func (l *lane) failMarks() {
 	for _, s := range l.senders {
+		s.mu.Lock()
+		s.queued = false
+		s.mu.Unlock()
 		l.h.markLater(s)
 	}
 	l.senders = l.senders[:0]

@@ -62,6 +62,8 @@ type Limits struct {
 	DoneDelay time.Duration
 	// PurgeEvery is the mean time between purges: 1 min.
 	PurgeEvery time.Duration
+	// Queue bounds each device's queue: 10,000 messages, 64 MiB.
+	Queue storage.Quota
 	// Readers bounds concurrent reads of queues: 16.
 	Readers int
 	// RouteLife is how long a sender's resolved recipients are remembered at
@@ -82,6 +84,9 @@ func (l Limits) withDefaults() Limits {
 	setInt(&l.Members, 1024)
 	setInt(&l.NewContacts, 60)
 	setInt(&l.Readers, 16)
+	if l.Queue == (storage.Quota{}) {
+		l.Queue = storage.Quota{Messages: 10_000, Bytes: 64 << 20}
+	}
 	setDuration(&l.RelayTTL, 14*24*time.Hour)
 	setDuration(&l.PresenceTTL, 30*time.Second)
 	setDuration(&l.ResumeWindow, 120*time.Second)

@@ -256,6 +256,12 @@ func (l *Link) failed(f *flight) {
 	if o.epoch.Load() != f.epoch && f.env.id.Counter >= o.reported {
 		return // behind a failure that the sender knows
 	}
+	l.sender.mu.Lock()
+	done := o.sent.win.Done(f.env.id.Counter)
+	l.sender.mu.Unlock()
+	if done {
+		return // a repetition of what has been stored meanwhile
+	}
 	o.failed, o.reported = f.env.id.Counter, f.env.id.Counter
 	o.epoch.Add(1)
 	l.sayUnavailable(f.env.channel, f.env.id)
