@@ -2,7 +2,6 @@ package sdk
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -26,7 +25,7 @@ type EnvOptions struct {
 // NewEnv makes the Env of a plugin that runs in this process.
 func NewEnv(o EnvOptions) Env {
 	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.Level(127)}))
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	if o.Listen == nil {
 		o.Listen = new(net.ListenConfig).Listen

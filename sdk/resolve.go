@@ -36,12 +36,12 @@ func (r *resolver) table(fields []Field, raw map[string]any, a at) map[string]an
 }
 
 func (r *resolver) value(f Field, raw any, a at) any {
-	prefix, elem, nested := "", f, false
-	if prefix, nested = "list of ", strings.HasPrefix(f.Type, "list of "); !nested {
-		prefix, nested = "map of ", strings.HasPrefix(f.Type, "map of ")
-	}
-	if nested {
-		elem.Type = strings.TrimPrefix(f.Type, prefix)
+	for _, prefix := range []string{"list of ", "map of "} {
+		elem := f
+		var nested bool
+		if elem.Type, nested = strings.CutPrefix(f.Type, prefix); !nested {
+			continue
+		}
 		if elem.Type == "tables" {
 			elem.Type = "table"
 		}

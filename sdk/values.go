@@ -134,7 +134,7 @@ func FormatDuration(d time.Duration) string {
 	const day = 24 * time.Hour
 	if days := d / day; days > 0 && (d%day == 0 || days > 1) {
 		fmt.Fprintf(&b, "%dd", days)
-		d -= days * day
+		d %= day
 	}
 	if d == 0 {
 		return b.String()

@@ -101,7 +101,7 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 		o.Clock = time.Now
 	}
 	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	longest, err := longestHead(ctx, o.Sinks)
 	if err != nil {

@@ -37,15 +37,24 @@ func (k *checker) all() sdk.ConfigErrors {
 	return k.out
 }
 
-func (k *checker) add(key, format string, args ...any) *sdk.ConfigError {
-	e := fault(key, sdk.Locate(k.c.raw, key), format, args...)
+func (k *checker) add(key, format string, args ...any) {
+	k.put(fault(key, sdk.Locate(k.c.raw, key), format, args...))
+}
+
+func (k *checker) put(e *sdk.ConfigError) {
 	if e.Pos.IsZero() {
 		e.Pos.File = k.c.File
 	}
-	if !k.bad[key] {
+	if !k.bad[e.Key] {
 		k.out = append(k.out, e)
 	}
-	return e
+}
+
+// near is add with the candidate that was probably meant by name.
+func (k *checker) near(key, name string, candidates []string, format string, args ...any) {
+	e := fault(key, sdk.Locate(k.c.raw, key), format, args...)
+	e.Suggestion = sdk.Suggest(name, candidates)
+	k.put(e)
 }
 
 func item(key string, i int) string { return fmt.Sprintf("%s[%d]", key, i) }
@@ -201,7 +210,7 @@ func (k *checker) plugins() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Plugins)) {
 		if !slices.ContainsFunc(k.env.Plugins, func(p Known) bool { return p.Name == name }) {
-			k.add("plugin."+name, "this build has no plugin %q", name).Suggestion = sdk.Suggest(name, k.names(0))
+			k.near("plugin."+name, name, k.names(0), "this build has no plugin %q", name)
 		}
 	}
 }
@@ -233,11 +242,12 @@ func (k *checker) ledgerKey(name string) {
 	if _, isTable := plainTable(k.c.Ledger.Keys[name]); isTable && slices.Contains(k.names(sdk.Ledger), name) {
 		return
 	}
-	e := k.add(key, "unknown key")
+	e := fault(key, sdk.Locate(k.c.raw, key), "unknown key")
 	e.Suggestion = sdk.Suggest(name, append(k.names(sdk.Ledger), "backends"))
 	if l, ok := k.c.Ledger.Keys[name].(sdk.Located); ok {
 		e.Pos = l.Key
 	}
+	k.put(e)
 }
 
 func (k *checker) names(kind sdk.Kind) []string {
@@ -254,8 +264,7 @@ func (k *checker) names(kind sdk.Kind) []string {
 func (k *checker) named(kind sdk.Kind, key, name, table string, keys map[string]any) {
 	i := slices.IndexFunc(k.env.Plugins, func(p Known) bool { return p.Kind == kind && p.Name == name })
 	if i < 0 {
-		e := k.add(key, "this build has no %s %q; it has %s", kindName(kind), name, quoted(k.names(kind)))
-		e.Suggestion = sdk.Suggest(name, k.names(kind))
+		k.near(key, name, k.names(kind), "this build has no %s %q; it has %s", kindName(kind), name, quoted(k.names(kind)))
 		return
 	}
 	var cfg any = new(struct{})
@@ -271,10 +280,7 @@ func (k *checker) named(kind sdk.Kind, key, name, table string, keys map[string]
 		if table == "storage" && e.Suggestion == "" && strings.HasSuffix(e.Text, "unknown key") {
 			e.Suggestion = sdk.Suggest(strings.TrimPrefix(e.Key, "storage."), []string{"backend", "volatile"})
 		}
-		if e.Pos.IsZero() {
-			e.Pos.File = k.c.File
-		}
-		k.out = append(k.out, e)
+		k.put(e)
 	}
 }
 

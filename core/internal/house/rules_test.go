@@ -40,6 +40,7 @@ var inside = []edge{
 	{"core/relay", "core/metrics", "counts messages and queues"},
 	{"core/relay", "core/call", "call frames are checked by their own subject"},
 	{"core/pairing", "core/account", "a claimed code adds a device to an account"},
+	{"core/keyring", "core/metrics", "counts rotations"},
 	{"core/api", "core/account", "REST is another way to the same operations"},
 	{"core/api", "core/pairing", "codes by REST"},
 	{"core/api", "core/keyring", "server information shows the catalogue"},

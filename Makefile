@@ -1,0 +1,84 @@
+# CommuCat. Needs Go and git; what tests need beyond that is installed by "make deps".
+#
+#   make build    all programs into bin/
+#   make run      a relay on an empty data folder
+#   make test     everything: vet, lint, unit, race, fuzz smoke, modules
+#   make demo     a relay and two clients on this machine, through every transport
+#   make bench    the load generator's report
+#   make clean    removes what the others made
+
+SHELL := /bin/sh
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+PROGRAMS := $(notdir $(wildcard cmd/*))
+GOLANGCI := v2.15.0
+LINT := bin/tools/golangci-lint-$(GOLANGCI)
+# Seconds for each fuzz target of the smoke run.
+FUZZTIME ?= 3
+# The race detector makes everything several times slower.
+TEST_TIMEOUT ?= 10m
+
+export GOFLAGS ?= -mod=readonly
+export GOTOOLCHAIN ?= local
+
+.DEFAULT_GOAL := build
+.PHONY: build run test vet lint unit fuzz modules modules-update docs deps demo bench clean
+
+build:
+	@mkdir -p bin
+	@for p in $(PROGRAMS); do \
+		echo "build $$p"; \
+		CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$p ./cmd/$$p || exit 1; \
+	done
+
+# The data folder is new each time; DATA=… keeps one.
+run: build
+	@data="$(DATA)"; [ -n "$$data" ] || data=$$(mktemp -d); echo "data: $$data" >&2; exec bin/commucat serve --data "$$data"
+
+test: deps vet lint unit fuzz build modules
+	@echo "all tests passed"
+
+deps:
+	@.ci/deps
+
+vet:
+	$(GO) vet ./...
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$unformatted" ] || { echo "gofmt: $$unformatted"; exit 1; }
+
+lint: $(LINT)
+	$(LINT) run ./...
+
+$(LINT):
+	@mkdir -p bin/tools
+	GOFLAGS= GOBIN=$(CURDIR)/bin/tools $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI)
+	@mv bin/tools/golangci-lint $@
+
+# Budgets of memory and allocations only hold without the race detector, so both run.
+unit:
+	$(GO) test -timeout $(TEST_TIMEOUT) ./...
+	$(GO) test -race -timeout $(TEST_TIMEOUT) ./...
+
+fuzz:
+	@.ci/fuzz $(FUZZTIME)
+
+# Which modules reach which program: a new one shows in review.
+modules: build
+	@.ci/modules check
+
+modules-update: build
+	@.ci/modules update
+
+# The pages that are made from the source.
+docs:
+	$(GO) test ./core/config -run TestDescriptionsAgree -update
+
+demo: build
+	bin/commucat demo $(DEMOFLAGS)
+
+bench: build
+	bin/commucat bench $(BENCHFLAGS)
+
+clean:
+	rm -rf bin
+	$(GO) clean -testcache
