@@ -1,0 +1,12 @@
+// Package api is the relay's HTTP interfaces that are not transports: REST for
+// clients (/api/…) on the public port, and the operator's interface (health,
+// readiness, metrics, links, accounts, keys) on a unix socket.
+//
+// On the public port REST exists only for who shows a session's bearer token or
+// a good entry token; everybody else gets the cover site's answer, unless
+// compat.public_api is on. Errors are problem details (RFC 9457) with a stable
+// member "code".
+//
+// The operator's socket (0600) admits this user and root. Over TCP, only if
+// configured and only on loopback, it asks for a bearer token and checks Host.
+package api
