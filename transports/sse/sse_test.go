@@ -2,11 +2,14 @@ package sse_test
 
 import (
 	"context"
+	"crypto/rand"
 	"net"
 	"net/http"
 	"testing"
 
+	"github.com/commucat/commucat/sdk/entry"
 	"github.com/commucat/commucat/sdk/plugintest"
+	"github.com/commucat/commucat/sdk/transport"
 	"github.com/commucat/commucat/transports/internal/webtest"
 	"github.com/commucat/commucat/transports/sse"
 )
@@ -30,4 +33,15 @@ func TestConformance(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestStrangers(t *testing.T) {
+	draw := func() string {
+		st := entry.Stream{Op: entry.OpOpen}
+		_, _ = rand.Read(st.ID[:])
+		return st.String()
+	}
+	webtest.Strangers(t, func(s *webtest.Site) transport.Web {
+		return sse.New(sse.Options{Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover()})
+	}, webtest.Good{Method: "GET", St: draw, Head: "Accept: text/event-stream\r\n"})
 }

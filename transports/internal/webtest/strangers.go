@@ -21,8 +21,8 @@ import (
 // Good describes a request that the transport takes.
 type Good struct {
 	Method string
-	// St is the stream part, "" for none.
-	St string
+	// St draws a stream part; nil for none.
+	St func() string
 	// Head are header lines beside Host and Cookie, each with its line end.
 	Head string
 	// Body follows the head.
@@ -42,9 +42,12 @@ func Strangers(t *testing.T, web func(*Site) transport.Web, good Good) {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.Serve(rw, r, accept) })
 	})
 	cover := Start(t, func(*Site) http.Handler { return Cover() })
-	st := good.St
+	draw := good.St
+	if draw == nil {
+		draw = func() string { return "" }
+	}
 	for _, s := range []*Site{site, bare} {
-		if got := Raw(t, s, good.request(Path, Cookie, s.Token(good.Method, Path, st))); got == "" {
+		if got := Raw(t, s, good.request(Path, Cookie, s.Token(good.Method, Path, draw()))); got == "" {
 			t.Error("a good request got no answer")
 		}
 		select {
@@ -57,7 +60,7 @@ func Strangers(t *testing.T, web func(*Site) transport.Web, good Good) {
 		token := func(method, path, st string, at time.Time) string {
 			return s.Credential.Token(method, path, st, at, rand.Reader)
 		}
-		now := time.Now()
+		now, st := time.Now(), draw()
 		replayed := token(good.Method, Path, st, now)
 		Raw(t, s, good.request(Path, Cookie, replayed))
 		<-accepted
