@@ -1,0 +1,90 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/core/demo"
+	"github.com/commucat/commucat/core/server"
+)
+
+func (a *app) demoCommand() *cobra.Command {
+	var (
+		transports string
+		messages   int
+	)
+	c := &cobra.Command{
+		Use:   "demo [--transports a,b] [--messages N]",
+		Short: "Show a relay and two devices on this machine, through every transport",
+		Long: "Start a relay on a free loopback port with a data folder that is thrown away, and let two\n" +
+			"devices talk through each transport: handshake, messages both ways, delivery to a device\n" +
+			"that was away, and resumption after the connections are cut. Ends with 1 if a row failed.",
+		Args: exactly(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error { return a.demo(c.Context(), transports, messages) },
+	}
+	c.Flags().StringVar(&transports, "transports", "", "comma-separated transports (default: all)")
+	c.Flags().IntVar(&messages, "messages", 1000, "messages each way")
+	return c
+}
+
+func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
+	ds, err := chosen(list)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "commucat-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	env := config.Env{Plugins: known()}
+	cfg, err := config.Parse("demo.toml", []byte("[server]\nlisten = [\"127.0.0.1:0\"]\ndrain = \"1s\"\n"), env)
+	if err != nil {
+		return err
+	}
+	log := slog.New(slog.DiscardHandler)
+	if a.verbose {
+		log = slog.New(slog.NewTextHandler(a.err, nil))
+	}
+	s, err := server.New(ctx, a.relayOptions(cfg, env, dir, log))
+	if err != nil {
+		return err
+	}
+	run, stop := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(run) }()
+	defer func() {
+		stop()
+		err = errors.Join(err, <-ended)
+	}()
+	rows, err := demo.Run(ctx, demo.Options{
+		Link: s.Ready().Invite, Dialers: ds, Messages: messages,
+		Row: func(r demo.Row) {
+			if a.json {
+				a.emit(r)
+			} else {
+				a.say("%s: done", r.Transport)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	if !a.json {
+		if err := demo.Print(a.out, rows); err != nil {
+			return err
+		}
+	}
+	for _, r := range rows {
+		if !r.OK {
+			return silent{exitFailed}
+		}
+	}
+	return nil
+}
+

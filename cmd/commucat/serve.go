@@ -1,0 +1,153 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/core/server"
+)
+
+// relayFlags choose a relay's configuration and data.
+type relayFlags struct {
+	config, data string
+	listen       []string
+}
+
+func (f *relayFlags) add(c *cobra.Command) {
+	c.Flags().StringVar(&f.config, "config", "", "configuration file (default: commucat.toml in the data folder, if there is one)")
+	c.Flags().StringVar(&f.data, "data", "", "data folder (default: $STATE_DIRECTORY, else the XDG state folder)")
+}
+
+// load reads the configuration and settles the data folder.
+func (f *relayFlags) load() (*config.Config, config.Env, string, error) {
+	env := config.Process(known()...)
+	data := f.data
+	var err error
+	if data == "" && f.config == "" {
+		if data, err = server.DefaultData(os.Getenv); err != nil {
+			return nil, env, "", err
+		}
+	}
+	file := f.config
+	if file == "" {
+		file = defaultConfig(data)
+	}
+	for _, a := range f.listen {
+		// A flag counts more than file and environment.
+		env.Variables = append(env.Variables, config.Variable("server.listen")+"="+a)
+	}
+	cfg, err := config.Load(file, env)
+	if err != nil {
+		return nil, env, "", err
+	}
+	switch {
+	case f.data != "":
+		data = f.data
+	case cfg.Server.Data != "":
+		data = string(cfg.Server.Data)
+	case data == "":
+		if data, err = server.DefaultData(os.Getenv); err != nil {
+			return nil, env, "", err
+		}
+	}
+	return cfg, env, data, nil
+}
+
+// defaultConfig is commucat.toml in the data folder, or "".
+func defaultConfig(data string) string {
+	name := data + "/commucat.toml"
+	if _, err := os.Stat(name); err != nil {
+		return ""
+	}
+	return name
+}
+
+func (a *app) serveCommand() *cobra.Command {
+	var f relayFlags
+	c := &cobra.Command{
+		Use:   "serve [--config FILE] [--data DIR] [--listen ADDRESS]",
+		Short: "Run the relay",
+		Long: "Run the relay. An empty data folder is filled at the first start: keys, a self-signed\n" +
+			"certificate, a database, and an invitation link for the first accounts.\n\n" +
+			"SIGTERM drains and ends, SIGHUP reads the configuration and the certificate again.",
+		Args: exactly(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			cfg, env, data, err := f.load()
+			if err != nil {
+				return err
+			}
+			return a.serve(c.Context(), cfg, env, data)
+		},
+	}
+	f.add(c)
+	c.Flags().StringArrayVar(&f.listen, "listen", nil, "TCP address of the public listener, port 0 takes a free one")
+	return c
+}
+
+// relayOptions wires the built-ins.
+func (a *app) relayOptions(cfg *config.Config, env config.Env, data string, log *slog.Logger) server.Options {
+	return server.Options{
+		Config: cfg, Environment: env, Data: data, Version: version, Webs: webs, Cover: coverSite, Plugins: plugins(), Log: log,
+	}
+}
+
+func (a *app) serve(ctx context.Context, cfg *config.Config, env config.Env, data string) error {
+	log, err := a.serverLog(cfg)
+	if err != nil {
+		return err
+	}
+	s, err := server.New(ctx, a.relayOptions(cfg, env, data, log))
+	if err != nil {
+		return err
+	}
+	ready := s.Ready()
+	if a.json {
+		err = a.emit(ready)
+	} else {
+		err = a.announce(ready, data)
+	}
+	if err == nil {
+		notify("READY=1")
+	}
+	return errors.Join(err, s.Run(ctx))
+}
+
+// announce tells a person what runs where and what to do next.
+func (a *app) announce(r server.Ready, data string) error {
+	fmt.Fprintf(a.err, "commucat %s, data in %s\n", version, data)
+	shown := map[string]bool{}
+	for _, l := range r.Listeners {
+		if !shown[l.Address] {
+			shown[l.Address] = true
+			fmt.Fprintf(a.err, "  https://%s\n", l.Address)
+		}
+	}
+	if r.Invite != "" {
+		fmt.Fprintln(a.err, "  first invitation (16 accounts, 24 hours):")
+		fmt.Fprintln(a.out, r.Invite)
+	}
+	_, err := fmt.Fprintln(a.err, "ready")
+	return err
+}
+
+// serverLog makes the relay's logger.
+func (a *app) serverLog(cfg *config.Config) (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
+		return nil, fmt.Errorf("log.level: %w", err)
+	}
+	if a.verbose {
+		level = slog.LevelDebug
+	}
+	o := &slog.HandlerOptions{Level: level}
+	if cfg.Log.Format == "json" {
+		return slog.New(slog.NewJSONHandler(a.err, o)), nil
+	}
+	return slog.New(slog.NewTextHandler(a.err, o)), nil
+}
