@@ -43,10 +43,11 @@ func (s *Store) lapsed(c identity.Certificate, now time.Time) bool {
 }
 
 // judge checks a certificate that a device presented against what the device
-// proved. known says that the device is stored and active with this key: then an
-// expired certificate counts during the grace. A certificate for the Noise static
+// proved. known is the stored device, active and with this key, or nil: if it is
+// known, an expired certificate counts during the grace, and one that equals the
+// stored one needs no second look at its signature. A certificate for the Noise static
 // key (old clients) is accepted and to be replaced.
-func (s *Store) judge(c *identity.Certificate, r *Request, user string, known bool, now time.Time) (replace bool, err error) {
+func (s *Store) judge(c *identity.Certificate, r *Request, user string, known *Device, now time.Time) (replace bool, err error) {
 	bad := func(text string) error { return refuse(ccp.CodeCertificateInvalid, text) }
 	current := s.opt.CA().Public()
 	if c.Issuer != current {
@@ -68,10 +69,13 @@ func (s *Store) judge(c *identity.Certificate, r *Request, user string, known bo
 		return false, bad("dates contradict")
 	}
 	if c.ExpiresAt <= now.Unix() {
-		if !known || s.lapsed(*c, now) {
+		if known == nil || s.lapsed(*c, now) {
 			return false, refusePairing(ccp.CodeCertificateInvalid, "expired")
 		}
 		replace = true
+	}
+	if known != nil && *c == known.Certificate {
+		return replace, nil
 	}
 	if err := c.Verify(c.Issuer); err != nil {
 		return false, bad("signature")

@@ -124,12 +124,14 @@ func (s *Store) plan(ctx context.Context, r *Request, now time.Time) (*plan, err
 	if !identity.ValidDeviceID(r.Device) {
 		return p, refuse(ccp.CodeUnknownDevice, "device id breaks the rules")
 	}
-	if err := identity.CheckPublic(r.Public); err != nil {
-		return p, refuse(ccp.CodeProofInvalid, "device key is not acceptable")
-	}
 	dev, err := load[deviceRecord](ctx, s, kindDevice, r.Device)
 	if err != nil {
 		return p, err
+	}
+	if dev.value.Public.key() != r.Public { // a stored key was judged when it came
+		if err := identity.CheckPublic(r.Public); err != nil {
+			return p, refuse(ccp.CodeProofInvalid, "device key is not acceptable")
+		}
 	}
 	var user held[userRecord]
 	if dev.exists() {
@@ -214,7 +216,7 @@ func (s *Store) known(ctx context.Context, p *plan, r *Request, dev held[deviceR
 	}
 	replace := false
 	if r.Certificate != nil && via == "" {
-		if replace, err = s.judge(r.Certificate, r, rec.User, true, now); err != nil {
+		if replace, err = s.judge(r.Certificate, r, rec.User, &stored, now); err != nil {
 			return none, err
 		}
 	}
@@ -229,6 +231,7 @@ func (s *Store) known(ctx context.Context, p *plan, r *Request, dev held[deviceR
 		rec.Caps = caps
 	}
 	s.profile(p, r, user, now)
+	p.grant.Certificate = stored.Certificate
 	return user, s.finish(ctx, p, r, dev, rec, user, fresh, action, via, now)
 }
 
@@ -326,7 +329,7 @@ func (s *Store) byPairing(ctx context.Context, p *plan, r *Request) (held[userRe
 }
 
 func (s *Store) byCertificate(ctx context.Context, r *Request, now time.Time) (held[userRecord], error) {
-	if _, err := s.judge(r.Certificate, r, r.Certificate.UserID, false, now); err != nil {
+	if _, err := s.judge(r.Certificate, r, r.Certificate.UserID, nil, now); err != nil {
 		return held[userRecord]{}, err
 	}
 	user, err := load[userRecord](ctx, s, kindUser, r.Certificate.UserID)
@@ -397,6 +400,7 @@ func (s *Store) finish(ctx context.Context, p *plan, r *Request, dev held[device
 		if err != nil {
 			return err
 		}
+		g.Certificate = c
 		p.writes = append(p.writes, s.event(r.Device, eventRecord{Action: action, Via: via, Public: rec.Public, Serial: c.Serial}, now))
 	}
 	if changed := fresh || action != "" || rec.Caps != dev.value.Caps; changed {
@@ -405,14 +409,12 @@ func (s *Store) finish(ctx context.Context, p *plan, r *Request, dev held[device
 	} else {
 		p.writes = append(p.writes, dev.check())
 	}
-	device, err := rec.device(r.Device)
-	if err != nil {
-		return err
-	}
+	device := rec.bare(r.Device)
+	device.Certificate = g.Certificate
 	if action == "rotate" {
 		p.change = &Change{Kind: DeviceRotated, User: rec.User, Device: r.Device, Public: r.Public, Via: via}
 	}
-	g.Device, g.Certificate, g.Action, g.Via = device, device.Certificate, action, via
+	g.Device, g.Action, g.Via = device, action, via
 	g.Renewed = r.Certificate == nil || r.Certificate.Serial != g.Certificate.Serial
 	g.User = user.value.user(user.key.ID)
 	return s.grantToken(ctx, p, r, rec, now)

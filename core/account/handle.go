@@ -41,6 +41,17 @@ func CheckHandle(h string) error {
 // letters, ligatures), simple case folding, with the separators '-', '_' and '.' counted as one. Two handles with one key are
 // near-duplicates, and the second is refused.
 func Fold(h string) string {
+	for range 4 { // folding can make new compositions; a few rounds settle them
+		next := foldOnce(h)
+		if next == h {
+			break
+		}
+		h = next
+	}
+	return h
+}
+
+func foldOnce(h string) string {
 	var b strings.Builder
 	b.Grow(len(h))
 	for _, r := range norm.NFKC.String(h) {
@@ -54,7 +65,7 @@ func Fold(h string) string {
 		}
 		b.WriteRune(r)
 	}
-	return b.String()
+	return norm.NFKC.String(b.String())
 }
 
 // foldRune picks the smallest rune of the case orbit, so that every member of

@@ -144,11 +144,16 @@ func (r userRecord) user(id string) User {
 	return User{ID: id, Handle: r.Handle, DisplayName: r.Display, AvatarURL: r.Avatar, Created: fromMicro(r.Created)}
 }
 
-func (r deviceRecord) device(id string) (Device, error) {
-	d := Device{
+// bare is the device without its certificate.
+func (r deviceRecord) bare(id string) Device {
+	return Device{
 		ID: id, User: r.User, Name: r.Name, Public: r.Public.key(), Status: r.Status,
 		Created: fromMicro(r.Created), Rotated: fromMicro(r.Rotated), Capabilities: ccp.Capabilities(r.Caps),
 	}
+}
+
+func (r deviceRecord) device(id string) (Device, error) {
+	d := r.bare(id)
 	if len(r.Cert) == 0 {
 		return d, nil
 	}

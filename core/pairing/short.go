@@ -170,22 +170,9 @@ type Claimed struct {
 // anything is looked at, with ErrInvalid for whatever is wrong with the code, with
 // *account.Error when the account is full, or with the directory's error.
 func (c *Codes) Claim(ctx context.Context, q Claim) (Claimed, error) {
-	if !c.opt.ShortCodes {
-		return Claimed{}, ErrShortCodes
-	}
-	if err := c.throttle(ctx, q.Prefix); err != nil {
-		return Claimed{}, err
-	}
-	text, well := normalise(q.Code)
-	if !well {
-		text = "AAAA-AAAA" // looked up all the same, so that the answer takes as long
-	}
-	secret, err := c.try(ctx, text)
+	secret, err := c.Redeem(ctx, q.Code, q.Prefix)
 	if err != nil {
 		return Claimed{}, err
-	}
-	if !well || secret == nil {
-		return Claimed{}, ErrInvalid
 	}
 	return c.add(ctx, q, secret)
 }
@@ -272,6 +259,9 @@ func (c *Codes) add(ctx context.Context, q Claim, secret []byte) (Claimed, error
 		return Claimed{}, ErrInvalid // a claim adds, it never replaces a key
 	}
 	issuer, err := c.opt.Accounts.PairIssuer(ctx, account.PairID(secret))
+	if errors.Is(err, account.ErrNotFound) {
+		return Claimed{}, ErrInvalid
+	}
 	if err != nil {
 		return Claimed{}, err
 	}
@@ -285,4 +275,25 @@ func (c *Codes) add(ctx context.Context, q Claim, secret []byte) (Claimed, error
 	}
 	out.User, out.Device, out.Issuer, out.Certificate = g.User, g.Device, issuer, g.Certificate
 	return out, nil
+}
+
+// Redeem turns a short code into the secret of its link code, for claims inside
+// Noise: the limits of Claim hold, and the errors are the same. The code is spent
+// when the secret is (account.Request.Pair).
+func (c *Codes) Redeem(ctx context.Context, code, prefix string) ([]byte, error) {
+	if !c.opt.ShortCodes {
+		return nil, ErrShortCodes
+	}
+	if err := c.throttle(ctx, prefix); err != nil {
+		return nil, err
+	}
+	text, well := normalise(code)
+	if !well {
+		text = "AAAA-AAAA" // looked up all the same, so that the answer takes as long
+	}
+	secret, err := c.try(ctx, text)
+	if err == nil && (!well || secret == nil) {
+		err = ErrInvalid
+	}
+	return secret, err
 }

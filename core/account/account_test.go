@@ -1,0 +1,895 @@
+package account_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/commucat/commucat/core/account"
+	"github.com/commucat/commucat/core/account/accounttest"
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/identity"
+)
+
+// world is a store with a clock that tests move.
+type world struct {
+	*account.Store
+	dir     *accounttest.Directory
+	ca      identity.CA
+	mu      sync.Mutex
+	at      time.Time
+	changes []account.Change
+}
+
+func (w *world) now() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.at
+}
+
+func (w *world) pass(d time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.at = w.at.Add(d)
+}
+
+func newCA(t testing.TB, seed byte) identity.CA {
+	t.Helper()
+	ca, err := identity.NewCA([]byte(strings.Repeat(string(rune(seed)), 32)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+func newWorld(t testing.TB, opt account.Options) *world {
+	t.Helper()
+	w := &world{dir: &accounttest.Directory{}, at: time.Unix(1_800_000_000, 0).UTC(), ca: newCA(t, 'c')}
+	opt.Domain, opt.Clock = "relay.example", w.now
+	if opt.CA == nil {
+		opt.CA = func() identity.CA { return w.ca }
+	}
+	w.Store = account.New(w.dir, opt)
+	w.OnChange(func(c account.Change) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.changes = append(w.changes, c)
+	})
+	return w
+}
+
+func newKey(t testing.TB) [32]byte {
+	t.Helper()
+	d, err := identity.GenerateDevice(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d.Public()
+}
+
+func (w *world) invite(t testing.TB, quota int) []byte {
+	t.Helper()
+	secret, _, err := w.CreateInvite(context.Background(), quota, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return secret[:]
+}
+
+// join registers a first device under a handle.
+func (w *world) join(t testing.TB, handle, device string) (account.Grant, [32]byte) {
+	t.Helper()
+	key := newKey(t)
+	g, err := w.Establish(context.Background(), account.Request{
+		Device: device, Public: key, User: account.Hint{Handle: handle}, Invite: w.invite(t, 1),
+		Capabilities: ccp.AllCapabilities, Session: "s-" + device,
+	})
+	if err != nil {
+		t.Fatalf("join %s: %v", handle, err)
+	}
+	return g, key
+}
+
+// code makes a pairing code for the device's account.
+func (w *world) code(t testing.TB, user, device string) []byte {
+	t.Helper()
+	secret := []byte(fmt.Sprintf("%016d", time.Now().UnixNano()%1e15))
+	if err := w.CreatePair(context.Background(), user, device, account.PairID(secret), 5*time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	return secret
+}
+
+// wantCode checks a refusal, and that it has left no trace.
+func (w *world) wantCode(t *testing.T, before string, err error, code string) {
+	t.Helper()
+	var e *account.Error
+	if !errors.As(err, &e) || e.Code != code {
+		t.Fatalf("got error %v, want code %s", err, code)
+	}
+	if diff := cmp.Diff(before, w.dir.Dump()); diff != "" {
+		t.Errorf("a refusal changed the directory (-before +after):\n%s", diff)
+	}
+}
+
+func TestRegisterIsOneCommit(t *testing.T) {
+	w := newWorld(t, account.Options{})
+	invite := w.invite(t, 2)
+	before := w.dir.Commits()
+	key := newKey(t)
+	g, err := w.Establish(context.Background(), account.Request{
+		Device: "dev-a", Public: key, Invite: invite, Name: "phone", Session: "public-id",
+		User:         account.Hint{Handle: "alice", DisplayName: "Alice", AvatarURL: "https://x.example/a.png"},
+		Capabilities: ccp.AllCapabilities,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := w.dir.Commits() - before; n != 1 {
+		t.Errorf("%d commits, want 1", n)
+	}
+	if !g.NewUser || g.Action != "register" || g.Via != account.ViaInvite || g.User.DisplayName != "Alice" {
+		t.Errorf("grant %+v", g)
+	}
+	if err := g.Certificate.Verify(w.ca.Public()); err != nil || g.Certificate.PublicKey != key {
+		t.Errorf("certificate: %v", err)
+	}
+	b, err := w.Token(context.Background(), g.Token)
+	if err != nil || b.Device.ID != "dev-a" || b.User.Handle != "alice" || b.Session != "public-id" {
+		t.Errorf("bearer %+v, %v", b, err)
+	}
+	if strings.Contains(w.dir.Dump(), g.Token) {
+		t.Error("the token is stored in clear")
+	}
+	inv, err := w.Invites(context.Background(), "", 10)
+	if err != nil || len(inv) != 1 || inv[0].Used != 1 || inv[0].Quota != 2 {
+		t.Errorf("invites %+v, %v", inv, err)
+	}
+	if len(w.changes) != 1 || w.changes[0].Kind != account.DeviceAdded || !w.changes[0].NewUser {
+		t.Errorf("changes %+v", w.changes)
+	}
+	ev, err := w.KeyEvents(context.Background(), "dev-a")
+	if err != nil || len(ev) != 1 || ev[0].Action != "register" || ev[0].Public != key {
+		t.Errorf("events %+v, %v", ev, err)
+	}
+}
+
+// TestTakeover is W1, W2, W-10, W-11, T-21a and T-21b: every way to get at an account or
+// a device that is not one's own is refused with its code and leaves no trace.
+func TestTakeover(t *testing.T) {
+	ctx := context.Background()
+	foreign := newCA(t, 'f')
+	tests := []struct {
+		name string
+		code string
+		opt  account.Options
+		req  func(t *testing.T, w *world, alice account.Grant, key [32]byte) account.Request
+	}{
+		{name: "known device, other key", code: ccp.CodeKeyMismatch,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-a", Public: newKey(t)}
+			}},
+		{name: "known device, other key, with a certificate for the new key", code: ccp.CodeKeyMismatch,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				k := newKey(t)
+				c, err := w.ca.Issue(a.User.ID, "dev-a", k, w.now(), time.Hour, nil)
+				if err != nil {
+					t.Fatal(err)
+				}
+				return account.Request{Device: "dev-a", Public: k, Certificate: &c}
+			}},
+		{name: "known device, other key, with an invitation", code: ccp.CodeKeyMismatch,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-a", Public: newKey(t), Invite: w.invite(t, 1), User: account.Hint{Handle: "alice"}}
+			}},
+		{name: "known device named with another user", code: ccp.CodeKeyMismatch,
+			req: func(t *testing.T, w *world, _ account.Grant, k [32]byte) account.Request {
+				return account.Request{Device: "dev-a", Public: k, User: account.Hint{Handle: "bob"}}
+			}},
+		{name: "handle without link", code: ccp.CodeInviteInvalid,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: newKey(t), User: account.Hint{Handle: "alice"}}
+			}},
+		{name: "free handle without link looks the same", code: ccp.CodeInviteInvalid,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: newKey(t), User: account.Hint{Handle: "nobody"}}
+			}},
+		{name: "user id alone", code: ccp.CodeUnknownDevice,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: newKey(t), User: account.Hint{ID: a.User.ID}}
+			}},
+		{name: "user id and handle with an invitation", code: ccp.CodeUnknownDevice,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: newKey(t), Invite: w.invite(t, 1), User: account.Hint{ID: a.User.ID, Handle: "alice"}}
+			}},
+		{name: "taken handle with a valid invitation", code: ccp.CodeHandleTaken,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: newKey(t), Invite: w.invite(t, 1), User: account.Hint{Handle: "alice"}}
+			}},
+		{name: "near-duplicate of a handle", code: ccp.CodeHandleTaken,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: newKey(t), Invite: w.invite(t, 1), User: account.Hint{Handle: "ALIce"}}
+			}},
+		{name: "handle that is a device id", code: ccp.CodeHandleTaken,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: newKey(t), Invite: w.invite(t, 1), User: account.Hint{Handle: "dev-a"}}
+			}},
+		{name: "device id that is a user id", code: ccp.CodeKeyMismatch,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: a.User.ID, Public: newKey(t), Invite: w.invite(t, 1), User: account.Hint{Handle: "mallory"}}
+			}},
+		{name: "device id that is a handle", code: ccp.CodeKeyMismatch,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "alice", Public: newKey(t), Invite: w.invite(t, 1), User: account.Hint{Handle: "mallory"}}
+			}},
+		{name: "open registration of a taken handle", code: ccp.CodeHandleTaken, opt: account.Options{Registration: account.Open},
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: newKey(t), User: account.Hint{Handle: "alice"}}
+			}},
+		{name: "spent invitation", code: ccp.CodeInviteInvalid,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				inv := w.invite(t, 1)
+				_, err := w.Establish(ctx, account.Request{Device: "dev-s", Public: newKey(t), Invite: inv, User: account.Hint{Handle: "first"}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				return account.Request{Device: "dev-x", Public: newKey(t), Invite: inv, User: account.Hint{Handle: "second"}}
+			}},
+		{name: "expired invitation", code: ccp.CodeInviteInvalid,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				inv := w.invite(t, 1)
+				w.pass(time.Hour)
+				return account.Request{Device: "dev-x", Public: newKey(t), Invite: inv, User: account.Hint{Handle: "second"}}
+			}},
+		{name: "revoked invitation", code: ccp.CodeInviteInvalid,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				inv := w.invite(t, 1)
+				if err := w.RevokeInvite(ctx, account.InviteID(inv)); err != nil {
+					t.Fatal(err)
+				}
+				return account.Request{Device: "dev-x", Public: newKey(t), Invite: inv, User: account.Hint{Handle: "second"}}
+			}},
+		{name: "foreign invitation", code: ccp.CodeInviteInvalid,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: newKey(t), Invite: make([]byte, 16), User: account.Hint{Handle: "second"}}
+			}},
+		{name: "closed registration with an invitation", code: ccp.CodeInviteInvalid,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				inv := w.invite(t, 1)
+				w.SetRegistration(account.Closed)
+				return account.Request{Device: "dev-x", Public: newKey(t), Invite: inv, User: account.Hint{Handle: "second"}}
+			}},
+		{name: "pairing code twice", code: ccp.CodePairingInvalid,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				code := w.code(t, a.User.ID, "dev-a")
+				if _, err := w.Establish(ctx, account.Request{Device: "dev-2", Public: newKey(t), Pair: code}); err != nil {
+					t.Fatal(err)
+				}
+				return account.Request{Device: "dev-x", Public: newKey(t), Pair: code}
+			}},
+		{name: "expired pairing code", code: ccp.CodePairingInvalid,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				code := w.code(t, a.User.ID, "dev-a")
+				w.pass(5 * time.Minute)
+				return account.Request{Device: "dev-x", Public: newKey(t), Pair: code}
+			}},
+		{name: "pairing code of a revoked issuer", code: ccp.CodePairingInvalid,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				code := w.code(t, a.User.ID, "dev-a")
+				if err := w.RevokeDevice(ctx, a.User.ID, "dev-a"); err != nil {
+					t.Fatal(err)
+				}
+				return account.Request{Device: "dev-x", Public: newKey(t), Pair: code}
+			}},
+		{name: "pairing code of another account for a known device", code: ccp.CodePairingInvalid,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				_, _ = w.join(t, "bob", "dev-b")
+				return account.Request{Device: "dev-b", Public: newKey(t), Pair: w.code(t, a.User.ID, "dev-a")}
+			}},
+		{name: "certificate of a foreign authority", code: ccp.CodeCertificateInvalid,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				k := newKey(t)
+				c, _ := foreign.Issue(a.User.ID, "dev-x", k, w.now(), time.Hour, nil)
+				return account.Request{Device: "dev-x", Public: k, Certificate: &c}
+			}},
+		{name: "certificate with a broken signature", code: ccp.CodeCertificateInvalid,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				k := newKey(t)
+				c, _ := w.ca.Issue(a.User.ID, "dev-x", k, w.now(), time.Hour, nil)
+				c.Signature[3] ^= 1
+				return account.Request{Device: "dev-x", Public: k, Certificate: &c}
+			}},
+		{name: "certificate of another device", code: ccp.CodeCertificateInvalid,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				c := a.Certificate
+				return account.Request{Device: "dev-x", Public: newKey(t), Certificate: &c}
+			}},
+		{name: "certificate for another key", code: ccp.CodeCertificateInvalid,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				c, _ := w.ca.Issue(a.User.ID, "dev-x", newKey(t), w.now(), time.Hour, nil)
+				return account.Request{Device: "dev-x", Public: newKey(t), Certificate: &c}
+			}},
+		{name: "certificate that has expired, device unknown", code: ccp.CodeCertificateInvalid,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				k := newKey(t)
+				c, _ := w.ca.Issue(a.User.ID, "dev-x", k, w.now().Add(-2*time.Hour), time.Hour, nil)
+				return account.Request{Device: "dev-x", Public: k, Certificate: &c}
+			}},
+		{name: "certificate from the future", code: ccp.CodeCertificateInvalid,
+			req: func(t *testing.T, w *world, a account.Grant, _ [32]byte) account.Request {
+				k := newKey(t)
+				c, _ := w.ca.Issue(a.User.ID, "dev-x", k, w.now().Add(6*time.Minute), time.Hour, nil)
+				return account.Request{Device: "dev-x", Public: k, Certificate: &c}
+			}},
+		{name: "certificate of a user that does not exist", code: ccp.CodeUnknownDevice,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				k := newKey(t)
+				c, _ := w.ca.Issue("nobody", "dev-x", k, w.now(), time.Hour, nil)
+				return account.Request{Device: "dev-x", Public: k, Certificate: &c}
+			}},
+		{name: "revoked device", code: ccp.CodeRevoked,
+			req: func(t *testing.T, w *world, a account.Grant, k [32]byte) account.Request {
+				if err := w.RevokeDevice(ctx, "", "dev-a"); err != nil {
+					t.Fatal(err)
+				}
+				c := a.Certificate
+				return account.Request{Device: "dev-a", Public: k, Certificate: &c}
+			}},
+		{name: "revoked device with a pairing code", code: ccp.CodeRevoked,
+			req: func(t *testing.T, w *world, a account.Grant, k [32]byte) account.Request {
+				if _, err := w.Establish(ctx, account.Request{Device: "dev-2", Public: newKey(t), Pair: w.code(t, a.User.ID, "dev-a")}); err != nil {
+					t.Fatal(err)
+				}
+				if err := w.RevokeDevice(ctx, a.User.ID, "dev-a"); err != nil {
+					t.Fatal(err)
+				}
+				return account.Request{Device: "dev-a", Public: k, Pair: w.code(t, a.User.ID, "dev-2")}
+			}},
+		{name: "small-order device key", code: ccp.CodeProofInvalid,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: [32]byte{1}, Invite: w.invite(t, 1), User: account.Hint{Handle: "x"}}
+			}},
+		{name: "device id that breaks the rules", code: ccp.CodeUnknownDevice,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev x", Public: newKey(t), Invite: w.invite(t, 1), User: account.Hint{Handle: "x"}}
+			}},
+		{name: "handle that breaks the rules", code: account.CodeHandleInvalid,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Public: newKey(t), Invite: w.invite(t, 1), User: account.Hint{Handle: "a@b"}}
+			}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t, tt.opt)
+			alice, key := w.join(t, "alice", "dev-a")
+			req := tt.req(t, w, alice, key)
+			before := w.dir.Dump()
+			_, err := w.Establish(ctx, req)
+			w.wantCode(t, before, err, tt.code)
+			_, err = w.Preview(ctx, req)
+			w.wantCode(t, before, err, tt.code)
+		})
+	}
+}
+
+func TestKnownDeviceWritesOnlyAToken(t *testing.T) {
+	w := newWorld(t, account.Options{})
+	alice, key := w.join(t, "alice", "dev-a")
+	commits := w.dir.Commits()
+	cert := alice.Certificate
+	g, err := w.Establish(context.Background(), account.Request{Device: "dev-a", Public: key, Certificate: &cert, Capabilities: ccp.AllCapabilities})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if g.Action != "" || g.Renewed || g.Token == alice.Token {
+		t.Errorf("grant %+v", g)
+	}
+	if n := w.dir.Commits() - commits; n != 1 || w.dir.Count("key-event") != 1 {
+		t.Errorf("%d commits, %d key events", n, w.dir.Count("key-event"))
+	}
+	// A session taken up keeps its token.
+	before := w.dir.Dump()
+	h := account.HashToken(g.Token)
+	r, err := w.Establish(context.Background(), account.Request{Device: "dev-a", Public: key, Keep: &h, Capabilities: ccp.AllCapabilities})
+	if err != nil || r.Token != "" || r.TokenHash != h {
+		t.Fatalf("resumed grant %+v, %v", r, err)
+	}
+	if diff := cmp.Diff(before, w.dir.Dump()); diff != "" {
+		t.Errorf("taking up a session wrote:\n%s", diff)
+	}
+}
+
+// TestCertificateRenewal is W19, W-02 and section 8 of the extensions.
+func TestCertificateRenewal(t *testing.T) {
+	ctx := context.Background()
+	day := 24 * time.Hour
+	tests := []struct {
+		name    string
+		after   time.Duration
+		newCA   bool
+		renewed bool
+		code    string
+	}{
+		{name: "fresh", after: day},
+		{name: "just over a third left", after: 19 * day},
+		{name: "less than a third left", after: 21 * day, renewed: true},
+		{name: "expired", after: 40 * day, renewed: true},
+		{name: "expired for 89 days", after: 119 * day, renewed: true},
+		{name: "expired for 90 days", after: 120 * day, code: ccp.CodeCertificateInvalid},
+		{name: "authority changed", after: day, newCA: true, renewed: true},
+	}
+	for _, tt := range tests {
+		for _, presented := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s/presented=%t", tt.name, presented), func(t *testing.T) {
+				old := newCA(t, 'o')
+				w := newWorld(t, account.Options{TrustedCAs: func() [][32]byte { return [][32]byte{old.Public()} }})
+				if tt.newCA {
+					next := w.ca
+					w.ca = old
+					defer func() { w.ca = next }()
+				}
+				alice, key := w.join(t, "alice", "dev-a")
+				if tt.newCA {
+					w.ca = newCA(t, 'n')
+				}
+				w.pass(tt.after)
+				req := account.Request{Device: "dev-a", Public: key, Capabilities: ccp.AllCapabilities}
+				if presented {
+					req.Certificate = &alice.Certificate
+				}
+				before := w.dir.Dump()
+				g, err := w.Establish(ctx, req)
+				if tt.code != "" {
+					w.wantCode(t, before, err, tt.code)
+					return
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := g.Certificate.Serial != alice.Certificate.Serial; got != tt.renewed {
+					t.Errorf("renewed %t, want %t", got, tt.renewed)
+				}
+				if g.Renewed != (tt.renewed || !presented) {
+					t.Errorf("to be sent %t", g.Renewed)
+				}
+			})
+		}
+	}
+	t.Run("pairing mends a lapsed one", func(t *testing.T) {
+		w := newWorld(t, account.Options{})
+		alice, key := w.join(t, "alice", "dev-a")
+		w.pass(200 * day)
+		code := w.code(t, alice.User.ID, "")
+		g, err := w.Establish(ctx, account.Request{Device: "dev-a", Public: key, Pair: code, Certificate: &alice.Certificate})
+		if err != nil || g.Certificate.Serial == alice.Certificate.Serial {
+			t.Fatalf("grant %+v, %v", g, err)
+		}
+	})
+	t.Run("during the session", func(t *testing.T) {
+		w := newWorld(t, account.Options{})
+		alice, _ := w.join(t, "alice", "dev-a")
+		if _, renewed, err := w.RenewCertificate(ctx, "dev-a"); err != nil || renewed {
+			t.Fatalf("fresh certificate: renewed %t, %v", renewed, err)
+		}
+		w.at = account.CertificateDue(alice.Certificate)
+		if _, renewed, err := w.RenewCertificate(ctx, "dev-a"); err != nil || !renewed {
+			t.Fatalf("due certificate: renewed %t, %v", renewed, err)
+		}
+	})
+	t.Run("for the noise key of an old client", func(t *testing.T) {
+		w := newWorld(t, account.Options{})
+		alice, key := w.join(t, "alice", "dev-a")
+		static := newKey(t)
+		c, err := w.ca.Issue(alice.User.ID, "dev-a", static, w.now(), time.Hour, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g, err := w.Establish(ctx, account.Request{Device: "dev-a", Public: key, ClientStatic: static, Certificate: &c})
+		if err != nil || g.Certificate.PublicKey != key || !g.Renewed {
+			t.Fatalf("grant %+v, %v", g, err)
+		}
+	})
+}
+
+func TestPairingAddsAndRecovers(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, account.Options{})
+	alice, old := w.join(t, "alice", "dev-a")
+	g, err := w.Establish(ctx, account.Request{Device: "dev-2", Public: newKey(t), Pair: w.code(t, alice.User.ID, "dev-a"), Name: "laptop"})
+	if err != nil || g.User.ID != alice.User.ID || g.Device.Name != "laptop" || g.Via != account.ViaPairing {
+		t.Fatalf("grant %+v, %v", g, err)
+	}
+	key := newKey(t)
+	if g, err = w.Establish(ctx, account.Request{Device: "dev-a", Public: key, Pair: w.code(t, alice.User.ID, "dev-2")}); err != nil || g.Action != "rotate" {
+		t.Fatalf("replacing a lost key: %+v, %v", g, err)
+	}
+	if _, err := w.Token(ctx, alice.Token); !errors.Is(err, account.ErrToken) {
+		t.Errorf("token of the old key: %v", err)
+	}
+	before := w.dir.Dump()
+	_, err = w.Establish(ctx, account.Request{Device: "dev-a", Public: old})
+	w.wantCode(t, before, err, ccp.CodeKeyMismatch)
+	code := w.code(t, alice.User.ID, "dev-2")
+	before = w.dir.Dump()
+	_, err = w.Establish(ctx, account.Request{Device: "dev-a", Public: old, Pair: code})
+	w.wantCode(t, before, err, ccp.CodeKeyMismatch) // the old key is used up
+	var kinds []account.ChangeKind
+	for _, c := range w.changes {
+		kinds = append(kinds, c.Kind)
+	}
+	if diff := cmp.Diff([]account.ChangeKind{account.DeviceAdded, account.DeviceAdded, account.DeviceRotated}, kinds); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDeviceLimit(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, account.Options{MaxDevices: 3})
+	alice, _ := w.join(t, "alice", "dev-a")
+	add := func(id string) error {
+		_, err := w.Establish(ctx, account.Request{Device: id, Public: newKey(t), Pair: w.code(t, alice.User.ID, "")})
+		return err
+	}
+	// Many at once: the limit holds in the race.
+	var wg sync.WaitGroup
+	errs := make([]error, 8)
+	codes := make([][]byte, len(errs))
+	keys := make([][32]byte, len(errs))
+	for i := range errs {
+		secret := []byte(fmt.Sprintf("race-%012d", i))
+		codes[i], keys[i] = secret, newKey(t)
+		if err := w.CreatePair(ctx, alice.User.ID, "", account.PairID(secret), time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range errs {
+		wg.Go(func() {
+			_, errs[i] = w.Establish(ctx, account.Request{Device: fmt.Sprintf("dev-%d", i), Public: keys[i], Pair: codes[i]})
+		})
+	}
+	wg.Wait()
+	won := 0
+	for _, err := range errs {
+		if err == nil {
+			won++
+		} else if !errors.Is(err, &account.Error{Code: account.CodeDeviceLimit}) {
+			t.Errorf("unexpected %v", err)
+		}
+	}
+	if won != 2 {
+		t.Errorf("%d devices joined, want 2", won)
+	}
+	if err := w.RevokeDevice(ctx, alice.User.ID, "dev-a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := add("dev-late"); err != nil {
+		t.Errorf("after a revocation there is room: %v", err)
+	}
+	devices, err := w.Devices(ctx, alice.User.ID)
+	if err != nil || len(devices) != 4 || devices[0].ID != "dev-a" || devices[0].Status != account.Revoked {
+		t.Errorf("devices %+v, %v", devices, err)
+	}
+}
+
+func TestInviteQuotaHoldsInARace(t *testing.T) {
+	w := newWorld(t, account.Options{})
+	invite := w.invite(t, 4)
+	var wg sync.WaitGroup
+	errs := make([]error, 16)
+	keys := make([][32]byte, len(errs))
+	for i := range keys {
+		keys[i] = newKey(t)
+	}
+	for i := range errs {
+		wg.Go(func() {
+			_, errs[i] = w.Establish(context.Background(), account.Request{
+				Device: fmt.Sprintf("dev-%d", i), Public: keys[i], Invite: invite, User: account.Hint{Handle: fmt.Sprintf("user%d", i)},
+			})
+		})
+	}
+	wg.Wait()
+	won := 0
+	for _, err := range errs {
+		if err == nil {
+			won++
+		} else if !errors.Is(err, &account.Error{Code: ccp.CodeInviteInvalid}) {
+			t.Errorf("unexpected %v", err)
+		}
+	}
+	if won != 4 || w.dir.Count("user") != 4 {
+		t.Errorf("%d registered, %d users; want 4", won, w.dir.Count("user"))
+	}
+}
+
+// TestRevokeBetweenPlanAndCommit loses the race against a revocation by another node.
+func TestRevokeBetweenPlanAndCommit(t *testing.T) {
+	w := newWorld(t, account.Options{})
+	_, key := w.join(t, "alice", "dev-a")
+	other := account.New(w.dir, account.Options{Clock: w.now, CA: func() identity.CA { return w.ca }})
+	w.dir.BeforeCommit = func() {
+		w.dir.BeforeCommit = nil // the revocation commits as well
+		if err := other.RevokeDevice(context.Background(), "", "dev-a"); err != nil {
+			t.Error(err)
+		}
+	}
+	_, err := w.Establish(context.Background(), account.Request{Device: "dev-a", Public: key})
+	if !errors.Is(err, &account.Error{Code: ccp.CodeRevoked}) {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// TestToken is W-01, W-07, W12 and W-13 as far as tokens go.
+func TestToken(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, account.Options{})
+	alice, _ := w.join(t, "alice", "dev-a")
+	if len(alice.Token) != 64 {
+		t.Fatalf("token of %d characters", len(alice.Token))
+	}
+	w.pass(50 * time.Minute)
+	b, err := w.Token(ctx, alice.Token) // used: a whole life again
+	if err != nil || b.Expires.Sub(w.now()) != time.Hour {
+		t.Fatalf("%+v, %v", b, err)
+	}
+	w.pass(59 * time.Minute)
+	if err := w.TouchToken(ctx, alice.TokenHash); err != nil {
+		t.Fatal(err)
+	}
+	w.pass(59 * time.Minute)
+	if _, err := w.Token(ctx, alice.Token); err != nil {
+		t.Fatalf("touched token: %v", err)
+	}
+	if _, err := w.Token(ctx, alice.Token+"0"); !errors.Is(err, account.ErrToken) {
+		t.Errorf("unknown token: %v", err)
+	}
+	second, err := w.IssueToken(ctx, "dev-a", "s2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.DropToken(ctx, account.HashToken(second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Token(ctx, second); !errors.Is(err, account.ErrToken) {
+		t.Errorf("dropped token: %v", err)
+	}
+	if err := w.DropTokens(ctx, "dev-a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Token(ctx, alice.Token); !errors.Is(err, account.ErrToken) {
+		t.Errorf("after DropTokens: %v", err)
+	}
+	third, err := w.IssueToken(ctx, "dev-a", "s3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.RevokeDevice(ctx, "", "dev-a"); err != nil {
+		t.Fatal(err)
+	}
+	before := w.dir.Dump()
+	if _, err := w.Token(ctx, third); !errors.Is(err, account.ErrRevoked) || !errors.Is(err, sdk.Denied) {
+		t.Errorf("stolen bearer after revocation: %v", err)
+	}
+	if err := w.TouchToken(ctx, account.HashToken(third)); !errors.Is(err, account.ErrRevoked) {
+		t.Errorf("touch after revocation: %v", err)
+	}
+	if _, err := w.IssueToken(ctx, "dev-a", "s4"); !errors.Is(err, account.ErrRevoked) {
+		t.Errorf("issue after revocation: %v", err)
+	}
+	if diff := cmp.Diff(before, w.dir.Dump()); diff != "" {
+		t.Error(diff)
+	}
+	w.pass(61 * time.Minute)
+	if _, err := w.Token(ctx, third); !errors.Is(err, account.ErrToken) {
+		t.Errorf("expired token: %v", err)
+	}
+}
+
+// TestRotateDevice is W-12 of the API sheet.
+func TestRotateDevice(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, account.Options{})
+	old, _ := identity.GenerateDevice(nil)
+	next, _ := identity.GenerateDevice(nil)
+	g, err := w.Establish(ctx, account.Request{Device: "dev-a", Public: old.Public(), Invite: w.invite(t, 1), User: account.Hint{Handle: "alice"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotate := func(from, to identity.Device, life time.Duration) error {
+		r := identity.Rotation{DeviceID: "dev-a", NewPublic: to.Public(), ExpiresAt: w.now().Add(life).Unix()}
+		sig := r.Sign(from)
+		_, err := w.RotateDevice(ctx, g.User.ID, r, sig[:])
+		return err
+	}
+	before := w.dir.Dump()
+	for _, tt := range []struct {
+		name string
+		err  error
+		want error
+	}{
+		{"signed by the new key", rotate(next, next, time.Minute), account.ErrProof},
+		{"same key", rotate(old, old, time.Minute), account.ErrUnchanged},
+		{"ends in the past", rotate(old, next, -time.Second), account.ErrProofTime},
+		{"lives too long", rotate(old, next, time.Hour), account.ErrProofTime},
+	} {
+		if !errors.Is(tt.err, tt.want) {
+			t.Errorf("%s: %v", tt.name, tt.err)
+		}
+	}
+	if diff := cmp.Diff(before, w.dir.Dump()); diff != "" {
+		t.Error(diff)
+	}
+	if err := rotate(old, next, time.Minute); err != nil { // the registration just now does not count
+		t.Fatal(err)
+	}
+	if err := rotate(next, old, time.Minute); !errors.Is(err, account.ErrTooSoon) {
+		t.Errorf("second rotation: %v", err)
+	}
+	w.pass(24 * time.Hour)
+	if err := rotate(next, old, time.Minute); !errors.Is(err, account.ErrKeyReused) {
+		t.Errorf("reused key: %v", err)
+	}
+	if d, err := w.Device(ctx, "dev-a"); err != nil || d.Public != next.Public() || d.Certificate.PublicKey != next.Public() {
+		t.Errorf("device %+v, %v", d, err)
+	}
+}
+
+func TestFailureWritesNothing(t *testing.T) {
+	w := newWorld(t, account.Options{})
+	invite := w.invite(t, 1)
+	before := w.dir.Dump()
+	w.dir.Fail = func(op string) error {
+		if op == "commit" {
+			return &sdk.Error{Kind: sdk.Unavailable, Text: "down"}
+		}
+		return nil
+	}
+	_, err := w.Establish(context.Background(), account.Request{Device: "dev-a", Public: newKey(t), Invite: invite, User: account.Hint{Handle: "alice"}})
+	if !errors.Is(err, sdk.Unavailable) {
+		t.Fatalf("got %v", err)
+	}
+	if diff := cmp.Diff(before, w.dir.Dump()); diff != "" || len(w.changes) != 0 {
+		t.Errorf("traces: %s, changes %v", diff, w.changes)
+	}
+}
+
+func TestBootstrapInvite(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, account.Options{})
+	secret, id, made, err := w.BootstrapInvite(ctx)
+	if err != nil || !made || id != account.InviteID(secret[:]) {
+		t.Fatalf("made %t, %v", made, err)
+	}
+	inv, err := w.Invites(ctx, "", 10)
+	if err != nil || len(inv) != 1 || inv[0].Quota != 16 || !inv[0].Expires.Equal(w.now().Add(24*time.Hour)) {
+		t.Fatalf("%+v, %v", inv, err)
+	}
+	if _, _, made, err := w.BootstrapInvite(ctx); made || err != nil {
+		t.Fatalf("second: made %t, %v", made, err)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, account.Options{})
+	alice, _ := w.join(t, "alice", "dev-a")
+	if _, err := w.Establish(ctx, account.Request{Device: "dev-2", Public: newKey(t), Pair: w.code(t, alice.User.ID, "")}); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{"dev-a": 1, "alice": 2, alice.User.ID: 2, "ALICE": 0, "nobody": 0, "": 0, strings.Repeat("x", 600): 0} {
+		devices, user, err := w.Resolve(ctx, name)
+		if want == 0 {
+			if !errors.Is(err, account.ErrNotFound) {
+				t.Errorf("%q: %v", name, err)
+			}
+			continue
+		}
+		if err != nil || len(devices) != want || user != alice.User.ID {
+			t.Errorf("%q: %d devices of %q, %v", name, len(devices), user, err)
+		}
+	}
+	if err := w.RevokeDevice(ctx, "", "dev-a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.Resolve(ctx, "dev-a"); !errors.Is(err, account.ErrNotFound) {
+		t.Errorf("revoked device resolves: %v", err)
+	}
+	if devices, _, _ := w.Resolve(ctx, "alice"); len(devices) != 1 {
+		t.Errorf("%d active devices", len(devices))
+	}
+}
+
+func TestFriends(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, account.Options{})
+	add := func(id string) error {
+		_, err := w.UpdateFriends(ctx, "u1", func(l []account.Friend) ([]account.Friend, error) {
+			return append(l, account.Friend{User: id}), nil
+		})
+		return err
+	}
+	var wg sync.WaitGroup
+	for i := range 8 {
+		wg.Go(func() {
+			if err := add(fmt.Sprint("f", i)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	list, err := w.Friends(ctx, "u1")
+	if err != nil || len(list) != 8 {
+		t.Fatalf("%d friends, %v", len(list), err)
+	}
+	if ok, err := w.IsFriend(ctx, "u1", "f3"); err != nil || !ok {
+		t.Errorf("%t, %v", ok, err)
+	}
+	for _, bad := range []string{"f3", "", strings.Repeat("x", 300)} {
+		if err := add(bad); !errors.Is(err, sdk.Invalid) {
+			t.Errorf("%q accepted: %v", bad, err)
+		}
+	}
+}
+
+// TestHandles is W-14.
+func TestHandles(t *testing.T) {
+	for h, ok := range map[string]bool{
+		"alice": true, "Ålesund": true, "юлия": true, "a.b-c_d": true, "x": true, strings.Repeat("é", 64): true,
+		"": false, "a b": false, "a@b": false, "a\x00b": false, "a\u202eb": false, "a\u200bb": false, strings.Repeat("a", 65): false, "\xff": false,
+	} {
+		if err := account.CheckHandle(h); (err == nil) != ok {
+			t.Errorf("CheckHandle(%q) = %v", h, err)
+		}
+	}
+	for _, pair := range [][2]string{{"Alice", "aLICE"}, {"a-b", "a_b"}, {"ＡＬＩＣＥ", "alice"}, {"ſtraße", "straße"}, {"K", "k"}} {
+		if account.Fold(pair[0]) != account.Fold(pair[1]) {
+			t.Errorf("%q and %q do not fold together", pair[0], pair[1])
+		}
+	}
+	if account.Fold("alice") == account.Fold("alicf") {
+		t.Error("different handles fold together")
+	}
+}
+
+func FuzzHandle(f *testing.F) {
+	for _, s := range []string{"alice", "a@b", "Ａ-b_c.d", "\u200b", "İı", "ﬀ"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if account.CheckHandle(s) != nil {
+			return
+		}
+		if k := account.Fold(s); k == "" || len(k) > 512 || account.Fold(k) != k {
+			t.Errorf("Fold(%q) = %q is not stable", s, k)
+		}
+	})
+}
+
+func BenchmarkEstablishKnown(b *testing.B) {
+	w := newWorld(b, account.Options{})
+	g, key := w.join(b, "alice", "dev-a")
+	req := account.Request{Device: "dev-a", Public: key, Certificate: &g.Certificate, Capabilities: ccp.AllCapabilities}
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := w.Establish(context.Background(), req); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkDeviceCached(b *testing.B) {
+	w := newWorld(b, account.Options{})
+	w.join(b, "alice", "dev-a")
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := w.Device(context.Background(), "dev-a"); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
