@@ -80,12 +80,14 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 
 // CreateLink makes an invitation or gives an address link.
 func (c *Client) CreateLink(ctx context.Context, in LinkRequest) (out Link, err error) {
-	return out, c.Do(ctx, "POST", "/v1/links", in, &out)
+	err = c.Do(ctx, "POST", "/v1/links", in, &out)
+	return out, err
 }
 
 // Links lists invitations after the id given.
 func (c *Client) Links(ctx context.Context, after string, limit int) (out Page[Link], err error) {
-	return out, c.Do(ctx, "GET", "/v1/links"+pageQuery(after, limit), nil, &out)
+	err = c.Do(ctx, "GET", "/v1/links"+pageQuery(after, limit), nil, &out)
+	return out, err
 }
 
 // RevokeLink ends an invitation.
@@ -95,22 +97,26 @@ func (c *Client) RevokeLink(ctx context.Context, id string) error {
 
 // Users lists accounts after the id given.
 func (c *Client) Users(ctx context.Context, after string, limit int) (out Page[User], err error) {
-	return out, c.Do(ctx, "GET", "/v1/users"+pageQuery(after, limit), nil, &out)
+	err = c.Do(ctx, "GET", "/v1/users"+pageQuery(after, limit), nil, &out)
+	return out, err
 }
 
 // User gives an account, by id or handle, with its devices.
 func (c *Client) User(ctx context.Context, name string) (out User, err error) {
-	return out, c.Do(ctx, "GET", "/v1/users/"+url.PathEscape(name), nil, &out)
+	err = c.Do(ctx, "GET", "/v1/users/"+url.PathEscape(name), nil, &out)
+	return out, err
 }
 
 // PairUser makes a pairing link for an account.
 func (c *Client) PairUser(ctx context.Context, name string, ttl time.Duration) (out Link, err error) {
-	return out, c.Do(ctx, "POST", "/v1/users/"+url.PathEscape(name)+"/pair", LinkRequest{TTLSeconds: seconds(ttl)}, &out)
+	err = c.Do(ctx, "POST", "/v1/users/"+url.PathEscape(name)+"/pair", LinkRequest{TTLSeconds: seconds(ttl)}, &out)
+	return out, err
 }
 
 // Device gives one device.
 func (c *Client) Device(ctx context.Context, id string) (out Device, err error) {
-	return out, c.Do(ctx, "GET", "/v1/devices/"+url.PathEscape(id), nil, &out)
+	err = c.Do(ctx, "GET", "/v1/devices/"+url.PathEscape(id), nil, &out)
+	return out, err
 }
 
 // RevokeDevice ends a device for ever.
@@ -120,12 +126,14 @@ func (c *Client) RevokeDevice(ctx context.Context, id string) error {
 
 // Keys describes the keys, RotateKeys makes a new Noise key first.
 func (c *Client) Keys(ctx context.Context) (out json.RawMessage, err error) {
-	return out, c.Do(ctx, "GET", "/v1/keys", nil, &out)
+	err = c.Do(ctx, "GET", "/v1/keys", nil, &out)
+	return out, err
 }
 
 // RotateKeys makes a new Noise key and describes the keys.
 func (c *Client) RotateKeys(ctx context.Context) (out json.RawMessage, err error) {
-	return out, c.Do(ctx, "POST", "/v1/keys/rotate", nil, &out)
+	err = c.Do(ctx, "POST", "/v1/keys/rotate", nil, &out)
+	return out, err
 }
 
 // Reload has the relay read its configuration again.
@@ -133,7 +141,8 @@ func (c *Client) Reload(ctx context.Context) error { return c.Do(ctx, "POST", "/
 
 // Status is the relay's own view of itself.
 func (c *Client) Status(ctx context.Context) (out json.RawMessage, err error) {
-	return out, c.Do(ctx, "GET", "/v1/status", nil, &out)
+	err = c.Do(ctx, "GET", "/v1/status", nil, &out)
+	return out, err
 }
 
 func pageQuery(after string, limit int) string {

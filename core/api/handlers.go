@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"maps"
 	"time"
 
 	"github.com/commucat/commucat/core/account"
@@ -100,6 +101,18 @@ func (a *REST) pair(w http.ResponseWriter, r *http.Request, b *account.Bearer) e
 		}
 		ttl = time.Duration(*in.TTL) * time.Second
 	}
+	out := object{}
+	if a.opt.PairLink != nil {
+		link, expires, err := a.opt.PairLink(r.Context(), b.User.ID, b.Device.ID, ttl)
+		if err != nil {
+			return err
+		}
+		out["link"], out["expires_at"] = link, stamp(expires)
+	}
+	if !a.opt.Public { // short codes are the reference's and stay with its switch
+		writeJSON(w, out)
+		return nil
+	}
 	code, err := a.opt.Pairing.CreateShort(r.Context(), b.User.ID, b.Device.ID, ttl)
 	if err != nil {
 		return err
@@ -109,10 +122,11 @@ func (a *REST) pair(w http.ResponseWriter, r *http.Request, b *account.Bearer) e
 		return err
 	}
 	info := a.opt.Info()
-	writeJSON(w, object{
+	maps.Copy(out, object{
 		"pair_code": code.Text, "issued_at": stamp(code.Issued), "expires_at": stamp(code.Expires), "ttl": seconds(code.Life),
 		"device_seed": hex.EncodeToString(seed[:]), "issuer_device_id": b.Device.ID, "device_ca_public": hex.EncodeToString(info.CA[:]),
 	})
+	writeJSON(w, out)
 	return nil
 }
 

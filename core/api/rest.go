@@ -35,6 +35,9 @@ type Options struct {
 	Pairing  Pairing
 	// Info gives the facts of server-info; it is called for each request.
 	Info func() Info
+	// PairLink makes a pairing link for the account of device; ttl 0 is the
+	// configured life. nil offers none.
+	PairLink func(ctx context.Context, user, device string, ttl time.Duration) (link string, expires time.Time, err error)
 	// Cover answers who shows neither a session nor an entry token.
 	Cover http.Handler
 	// Cookie and Verify check entry tokens (entry.Verifier.Verify); nil refuses all.
