@@ -4,10 +4,10 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
-	"maps"
 	"time"
 
 	"github.com/commucat/commucat/core/account"

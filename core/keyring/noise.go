@@ -58,13 +58,13 @@ func (r *Ring) loadNoise() error {
 }
 
 // rotateNoise makes a key when the newest is due and drops those that are over.
-func (r *Ring) rotateNoise(now time.Time) (changes []Change, err error) {
+func (r *Ring) rotateNoise(now time.Time, force bool) (changes []Change, err error) {
 	keys := slices.Clone(r.NoiseKeys())
 	first := uint32(0)
 	if r.opt.Pinned && len(keys) > 0 {
 		first = keys[len(keys)-1].Version
 	}
-	due := len(keys) == 0 || !keys[0].RotatesAt.After(now)
+	due := force || len(keys) == 0 || !keys[0].RotatesAt.After(now)
 	if due {
 		pair, err := noise.GenerateKeyPair(r.opt.Rand)
 		if err != nil {

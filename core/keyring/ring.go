@@ -150,11 +150,17 @@ func (r *Ring) NewEntry(expires time.Time) entry.Credential {
 // Rotate makes the keys and the catalogue that are due and forgets those whose
 // time is over. It is called at start and then every hour or so; it writes
 // only when something changes.
-func (r *Ring) Rotate() ([]Change, error) {
+func (r *Ring) Rotate() ([]Change, error) { return r.rotate(false) }
+
+// Renew makes a new Noise key at once, for the operator; the old one has its
+// grace.
+func (r *Ring) Renew() ([]Change, error) { return r.rotate(true) }
+
+func (r *Ring) rotate(force bool) ([]Change, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.opt.Clock().UTC().Truncate(time.Second)
-	noise, err := r.rotateNoise(now)
+	noise, err := r.rotateNoise(now, force)
 	if err != nil {
 		return nil, err
 	}

@@ -149,4 +149,3 @@ func activated() ([]net.Listener, error) {
 	}
 	return out, nil
 }
-

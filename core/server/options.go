@@ -31,8 +31,13 @@ type Options struct {
 	Cover func(CoverOptions) (http.Handler, error)
 	// Plugins are the compiled-in storages and ledgers.
 	Plugins []sdk.Plugin
-	// Log is the relay's logger; nil discards.
-	Log *slog.Logger
+	// Load reads the configuration again, for Reload; nil reloads certificates
+	// alone.
+	Load func() (*config.Config, error)
+	// Log is the relay's logger; nil discards. Level, if set, follows log.level on
+	// Reload.
+	Log   *slog.Logger
+	Level *slog.LevelVar
 	// Clock and Rand are time.Now and crypto/rand unless set.
 	Clock func() time.Time
 	Rand  io.Reader

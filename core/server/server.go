@@ -12,6 +12,7 @@ import (
 
 	"github.com/commucat/commucat/core/account"
 	"github.com/commucat/commucat/core/admission"
+	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/audit"
 	"github.com/commucat/commucat/core/config"
 	"github.com/commucat/commucat/core/front"
@@ -49,17 +50,20 @@ type Server struct {
 	webs     []transport.Web
 	cover    http.Handler
 	front    *front.Front
-	admin    *http.Server
+	operator *api.Admin
 
-	public    []net.Listener // TLS is the front's
-	adminLns  []net.Listener
+	public       []net.Listener // TLS is the front's
+	adminSockets []adminSocket
+
+	reloading sync.Mutex
+	current   *config.Config // as last reloaded
 	invite    string
 	started   time.Time
 	closers   []func(context.Context) error // in the order of opening
 	closeOnce sync.Once
 	// onOpenAudit records what happened before the ledger stood.
 	onOpenAudit func()
-	degraded  sync.Map // name -> error
+	degraded    sync.Map // name -> error
 }
 
 // New opens everything that the configuration names, up to listening sockets.
@@ -68,14 +72,14 @@ func New(ctx context.Context, opt Options) (s *Server, err error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
-	s = &Server{opt: opt, cfg: opt.Config, log: opt.Log, metrics: metrics.New(metrics.Options{Version: opt.Version})}
+	s = &Server{opt: opt, cfg: opt.Config, current: opt.Config, log: opt.Log, metrics: metrics.New(metrics.Options{Version: opt.Version})}
 	defer func() {
 		if err != nil {
 			s.close(ctx)
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openKeys, s.openStorage, s.openAudit, s.openAccounts, s.openRelay, s.openFront, s.openAdmin, s.openInvite,
+		s.openData, s.openKeys, s.openStorage, s.openAudit, s.openAccounts, s.openRelay, s.openOperator, s.openFront, s.openAdmin, s.openInvite,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -121,13 +125,8 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	hubEnded := make(chan error, 1)
 	go func() { hubEnded <- s.hub.Run(hubCtx) }()
 	start("public listener", func(ctx context.Context) error { return s.front.Serve(ctx, s.public) })
-	for _, ln := range s.adminLns {
-		start("admin listener", func(ctx context.Context) error {
-			if err := s.admin.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-				return err
-			}
-			return nil
-		})
+	for _, a := range s.adminSockets {
+		start("admin listener", a.serve)
 	}
 	start("maintenance", s.maintain)
 	s.record(audit.Started(s.opt.Version))
@@ -142,7 +141,6 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	s.drain(ctx)
 	stop(nil)
-	s.admin.Close()
 	wg.Wait()
 	s.sessions.Close()
 	stopHub()

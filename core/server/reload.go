@@ -1,0 +1,50 @@
+package server
+
+import (
+	"github.com/commucat/commucat/core/account"
+	"github.com/commucat/commucat/core/audit"
+	"github.com/commucat/commucat/core/config"
+)
+
+// applied are the keys that Reload takes over; every other change waits for a
+// restart, and the log says so.
+var applied = map[string]bool{"relay.registration": true, "log.level": true}
+
+// Reload reads the configuration again and takes over what a running relay can:
+// certificates, registration and the log level. A broken file changes nothing.
+func (s *Server) Reload() error {
+	if s.opt.Load == nil {
+		return s.files.Reload()
+	}
+	next, err := s.opt.Load()
+	if err != nil {
+		return err
+	}
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
+	var keys []string
+	for _, c := range config.Diff(s.current, next) {
+		if !applied[c.Key] {
+			s.log.Warn("a change waits for a restart", "key", c.Key)
+			continue
+		}
+		keys = append(keys, c.Key)
+	}
+	// The files are read even when their names are the same: a certificate may have
+	// been renewed in place.
+	if err := s.files.Reload(); err != nil {
+		return err
+	}
+	s.accounts.SetRegistration(account.Registration(next.Relay.Registration))
+	if s.opt.Level != nil {
+		if err := s.opt.Level.UnmarshalText([]byte(next.Log.Level)); err != nil {
+			return err
+		}
+	}
+	s.current = next
+	if len(keys) > 0 {
+		s.record(audit.Configured(keys, "reload"))
+	}
+	s.log.Info("configuration reloaded", "changed", keys)
+	return nil
+}

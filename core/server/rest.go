@@ -1,0 +1,189 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/commucat/commucat/core/account"
+	"github.com/commucat/commucat/core/api"
+	"github.com/commucat/commucat/core/audit"
+	"github.com/commucat/commucat/core/front"
+	"github.com/commucat/commucat/sdk/link"
+)
+
+// restAPI makes the clients' REST interface on the public port.
+func (s *Server) restAPI() (front.API, error) {
+	opt := api.Options{
+		Accounts: s.accounts, Pairing: s.codes, Info: s.info, PairLink: s.pairLink, Cover: s.cover,
+		Cookie: s.cookie(), Verify: s.entries.Verify, Public: s.cfg.Compat.PublicAPI,
+		PerMinute: s.cfg.Limits.HTTPRate, Burst: s.cfg.Limits.HTTPBurst, Clock: s.opt.Clock, Log: s.log, Metrics: s.metrics,
+	}
+	if s.cfg.Compat.PublicHealth {
+		opt.Health = s.operator.Public()
+	}
+	return api.New(opt)
+}
+
+// info is what server-info tells.
+func (s *Server) info() api.Info {
+	i := api.Info{
+		Domain: string(s.cfg.Server.Domain), CA: s.ring.CA().Public(), Catalogue: s.ring.Catalogue(),
+		Keepalive: s.cfg.Server.Keepalive, PresenceTTL: s.cfg.Limits.PresenceTTL, TokenTTL: s.accounts.TokenTTL(),
+		PairingTTL: s.cfg.Pairing.TTL, AutoApprove: s.accounts.Registration() == account.Open, MaxDevices: int(s.cfg.Limits.Devices),
+		PostQuantum: true,
+	}
+	for _, k := range s.ring.NoiseKeys() {
+		i.Noise = append(i.Noise, api.NoiseKey{
+			Version: k.Version, Public: k.Pair.Public, ValidAfter: k.ValidAfter, RotatesAt: k.RotatesAt, ExpiresAt: k.ExpiresAt,
+		})
+	}
+	return i
+}
+
+func (s *Server) pairLink(ctx context.Context, user, device string, ttl time.Duration) (string, time.Time, error) {
+	code, err := s.codes.Create(ctx, user, device, ttl)
+	if err != nil {
+		return "", time.Time{}, err
+	}
+	text, err := s.newLink(link.Pairing, code.Secret, code.Expires)
+	return text, code.Expires, err
+}
+
+// openOperator makes the operator's interface; its sockets come later.
+func (s *Server) openOperator(context.Context) (err error) {
+	s.operator, err = api.NewAdmin(api.AdminOptions{
+		Accounts: s.accounts, Codes: s.codes, Link: s.operatorLink, Keys: s.keys,
+		RotateKeys: func(context.Context) error {
+			changes, err := s.ring.Renew()
+			s.recordKeys(changes)
+			return err
+		},
+		Reload: func(context.Context) error { return s.Reload() }, Status: s.status,
+		Checks: map[string]func(context.Context) error{"storage": s.checkStorage, "ledger": s.checkLedger},
+		Record: s.recordOperator, Token: string(s.cfg.Admin.Token.Bytes()), Version: s.opt.Version,
+		Clock: s.opt.Clock, Log: s.log, Metrics: s.metrics,
+	})
+	return err
+}
+
+func (s *Server) operatorLink(kind api.LinkKind, secret [16]byte, expires time.Time) (string, error) {
+	kinds := map[api.LinkKind]link.Kind{api.InviteLink: link.Invite, api.PairingLink: link.Pairing, api.AddressLink: link.Address}
+	k, ok := kinds[kind]
+	if !ok {
+		return "", fmt.Errorf("no links of kind %q", kind)
+	}
+	return s.newLink(k, secret, expires)
+}
+
+// recordOperator maps the operator's changes to events of the audit chain; device
+// changes arrive through the account hooks.
+func (s *Server) recordOperator(_ context.Context, action, subject string) {
+	switch action {
+	case "invite.created":
+		s.record(audit.InviteCreated(subject, 0, time.Time{}, "operator"))
+	case "invite.revoked":
+		s.record(audit.InviteRevoked(subject, "operator"))
+	}
+}
+
+// openAdmin binds the operator's sockets.
+func (s *Server) openAdmin(ctx context.Context) error {
+	ln, err := api.ListenUnix(s.adminSocket())
+	if err != nil {
+		return err
+	}
+	s.adminSockets = append(s.adminSockets, adminSocket{ln, s.operator})
+	s.onClose(func(context.Context) error {
+		for _, a := range s.adminSockets {
+			a.Close()
+		}
+		return nil
+	})
+	if s.cfg.Admin.Listen == "" {
+		return nil
+	}
+	tcp, err := api.ListenTCP(ctx, string(s.cfg.Admin.Listen))
+	if err != nil {
+		return err
+	}
+	s.adminSockets = append(s.adminSockets, adminSocket{tcp, s.operator.OverTCP()})
+	return nil
+}
+
+// adminSocket is one way to the operator's interface.
+type adminSocket struct {
+	net.Listener
+	handler http.Handler
+}
+
+// serve answers until ctx ends.
+func (a adminSocket) serve(ctx context.Context) error {
+	srv := &http.Server{Handler: a.handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { srv.Close() })
+	defer stop()
+	if err := srv.Serve(a.Listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func (s *Server) checkStorage(ctx context.Context) error {
+	if s.store.Ready == nil {
+		return nil
+	}
+	return s.store.Ready(ctx)
+}
+
+func (s *Server) checkLedger(context.Context) error {
+	for _, st := range s.audit.States() {
+		if st.Err != nil {
+			return fmt.Errorf("ledger %s is %d records behind: %w", st.Name, st.Behind, st.Err)
+		}
+	}
+	return nil
+}
+
+// status is what the operator sees of the running relay.
+func (s *Server) status() any {
+	established, opening := s.sessions.Sessions()
+	out := struct {
+		Domain   string            `json:"domain"`
+		Sessions int               `json:"sessions"`
+		Opening  int               `json:"opening"`
+		Listen   []Listener        `json:"listeners"`
+		Degraded map[string]string `json:"degraded,omitempty"`
+	}{Domain: string(s.cfg.Server.Domain), Sessions: established, Opening: opening, Listen: s.Ready().Listeners, Degraded: map[string]string{}}
+	s.degraded.Range(func(k, v any) bool {
+		out.Degraded[k.(string)] = v.(error).Error()
+		return true
+	})
+	return out
+}
+
+// keys shows the public halves.
+func (s *Server) keys() any {
+	type row struct {
+		Version   uint32    `json:"version"`
+		Public    string    `json:"public"`
+		RotatesAt time.Time `json:"rotates_at"`
+		ExpiresAt time.Time `json:"expires_at"`
+	}
+	root, ca := s.ring.RootPublic(), s.ring.CA().Public()
+	out := struct {
+		Root  string `json:"root"`
+		CA    string `json:"ca"`
+		Noise []row  `json:"noise"`
+		Pin   string `json:"tls_pin,omitempty"`
+	}{Root: fmt.Sprintf("%x", root), CA: fmt.Sprintf("%x", ca)}
+	for _, k := range s.ring.NoiseKeys() {
+		out.Noise = append(out.Noise, row{k.Version, k.Pair.String(), k.RotatesAt, k.ExpiresAt})
+	}
+	if s.pin != nil {
+		out.Pin = fmt.Sprintf("%x", *s.pin)
+	}
+	return out
+}
