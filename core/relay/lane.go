@@ -240,6 +240,16 @@ func (l *lane) pause(ctx context.Context, d time.Duration) {
 func (l *lane) committed(res []storage.Appended, took time.Duration) {
 	l.h.metrics.Committed(len(l.rows), len(l.buf), took.Seconds())
 	l.markedAll()
+	// A row that was there already may lie before positions of this very batch
+	// (an earlier attempt stored it, and its neighbour was deleted since): then
+	// the order of the queue is what storage says.
+	for i, r := range l.batch {
+		if res[i].Duplicate {
+			if link := l.h.link(r.r.device); link != nil {
+				link.reread()
+			}
+		}
+	}
 	for i, r := range l.batch {
 		l.settle(r, res[i])
 	}
