@@ -34,8 +34,9 @@ func newContacts(h *Hub) *contacts {
 
 func pairID(from, to string) string { return from + "\x00" + to }
 
-// allowed says whether an account may write to another, and remembers a new
-// pair unless probe is set to false.
+// allowed says whether an account may write to another. A new pair costs one of
+// the day's new contacts; with remember it becomes acquainted by that, without
+// (the device is gone) the answer is no.
 func (c *contacts) allowed(ctx context.Context, from, to string, remember bool) (bool, error) {
 	if from == to {
 		return true, nil

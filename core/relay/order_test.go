@@ -114,9 +114,6 @@ func TestTransientFailureKeepsOrder(t *testing.T) {
 			}
 		}
 		settle()
-		for _, c := range s.controls {
-			t.Log(c)
-		}
 		after(2 * time.Second) // the lane may be waiting to repeat a batch of marks
 		check(t, "repeated", s.acked(), "2-5")
 		check(t, "order", a.bodies(), "1 2 3 5")
