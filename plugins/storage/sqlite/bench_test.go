@@ -227,3 +227,5 @@ func BenchmarkCommit(b *testing.B) {
 	})
 	b.ReportMetric(float64((cpu()-before).Nanoseconds())/1e3/float64(b.N), "cpu-us/op")
 }
+
+func spaceOf(s storage.Store) *space { return s.Directory.(*directory).space }

@@ -15,8 +15,8 @@ import (
 
 // directory implements storage.Directory.
 type directory struct {
-	db   *database
-	room func(bytes int) error
+	db    *database
+	space *space
 }
 
 // recordSum covers every column, so that a row that strayed is found as well.
@@ -148,7 +148,7 @@ func (d *directory) Commit(ctx context.Context, now time.Time, w []storage.Write
 			bytes += len(w[i].Value) + len(w[i].ID) + 64
 		}
 	}
-	if err := d.room(bytes); err != nil {
+	if err := d.space.room(bytes); err != nil {
 		return err
 	}
 	return d.db.do(ctx, func(t *tx) error {

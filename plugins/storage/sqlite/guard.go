@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
@@ -12,12 +13,27 @@ import (
 // files refuse everything: a sync that failed once may answer "done" the next time
 // without having written anything, and a database that was given up must not touch
 // files that its successor uses.
-type guard struct{ cause atomic.Pointer[error] }
+//
+// While a database is being opened failures are passed on but do not last: Open
+// writes what it finds in the log into new files, and waits, trying again with
+// other new files, until that has worked.
+type guard struct {
+	cause   atomic.Pointer[error]
+	lenient atomic.Bool
+}
+
+// pause slows down the attempts that Pebble repeats without a pause of its own.
+const pause = 50 * time.Millisecond
 
 func (g *guard) fail(err error) error {
-	if err != nil {
-		g.cause.CompareAndSwap(nil, &err)
+	if err == nil {
+		return nil
 	}
+	if g.lenient.Load() {
+		time.Sleep(pause)
+		return err
+	}
+	g.cause.CompareAndSwap(nil, &err)
 	return err
 }
 
@@ -31,6 +47,7 @@ func (g *guard) failed() error {
 // do runs a writing operation.
 func (g *guard) do(f func() error) error {
 	if err := g.failed(); err != nil {
+		time.Sleep(pause)
 		return err
 	}
 	return g.fail(f())
@@ -62,6 +79,7 @@ func (f *guardFS) Unwrap() vfs.FS { return f.FS }
 
 func (f *guardFS) file(open func() (vfs.File, error)) (vfs.File, error) {
 	if err := f.g.failed(); err != nil {
+		time.Sleep(pause)
 		return nil, err
 	}
 	file, err := open()

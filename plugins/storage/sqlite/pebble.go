@@ -1,11 +1,13 @@
 package sqlite
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -45,13 +47,18 @@ type pebbleRows struct {
 	degraded func(error)
 	memtable uint64
 
-	mu     sync.RWMutex
-	now    *instance // nil while broken
-	closed bool
-	retry  time.Time // not before
-	cause  error
-	lost   sync.WaitGroup // instances that were given up
+	mu      sync.RWMutex
+	now     *instance // nil while broken
+	opening bool
+	closed  bool
+	retry   time.Time // not before
+	cause   error
+	lost    sync.WaitGroup // instances that were given up, or are being opened
 }
+
+// patience bounds how long an instance may take to open at the start, or to close
+// after it failed.
+const patience = 5 * time.Second
 
 // instance is one opening of the database.
 type instance struct {
@@ -63,28 +70,57 @@ type instance struct {
 	users  sync.WaitGroup
 }
 
-func openPebble(dir string, fs vfs.FS, memtable uint64, log *slog.Logger, degraded func(error)) (*pebbleRows, error) {
-	p := &pebbleRows{dir: dir, fs: fs, memtable: memtable, log: log, degraded: degraded}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if err := p.open(); err != nil {
-		return nil, err
+func openPebble(ctx context.Context, dir string, fs vfs.FS, memtable uint64, log *slog.Logger, degraded func(error)) (*pebbleRows, error) {
+	p := &pebbleRows{dir: dir, fs: fs, memtable: memtable, log: log, degraded: degraded, opening: true}
+	ctx, cancel := context.WithTimeout(ctx, 6*patience)
+	defer cancel()
+	n := &instance{}
+	done := make(chan error, 1)
+	p.lost.Go(func() {
+		err := p.start(n)
+		p.started(n, err)
+		done <- err
+	})
+	select {
+	case err := <-done:
+		return p, err
+	case <-ctx.Done():
+		p.mu.Lock()
+		p.closed = true
+		p.mu.Unlock()
+		return nil, unavailable(dir, errors.Join(ctx.Err(), n.guard.failed()))
 	}
-	return p, nil
 }
 
-// open opens the database; mu is held.
-func (p *pebbleRows) open() error {
-	n := &instance{}
+// start opens an instance. It may take as long as the disk is full.
+func (p *pebbleRows) start(n *instance) error {
+	n.guard.lenient.Store(true)
 	err := n.open(p.dir, &guardFS{p.fs, &n.guard}, p.memtable, p.log)
-	if err != nil {
-		if errors.Is(err, pebble.ErrCorruption) {
-			return &storage.Error{Kind: sdk.Corrupt, Op: p.dir, Err: err}
-		}
-		return &storage.Error{Kind: sdk.Unavailable, Op: p.dir, Err: err}
+	n.guard.lenient.Store(false)
+	var own *storage.Error
+	var errno syscall.Errno
+	switch {
+	case err == nil || errors.As(err, &own):
+		return err
+	case errors.As(err, &errno):
+		return unavailable(p.dir, err)
 	}
-	p.now, p.cause = n, nil
-	return nil
+	return &storage.Error{Kind: sdk.Corrupt, Op: p.dir, Err: err}
+}
+
+// started takes a new instance into use.
+func (p *pebbleRows) started(n *instance, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opening = false
+	switch {
+	case err != nil:
+		p.cause, p.retry = err, time.Now().Add(patience/20)
+	case p.closed:
+		p.lost.Go(func() { _ = n.end() })
+	default:
+		p.now, p.cause = n, nil
+	}
 }
 
 func (n *instance) open(dir string, fs vfs.FS, memtable uint64, log *slog.Logger) (err error) {
@@ -117,7 +153,8 @@ func (n *instance) open(dir string, fs vfs.FS, memtable uint64, log *slog.Logger
 		err = n.Set([]byte{versionKey}, binary.BigEndian.AppendUint32(nil, rowsVersion), pebble.Sync)
 	case err == nil:
 		if v := binary.BigEndian.Uint32(v); v > rowsVersion {
-			err = fmt.Errorf("written by a newer version (layout %d, this one knows %d)", v, rowsVersion)
+			err = &storage.Error{Kind: sdk.Invalid, Op: dir, Text: fmt.Sprintf(
+				"the messages were written by a newer version (layout %d, this one knows %d); run that version", v, rowsVersion)}
 		}
 		_ = closer.Close()
 	}
@@ -154,8 +191,8 @@ func (p *pebbleRows) use(op string, f func(*instance) error) error {
 	return unavailable(op, err)
 }
 
-// instance gives the open database and counts its user; it opens one at most four
-// times a second.
+// instance gives the open database and counts its user. Without one it has one
+// opened, at most four times a second.
 func (p *pebbleRows) instance() (*instance, error) {
 	p.mu.RLock()
 	if n := p.now; n != nil {
@@ -166,23 +203,24 @@ func (p *pebbleRows) instance() (*instance, error) {
 	p.mu.RUnlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.closed {
+	switch {
+	case p.closed:
 		return nil, storage.ErrClosed
+	case p.now != nil:
+		p.now.users.Add(1)
+		return p.now, nil
+	case !p.opening && time.Now().After(p.retry):
+		p.opening = true
+		p.lost.Go(func() {
+			n := &instance{}
+			err := p.start(n)
+			if p.started(n, err); err == nil {
+				p.log.Info("queues_reopened")
+				p.degraded(nil)
+			}
+		})
 	}
-	if p.now == nil {
-		if time.Now().Before(p.retry) {
-			return nil, unavailable("queues", p.cause)
-		}
-		p.retry = time.Now().Add(250 * time.Millisecond)
-		if err := p.open(); err != nil {
-			p.cause = err
-			return nil, err
-		}
-		p.log.Info("queues_reopened")
-		p.degraded(nil)
-	}
-	p.now.users.Add(1)
-	return p.now, nil
+	return nil, unavailable("queues", p.cause)
 }
 
 func (n *instance) protected(f func(*instance) error) (err error) {
@@ -211,7 +249,7 @@ func (p *pebbleRows) abandon(n *instance, cause error) {
 	p.log.Error("queues_failed", "error", cause)
 	p.degraded(unavailable("queues", cause))
 	p.now, p.cause, p.retry = nil, cause, time.Now()
-	p.lost.Go(func() { n.end() })
+	p.lost.Go(func() { _ = n.end() })
 }
 
 // end closes the database. Where a failure left one of its locks held that never
@@ -228,7 +266,7 @@ func (n *instance) end() error {
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		return n.guard.failed()
 	}
 }
@@ -246,7 +284,12 @@ func (p *pebbleRows) close() error {
 	if n != nil {
 		err = n.end()
 	}
-	p.lost.Wait()
+	lost := make(chan struct{})
+	go func() { p.lost.Wait(); close(lost) }()
+	select {
+	case <-lost:
+	case <-time.After(2 * patience): // an opening that waits for space
+	}
 	return err
 }
 

@@ -77,14 +77,14 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 	if s.db, err = openDatabase(ctx, filepath.Join(dir, "relay.db"), env.Log(), env.Degraded); err != nil {
 		return storage.Store{}, err
 	}
-	d := &directory{s.db, s.space.room}
+	d := &directory{s.db, s.space}
 	if err = d.verify(ctx, 250*time.Millisecond); err != nil {
 		return storage.Store{}, err
 	}
 	if c.Queues == "sqlite" {
 		s.engine = &sqliteRows{s.db}
 	} else {
-		p, err := openPebble(filepath.Join(dir, "queues"), o.fs, uint64(c.Memtable), env.Log(), env.Degraded)
+		p, err := openPebble(ctx, filepath.Join(dir, "queues"), o.fs, uint64(c.Memtable), env.Log(), env.Degraded)
 		if err != nil {
 			return storage.Store{}, err
 		}
