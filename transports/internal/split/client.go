@@ -18,8 +18,10 @@ import (
 
 const (
 	// piece is the most bytes of one upstream request: on a link of 7 KiB/s it
-	// arrives before the request is given up.
-	piece = 128 << 10
+	// arrives before the request is given up. It is halved by each request
+	// that breaks, down to leastPiece, and doubled by each that does not.
+	piece      = 128 << 10
+	leastPiece = 2 << 10
 	// requestLimit is how long a request that answers at once may take.
 	requestLimit = 20 * time.Second
 	// pollLimit is the same for a long-poll, above what the relay holds it.
@@ -53,7 +55,11 @@ type client struct {
 	upStop   context.CancelFunc
 
 	downNext uint64 // bytes that have arrived; under end.mu
-	told     bool   // the relay knows our end of stream; upLoop's own
+
+	// upLoop's own:
+	told  bool // the relay knows our end of stream
+	piece int  // bytes of the next upstream request
+	ask   bool // a request broke: ask first how much of it arrived
 }
 
 // Dial opens a stream: an event stream if events is set, else by long-poll.
@@ -63,6 +69,7 @@ func Dial(ctx context.Context, name string, events bool, to transport.Endpoint, 
 	}
 	c := &client{name: name, events: events}
 	c.init(Ring)
+	c.piece = piece
 	if _, err := rand.Read(c.id[:]); err != nil {
 		return nil, err
 	}
@@ -318,7 +325,14 @@ func (c *client) upLoop() {
 		err := c.send(op, offset, data)
 		if err == nil {
 			again.good()
+			c.ask = false
+			if len(data) > 0 {
+				c.piece = min(2*c.piece, piece)
+			}
 			continue
+		}
+		if len(data) > 0 {
+			c.ask, c.piece = true, max(c.piece/2, leastPiece)
 		}
 		if err = again.bad(c.upLife, err); err != nil {
 			c.fail(err)
@@ -336,8 +350,10 @@ func (c *client) pending() (op entry.Op, offset uint64, data []byte, more bool) 
 		switch {
 		case c.upLife.Err() != nil:
 			return 0, 0, nil, false
+		case len(c.out) > 0 && c.ask:
+			return entry.OpUp, c.outBase, nil, true
 		case len(c.out) > 0:
-			return entry.OpUp, c.outBase, append([]byte(nil), c.out[:min(len(c.out), piece)]...), true
+			return entry.OpUp, c.outBase, append([]byte(nil), c.out[:min(len(c.out), c.piece)]...), true
 		case c.closed:
 			return entry.OpClose, entry.Abandon, nil, true
 		case c.outEOF && !c.told:
@@ -379,17 +395,17 @@ func (c *client) send(op entry.Op, offset uint64, data []byte) error {
 	if err != nil || !known || resp.Header.Get("Content-Type") != "text/plain; charset=utf-8" {
 		return fmt.Errorf("%s: status %d: %w", c.name, status, transport.ErrRefused)
 	}
-	return c.acknowledge(next, offset)
+	return c.acknowledge(next, offset, len(data))
 }
 
 // acknowledge frees what the relay has.
-func (c *client) acknowledge(next, before uint64) error {
+func (c *client) acknowledge(next, before uint64, sent int) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.ack(next) {
 		return fmt.Errorf("%s: the relay expects byte %d: %w", c.name, next, transport.ErrRefused)
 	}
-	if next == before {
+	if next == before && sent > 0 {
 		return errCut // nothing was taken: do not spin
 	}
 	return nil
