@@ -42,11 +42,12 @@ func (r *Ring) loadCatalogue() error {
 }
 
 // publish signs a new catalogue when what it says has changed or half of its
-// life is over.
+// life is over. The serial is the time where that is higher, so that it does not
+// fall when the file is lost.
 func (r *Ring) publish(now time.Time) ([]Change, error) {
 	old := r.catalogue.Load()
 	c := link.Catalogue{
-		Domain: r.opt.Domain, Serial: old.Serial + 1, Issued: now, Expires: now.Add(catalogueLife),
+		Domain: r.opt.Domain, Serial: max(old.Serial+1, uint64(max(now.Unix(), 1))), Issued: now, Expires: now.Add(catalogueLife),
 		CA: [][32]byte{r.ca.Public()}, Features: r.opt.Features.Names(), Min: r.opt.Min.Names(),
 	}
 	for _, k := range r.NoiseKeys() {

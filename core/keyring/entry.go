@@ -27,6 +27,7 @@ type masterFile struct {
 
 type masterRow struct {
 	Key     string    `json:"key"`
+	Check   string    `json:"check"`
 	Created time.Time `json:"created"`
 }
 
@@ -41,15 +42,17 @@ func (r *Ring) EntryMasters() [][]byte {
 	return out
 }
 
-func (r *Ring) loadMasters() error {
+func (r *Ring) loadMasters(fresh bool) error {
 	var f masterFile
-	if _, err := r.dir.object("entry.json", &f); err != nil {
+	if ok, err := r.dir.object("entry.json", &f); err != nil {
 		return err
+	} else if !ok && !fresh {
+		return r.dir.missing("entry.json")
 	}
 	ms := make([]master, 0, len(f.Masters))
 	for _, row := range f.Masters {
 		b, err := hex.DecodeString(row.Key)
-		if err != nil || len(b) != 32 {
+		if err != nil || len(b) != 32 || row.Check != check(b) {
 			return r.dir.damaged("entry.json")
 		}
 		ms = append(ms, master{b, row.Created})
@@ -76,7 +79,7 @@ func (r *Ring) rotateMasters(now time.Time) ([]Change, error) {
 	}
 	f := masterFile{Masters: make([]masterRow, len(ms))}
 	for i, m := range ms {
-		f.Masters[i] = masterRow{hex.EncodeToString(m.Key), m.Created}
+		f.Masters[i] = masterRow{hex.EncodeToString(m.Key), check(m.Key), m.Created}
 	}
 	if err := r.dir.putObject("entry.json", f); err != nil {
 		return nil, err

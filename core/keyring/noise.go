@@ -28,23 +28,39 @@ type noiseFile struct {
 type noiseRow struct {
 	Version    uint32    `json:"version"`
 	Private    string    `json:"private"`
+	Check      string    `json:"check"`
 	ValidAfter time.Time `json:"valid_after"`
 	RotatesAt  time.Time `json:"rotates_at"`
 	ExpiresAt  time.Time `json:"expires_at"`
 }
 
-// NoiseKeys are the keys in force, newest first, at most 3 and at least one.
-func (r *Ring) NoiseKeys() []NoiseKey { return *r.noise.Load() }
+// forever is the end of a pinned key: the last second of the year 9999.
+var forever = time.Unix(253402300799, 0).UTC()
 
-func (r *Ring) loadNoise() error {
+// NoiseKeys are the keys in force now, newest first, at most 3 and at least one:
+// the newest stays in force when its successor could not be made.
+func (r *Ring) NoiseKeys() []NoiseKey {
+	keys, now := *r.noise.Load(), r.opt.Clock()
+	over := func(k NoiseKey) bool { return !k.ExpiresAt.After(now) }
+	if len(keys) < 2 || !slices.ContainsFunc(keys[1:], over) {
+		return keys
+	}
+	return append(keys[:1:1], slices.DeleteFunc(slices.Clone(keys[1:]), over)...)
+}
+
+func (r *Ring) loadNoise(fresh bool) error {
 	var f noiseFile
-	if _, err := r.dir.object("noise.json", &f); err != nil {
+	if ok, err := r.dir.object("noise.json", &f); err != nil {
 		return err
+	} else if !ok && !fresh {
+		return r.dir.missing("noise.json")
+	} else if ok && len(f.Keys) == 0 {
+		return r.dir.damaged("noise.json")
 	}
 	keys := make([]NoiseKey, 0, len(f.Keys))
 	for _, row := range f.Keys {
 		b, err := hex.DecodeString(row.Private)
-		if err != nil || len(b) != 32 || row.Version == 0 {
+		if err != nil || len(b) != 32 || row.Version == 0 || row.Check != check(b) {
 			return r.dir.damaged("noise.json")
 		}
 		keys = append(keys, NoiseKey{
@@ -59,7 +75,7 @@ func (r *Ring) loadNoise() error {
 
 // rotateNoise makes a key when the newest is due and drops those that are over.
 func (r *Ring) rotateNoise(now time.Time, force bool) (changes []Change, err error) {
-	keys := slices.Clone(r.NoiseKeys())
+	keys := slices.Clone(*r.noise.Load())
 	first := uint32(0)
 	if r.opt.Pinned && len(keys) > 0 {
 		first = keys[len(keys)-1].Version
@@ -70,6 +86,9 @@ func (r *Ring) rotateNoise(now time.Time, force bool) (changes []Change, err err
 		if err != nil {
 			return nil, fmt.Errorf("keyring: %w", err)
 		}
+		if len(keys) == 0 && r.opt.Import.Noise != nil {
+			pair = noise.KeyPairFrom(*r.opt.Import.Noise)
+		}
 		k := NoiseKey{
 			Version: 1, Pair: pair, ValidAfter: now,
 			RotatesAt: now.Add(r.opt.Rotate), ExpiresAt: now.Add(r.opt.Rotate + r.opt.Grace),
@@ -77,7 +96,7 @@ func (r *Ring) rotateNoise(now time.Time, force bool) (changes []Change, err err
 		if len(keys) > 0 {
 			k.Version = keys[0].Version + 1
 			// The old key's grace begins now, also after a long stop.
-			keys[0].ExpiresAt = later(keys[0].ExpiresAt, now.Add(r.opt.Grace))
+			keys[0].ExpiresAt = now.Add(r.opt.Grace)
 		}
 		keys = slices.Insert(keys, 0, k)
 		changes = append(changes, Change{What: "noise", Version: k.Version, Public: pair.Public})
@@ -94,12 +113,13 @@ func (r *Ring) rotateNoise(now time.Time, force bool) (changes []Change, err err
 		}
 		keys = slices.Delete(keys, i, i+1)
 	}
-	if !due && len(keys) == before {
+	repinned := r.pin(keys, first, now)
+	if !due && len(keys) == before && !repinned {
 		return nil, nil
 	}
 	f := noiseFile{Keys: make([]noiseRow, len(keys))}
 	for i, k := range keys {
-		f.Keys[i] = noiseRow{k.Version, hex.EncodeToString(k.Pair.Private[:]), k.ValidAfter, k.RotatesAt, k.ExpiresAt}
+		f.Keys[i] = noiseRow{k.Version, hex.EncodeToString(k.Pair.Private[:]), check(k.Pair.Private[:]), k.ValidAfter, k.RotatesAt, k.ExpiresAt}
 	}
 	if err := r.dir.putObject("noise.json", f); err != nil {
 		return nil, err
@@ -108,9 +128,16 @@ func (r *Ring) rotateNoise(now time.Time, force bool) (changes []Change, err err
 	return changes, nil
 }
 
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
+// pin gives the pinned key no end, and an end to one that is no longer pinned.
+func (r *Ring) pin(keys []NoiseKey, first uint32, now time.Time) (changed bool) {
+	for i := range keys {
+		k := &keys[i]
+		switch pinned := r.opt.Pinned && (k.Version == first || len(keys) == 1); {
+		case pinned && !k.ExpiresAt.Equal(forever):
+			k.ExpiresAt, changed = forever, true
+		case !pinned && k.ExpiresAt.Equal(forever):
+			k.ExpiresAt, changed = now.Add(r.opt.Rotate+r.opt.Grace), true
+		}
 	}
-	return b
+	return changed
 }

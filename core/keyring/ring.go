@@ -4,7 +4,9 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,9 +27,18 @@ type Options struct {
 	Pinned bool
 	// Features and Min are what the catalogue promises and demands.
 	Features, Min ccp.Capabilities
+	// Import gives keys of an earlier installation; it counts only while the
+	// folder's first keys are made.
+	Import Import
 	// Clock and Rand are time.Now and crypto/rand unless set.
 	Clock func() time.Time
 	Rand  io.Reader
+}
+
+// Import are keys to take over; nil ones are drawn.
+type Import struct {
+	// CA is the device CA's seed, Noise the private static key.
+	CA, Noise *[32]byte
 }
 
 // Ring is the open key folder. It is safe for concurrent use; reading a key
@@ -56,7 +67,8 @@ type Change struct {
 	Public [32]byte
 }
 
-// Open reads the folder and makes what is missing; changes names what was made.
+// Open reads the folder, making all keys where it is empty; changes names what was
+// made. A file that is missing from a folder that was complete is an error.
 func Open(dir string, opt Options) (r *Ring, changes []Change, err error) {
 	if opt.Domain == "" {
 		return nil, nil, errors.New("keyring: no domain")
@@ -75,16 +87,18 @@ func Open(dir string, opt Options) (r *Ring, changes []Change, err error) {
 		opt.Rand = rand.Reader
 	}
 	r = &Ring{opt: opt}
-	if r.dir, err = openFolder(dir); err != nil {
+	var fresh bool
+	if r.dir, fresh, err = openFolder(dir); err != nil {
 		return nil, nil, err
 	}
 	var seed, caSeed [32]byte
 	for _, k := range []struct {
-		file string
-		to   *[32]byte
-	}{{"root", &seed}, {"ca", &caSeed}, {"storage", &r.storage}, {"audit", &r.audit}} {
+		file  string
+		to    *[32]byte
+		given *[32]byte
+	}{{"root", &seed, nil}, {"ca", &caSeed, opt.Import.CA}, {"storage", &r.storage, nil}, {"audit", &r.audit, nil}} {
 		var made bool
-		if *k.to, made, err = r.dir.key(k.file, opt.Rand); err != nil {
+		if *k.to, made, err = r.dir.key(k.file, fresh, k.given, opt.Rand); err != nil {
 			return nil, nil, err
 		}
 		if made {
@@ -103,18 +117,38 @@ func Open(dir string, opt Options) (r *Ring, changes []Change, err error) {
 			changes[i].Public = r.ca.Public()
 		}
 	}
-	if err := r.loadNoise(); err != nil {
+	if err := r.loadNoise(fresh); err != nil {
 		return nil, nil, err
 	}
-	if err := r.loadMasters(); err != nil {
+	if err := r.loadMasters(fresh); err != nil {
 		return nil, nil, err
 	}
 	if err := r.loadCatalogue(); err != nil {
 		return nil, nil, err
 	}
 	more, err := r.Rotate()
-	return r, append(changes, more...), err
+	if err != nil {
+		return nil, nil, err
+	}
+	if fresh {
+		if err := r.dir.finish(); err != nil {
+			return nil, nil, err
+		}
+	}
+	return r, append(changes, more...), nil
 }
+
+// String names the folder and the root's public key, nothing secret.
+func (r *Ring) String() string {
+	root := r.RootPublic()
+	return fmt.Sprintf("keys %s root %x", string(r.dir), root[:8])
+}
+
+// Format prints String for every verb, so that none shows a key.
+func (r *Ring) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, r.String()) }
+
+// LogValue keeps the keys out of logs.
+func (r *Ring) LogValue() slog.Value { return slog.StringValue(r.String()) }
 
 // Root is the private root key: for links and the catalogue only.
 func (r *Ring) Root() ed25519.PrivateKey { return r.root }
