@@ -148,8 +148,8 @@ func (c *Conn) step(p []byte) (int, error) {
 		n, err := c.raw(c.side[at:])
 		c.side = c.side[:at+n]
 		c.took(c.side[at:])
-		if c.left == 0 && err == nil {
-			err = c.sideDone()
+		if c.left == 0 {
+			return 0, c.sideDone() // an error comes again
 		}
 		return 0, c.inside(err)
 	}
