@@ -33,6 +33,8 @@ type Kind struct {
 	fin bool
 	// parts sends the input byte by byte where it is small.
 	parts bool
+	// first ends the exchange with the first byte of the answer.
+	first bool
 	// shape changes the client's hello.
 	shape func(*tls.Config)
 }
@@ -109,14 +111,18 @@ func (k Kind) exchange(c net.Conn, input []byte, opt Options) (o Outcome) {
 	for {
 		_ = c.SetReadDeadline(time.Now().Add(opt.Wait))
 		n, err := c.Read(buf)
-		if n > 0 && first.IsZero() {
-			first = time.Now()
-		}
 		if len(got) < maxAnswer {
 			got = append(got, buf[:n]...)
 		}
+		if n > 0 && first.IsZero() && k.answered(got) {
+			first = time.Now()
+		}
 		if err != nil {
 			o.End = endOf(err)
+			break
+		}
+		if k.first && k.answered(got) {
+			o.End = "open"
 			break
 		}
 	}
@@ -126,6 +132,21 @@ func (k Kind) exchange(c net.Conn, input []byte, opt Options) (o Outcome) {
 	}
 	o.Transcript = string(got)
 	return o
+}
+
+// answered says whether the answer to a request has begun; an HTTP/2 server's
+// settings come before any request.
+func (k Kind) answered(b []byte) bool {
+	if k.on != http2 {
+		return len(b) > 0
+	}
+	for len(b) >= 9 {
+		if b[3] == 1 {
+			return true
+		}
+		b = b[min(len(b), 9+int(b[0])<<16+int(b[1])<<8+int(b[2])):]
+	}
+	return false
 }
 
 // endOf names the way a connection ended.

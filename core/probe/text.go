@@ -11,11 +11,15 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-var dateLine = regexp.MustCompile(`(?mi)^(date|x-request-id): [^\r\n]*`)
+var (
+	dateLine = regexp.MustCompile(`(?mi)^(date|x-request-id): [^\r\n]*`)
+	// boundary is that of multipart answers as net/http draws it.
+	boundary = regexp.MustCompile(`(boundary=|--)[0-9a-f]{60}`)
+)
 
-// http1Text masks what differs from second to second.
+// http1Text masks what differs from one answer to the next.
 func http1Text(s string) string {
-	return shorten(dateLine.ReplaceAllString(s, "$1: …"))
+	return shorten(boundary.ReplaceAllString(dateLine.ReplaceAllString(s, "$1: …"), "$1…"))
 }
 
 // shorten replaces a long text by its start and hash.
@@ -88,7 +92,7 @@ func http2Text(b []byte) string {
 			fmt.Fprintf(&out, "  windows %d\n", windows[id])
 		}
 		if d := data[id]; len(d) > 0 {
-			fmt.Fprintf(&out, "  %s\n", shorten(string(d)))
+			fmt.Fprintf(&out, "  %s\n", http1Text(string(d)))
 		}
 	}
 	return out.String() + rest
@@ -105,7 +109,7 @@ func fields(d *hpack.Decoder, block []byte) string {
 		if f.Name == "date" || f.Name == "x-request-id" {
 			value = "…"
 		}
-		fmt.Fprintf(&b, "\n    %s: %s", f.Name, value)
+		fmt.Fprintf(&b, "\n    %s: %s", f.Name, boundary.ReplaceAllString(value, "$1…"))
 	}
 	return b.String()
 }

@@ -33,13 +33,12 @@ var timed = []string{"http2 GET /", "http2 POST made-up token", "http2 POST /con
 // timing takes samples in turns, one connection each, so that load on the
 // machine meets both sides alike.
 func timing(ctx context.Context, target, reference string, opt Options) ([]Timing, error) {
-	quick := opt
-	quick.Wait = min(opt.Wait, 50*time.Millisecond) // the first byte is all that counts
 	var out []Timing
 	for _, k := range Kinds(opt) {
 		if !slices.Contains(timed, k.Name) {
 			continue
 		}
+		k.first = true
 		var a, b []float64
 		for i := range opt.Timing {
 			if err := ctx.Err(); err != nil {
@@ -49,8 +48,8 @@ func timing(ctx context.Context, target, reference string, opt Options) ([]Timin
 			if i%2 == 1 {
 				first, second, x, y = second, first, y, x
 			}
-			*x = append(*x, float64(k.run(ctx, first, source(opt.Seed, k.Name, i), quick).First))
-			*y = append(*y, float64(k.run(ctx, second, source(opt.Seed, k.Name, i), quick).First))
+			*x = append(*x, float64(k.run(ctx, first, source(opt.Seed, k.Name, i), opt).First))
+			*y = append(*y, float64(k.run(ctx, second, source(opt.Seed, k.Name, i), opt).First))
 		}
 		slices.Sort(a)
 		slices.Sort(b)
