@@ -70,10 +70,7 @@ var page = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 
 // fakeWeb is ours when the cookie is right; it upgrades to an echo over the
 // request's body and answer.
-type fakeWeb struct {
-	cover http.Handler
-	facts chan transport.Facts
-}
+type fakeWeb struct{ cover http.Handler }
 
 func (fakeWeb) Name() string { return "fake" }
 

@@ -125,7 +125,7 @@ func tlsText(b []byte) string {
 			break
 		}
 		body := b[5 : 5+int(b[3])<<8+int(b[4])]
-		line := ""
+		var line string
 		switch b[0] {
 		case 21:
 			line = fmt.Sprintf("alert %x", body)
