@@ -356,6 +356,10 @@ func TestTakeover(t *testing.T) {
 			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
 				return account.Request{Device: "dev-x", Public: [32]byte{1}, Invite: w.invite(t, 1), User: account.Hint{Handle: "x"}}
 			}},
+		{name: "zero device key", code: ccp.CodeProofInvalid,
+			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
+				return account.Request{Device: "dev-x", Invite: w.invite(t, 1), User: account.Hint{Handle: "x"}}
+			}},
 		{name: "device id that breaks the rules", code: ccp.CodeUnknownDevice,
 			req: func(t *testing.T, w *world, _ account.Grant, _ [32]byte) account.Request {
 				return account.Request{Device: "dev x", Public: newKey(t), Invite: w.invite(t, 1), User: account.Hint{Handle: "x"}}

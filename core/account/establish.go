@@ -128,7 +128,7 @@ func (s *Store) plan(ctx context.Context, r *Request, now time.Time) (*plan, err
 	if err != nil {
 		return p, err
 	}
-	if dev.value.Public.key() != r.Public { // a stored key was judged when it came
+	if !dev.exists() || dev.value.Public.key() != r.Public { // a stored key was judged when it came
 		if err := identity.CheckPublic(r.Public); err != nil {
 			return p, refuse(ccp.CodeProofInvalid, "device key is not acceptable")
 		}

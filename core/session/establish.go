@@ -56,11 +56,13 @@ func (o *opening) establish(ctx context.Context, conf *ccp.Confirm, req account.
 
 // newSession makes the Session, still silent.
 func (o *opening) newSession(req *account.Request) *Session {
-	return &Session{
+	s := &Session{
 		srv: o.srv, conn: o.conn, ticket: o.ticket, transport: o.facts.Transport,
 		device: req.Device, public: req.Public, id: req.Session, caps: o.accepted,
 		send: o.send, recv: o.recv, answers: 2, stop: make(chan struct{}),
 	}
+	s.clock.s = s
+	return s
 }
 
 // adopt takes over what the transaction said.

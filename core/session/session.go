@@ -116,7 +116,7 @@ func (s *Session) start() {
 	m := s.srv.opt.Metrics
 	m.Move(metrics.ConnectionsActive, 1)
 	m.MoveLabel(metrics.Sessions, s.transport, 1)
-	s.clock.begin(s)
+	s.clock.begin()
 	s.mu.Lock()
 	s.ready = true
 	s.kick()
@@ -188,7 +188,7 @@ func (s *Session) Close(code string) {
 	s.appendFrame(ccp.TypeError, 0, s.nextAnswer(), ccp.ErrorBody{Error: code}.Marshal())
 	s.end()
 	s.kick()
-	s.clock.arm(s.srv.opt.Limits.Farewell)
+	s.clock.arm(s.clock.endIn(s.srv.opt.Limits.Farewell))
 }
 
 // cut ends the session without a word.

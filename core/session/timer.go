@@ -49,8 +49,8 @@ type timer struct {
 
 func (c *timer) now() time.Duration { return time.Since(c.s.srv.began) }
 
-func (c *timer) begin(s *Session) {
-	c.s = s
+func (c *timer) begin() {
+	s := c.s
 	l := &s.srv.opt.Limits
 	c.keep = l.Keepalive - rand.N(l.Keepalive/8+1)
 	now := c.now()
@@ -87,6 +87,12 @@ func (c *timer) arm(d time.Duration) {
 		c.due = at
 		c.t.Reset(d)
 	}
+}
+
+// endIn sets when a closing session is cut, and answers d.
+func (c *timer) endIn(d time.Duration) time.Duration {
+	c.endAt.CompareAndSwap(0, int64(c.now()+d))
+	return d
 }
 
 func (c *timer) readNow() { c.lastRead.Store(int64(c.now())) }
@@ -139,8 +145,7 @@ func (c *timer) closes(now time.Duration, soon func(time.Duration)) bool {
 	if !c.s.ending.Load() {
 		return false
 	}
-	l := &c.s.srv.opt.Limits
-	c.endAt.CompareAndSwap(0, int64(now+l.Farewell))
+	c.endIn(c.s.srv.opt.Limits.Farewell) // ended before the timer began
 	at := time.Duration(c.endAt.Load())
 	if now < at {
 		soon(at)
