@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -82,7 +84,10 @@ func (a *app) serveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.serve(c.Context(), cfg, env, data)
+			return a.serve(c.Context(), cfg, env, data, func() (*config.Config, error) {
+				next, _, _, err := f.load()
+				return next, err
+			})
 		},
 	}
 	f.add(c)
@@ -97,15 +102,18 @@ func (a *app) relayOptions(cfg *config.Config, env config.Env, data string, log 
 	}
 }
 
-func (a *app) serve(ctx context.Context, cfg *config.Config, env config.Env, data string) error {
-	log, err := a.serverLog(cfg)
+func (a *app) serve(ctx context.Context, cfg *config.Config, env config.Env, data string, load func() (*config.Config, error)) error {
+	log, level, err := a.serverLog(cfg)
 	if err != nil {
 		return err
 	}
-	s, err := server.New(ctx, a.relayOptions(cfg, env, data, log))
+	opt := a.relayOptions(cfg, env, data, log)
+	opt.Load, opt.Level = load, level
+	s, err := server.New(ctx, opt)
 	if err != nil {
 		return err
 	}
+	go a.reloads(ctx, s, log)
 	ready := s.Ready()
 	if a.json {
 		err = a.emit(ready)
@@ -137,17 +145,36 @@ func (a *app) announce(r server.Ready, data string) error {
 }
 
 // serverLog makes the relay's logger.
-func (a *app) serverLog(cfg *config.Config) (*slog.Logger, error) {
-	var level slog.Level
+func (a *app) serverLog(cfg *config.Config) (*slog.Logger, *slog.LevelVar, error) {
+	level := new(slog.LevelVar)
 	if err := level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
-		return nil, fmt.Errorf("log.level: %w", err)
+		return nil, nil, fmt.Errorf("log.level: %w", err)
 	}
 	if a.verbose {
-		level = slog.LevelDebug
+		level.Set(slog.LevelDebug)
 	}
 	o := &slog.HandlerOptions{Level: level}
 	if cfg.Log.Format == "json" {
-		return slog.New(slog.NewJSONHandler(a.err, o)), nil
+		return slog.New(slog.NewJSONHandler(a.err, o)), level, nil
 	}
-	return slog.New(slog.NewTextHandler(a.err, o)), nil
+	return slog.New(slog.NewTextHandler(a.err, o)), level, nil
+}
+
+// reloads follows SIGHUP until ctx ends.
+func (a *app) reloads(ctx context.Context, s *server.Server, log *slog.Logger) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			notify("RELOADING=1")
+			if err := s.Reload(); err != nil {
+				log.Error("the configuration stays as it was", "error", err)
+			}
+			notify("READY=1")
+		}
+	}
 }

@@ -83,9 +83,9 @@ func (s *Server) operatorLink(kind api.LinkKind, secret [16]byte, expires time.T
 // changes arrive through the account hooks.
 func (s *Server) recordOperator(_ context.Context, action, subject string) {
 	switch action {
-	case "invite.created":
+	case "link.create":
 		s.record(audit.InviteCreated(subject, 0, time.Time{}, "operator"))
-	case "invite.revoked":
+	case "link.revoke":
 		s.record(audit.InviteRevoked(subject, "operator"))
 	}
 }
