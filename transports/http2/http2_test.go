@@ -143,7 +143,6 @@ func TestTrust(t *testing.T) {
 		{"safari", func(d *transport.Dial, _ *transport.Endpoint) { d.Fingerprint = "safari" }, true},
 		{"ios", func(d *transport.Dial, _ *transport.Endpoint) { d.Fingerprint = "ios" }, true},
 		{"edge", func(d *transport.Dial, _ *transport.Endpoint) { d.Fingerprint = "edge" }, true},
-		{"randomized", func(d *transport.Dial, _ *transport.Endpoint) { d.Fingerprint = "randomized" }, true},
 		{"go", func(d *transport.Dial, _ *transport.Endpoint) { d.Fingerprint = "go" }, true},
 		{"unknown fingerprint", func(d *transport.Dial, _ *transport.Endpoint) { d.Fingerprint = "netscape" }, false},
 	}

@@ -39,8 +39,6 @@ func lookup(name string) (profile, error) {
 		return profile{tls.HelloSafari_Auto, "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.0 Safari/605.1.15"}, nil
 	case "ios":
 		return profile{tls.HelloIOS_Auto, "Mozilla/5.0 (iPhone; CPU iPhone OS 14_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/14.0 Mobile/15E148 Safari/604.1"}, nil
-	case "randomized":
-		return profile{tls.HelloRandomized, chromeAgent}, nil
 	case "go":
 		return profile{tls.HelloGolang, "Go-http-client/2.0"}, nil
 	default:
@@ -145,9 +143,6 @@ func config(to transport.Endpoint, with transport.Dial, http1 bool) *tls.Config 
 func client(tcp net.Conn, id tls.ClientHelloID, c *tls.Config, http1 bool) (*tls.UConn, error) {
 	if !http1 || id == tls.HelloGolang {
 		return tls.UClient(tcp, c, id), nil
-	}
-	if id == tls.HelloRandomized {
-		return tls.UClient(tcp, c, tls.HelloRandomizedNoALPN), nil
 	}
 	spec, err := tls.UTLSIdToSpec(id)
 	if err != nil {

@@ -176,21 +176,6 @@ func (l *loop) Read(p []byte) (int, error) {
 }
 func (l *loop) Write(p []byte) (int, error) { return len(p), nil }
 
-func TestSteadyPathDoesNotAllocate(t *testing.T) {
-	c := New(&loop{data: frame(opBinary, true, true, strings.Repeat("x", 300))}, Server, nil, new(Buffers))
-	p := make([]byte, 512)
-	if allocs := testing.AllocsPerRun(1000, func() {
-		if _, err := c.Read(p); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := c.Write(p); err != nil {
-			t.Fatal(err)
-		}
-	}); allocs > 0 {
-		t.Errorf("%v allocations", allocs)
-	}
-}
-
 func FuzzRead(f *testing.F) {
 	f.Add(join(frame(opBinary, false, true, "a"), frame(opPing, true, true, "x"), frame(opContinuation, true, true, "b"), frame(opClose, true, true, "")), true)
 	f.Add(frame(opText, true, true, "aGk="), true)
