@@ -3,10 +3,11 @@
 //
 // Layout of the folder:
 //
-//	lock           held while a process uses the folder
-//	relay.db       SQLite: directory records (and, with queues = "sqlite", messages)
-//	relay.db-wal   its write-ahead log
-//	queues/        Pebble: messages and marks, with queues = "pebble"
+//	lock               held while a process uses the folder
+//	relay.db           SQLite: directory records (and, with queues = "sqlite", messages)
+//	relay.db-wal       its write-ahead log
+//	queues/            Pebble: messages and marks, with queues = "pebble"
+//	queues.manifests   sums of Pebble's lists of tables, see witness
 //
 // SQLite runs in WAL mode with synchronous=FULL; one goroutine writes and commits
 // what has gathered as one transaction, a few connections read. Records stay

@@ -1,6 +1,8 @@
 package sqlite
 
 import (
+	"io"
+	"io/fs"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -9,32 +11,20 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// guard remembers the first failed write or sync of a database. From then on its
-// files refuse everything: a sync that failed once may answer "done" the next time
-// without having written anything, and a database that was given up must not touch
-// files that its successor uses.
+// guard remembers the first failed write or sync of a database. Nothing that such a
+// database says afterwards is believed: a sync that failed once may answer "done" the
+// next time without having written anything.
 //
-// While a database is being opened failures are passed on but do not last: Open
-// writes what it finds in the log into new files, and waits, trying again with
-// other new files, until that has worked.
-type guard struct {
-	cause   atomic.Pointer[error]
-	lenient atomic.Bool
-}
+// Pebble itself does not learn of the failure. It has no way on from there: it would
+// end the process, or wait for ever with its locks held. Instead its files become
+// bottomless from then on: whatever it writes is dropped and succeeds, so that it can be
+// closed in order, without touching the files that its successor uses.
+type guard struct{ cause atomic.Pointer[error] }
 
-// pause slows down the attempts that Pebble repeats without a pause of its own.
-const pause = 50 * time.Millisecond
-
-func (g *guard) fail(err error) error {
-	if err == nil {
-		return nil
+func (g *guard) fail(err error) {
+	if err != nil {
+		g.cause.CompareAndSwap(nil, &err)
 	}
-	if g.lenient.Load() {
-		time.Sleep(pause)
-		return err
-	}
-	g.cause.CompareAndSwap(nil, &err)
-	return err
 }
 
 func (g *guard) failed() error {
@@ -44,13 +34,11 @@ func (g *guard) failed() error {
 	return nil
 }
 
-// do runs a writing operation.
-func (g *guard) do(f func() error) error {
-	if err := g.failed(); err != nil {
-		time.Sleep(pause)
-		return err
+// do runs a writing operation, or drops it.
+func (g *guard) do(f func() error) {
+	if g.failed() == nil {
+		g.fail(f())
 	}
-	return g.fail(f())
 }
 
 // unwind leaves a goroutine from deep inside Pebble.
@@ -68,29 +56,32 @@ func unwind(err error) {
 	}
 }
 
-// guardFS is a file system whose writes are guarded. Operations that may fail in
-// good health (removing what is not there) are passed on as they are.
+// guardFS is a file system whose writes are guarded.
 type guardFS struct {
 	vfs.FS
-	g *guard
+	g       *guard
+	witness *witness
 }
 
 func (f *guardFS) Unwrap() vfs.FS { return f.FS }
 
 func (f *guardFS) file(open func() (vfs.File, error)) (vfs.File, error) {
-	if err := f.g.failed(); err != nil {
-		time.Sleep(pause)
-		return nil, err
+	var file vfs.File
+	f.g.do(func() (err error) { file, err = open(); return err })
+	if file == nil {
+		return &bottomless{}, nil
 	}
-	file, err := open()
-	if err != nil {
-		return nil, f.g.fail(err)
-	}
-	return &guardFile{file, f.g}, nil
+	return &guardFile{File: file, g: f.g}, nil
 }
 
 func (f *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
-	return f.file(func() (vfs.File, error) { return f.FS.Create(name, c) })
+	return f.file(func() (vfs.File, error) {
+		file, err := f.FS.Create(name, c)
+		if base := f.FS.PathBase(name); err == nil && strings.HasPrefix(base, "MANIFEST-") {
+			file = &manifest{File: file, witness: f.witness, at: witnessed{name: base}}
+		}
+		return file, err
+	})
 }
 
 func (f *guardFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
@@ -106,23 +97,26 @@ func (f *guardFS) OpenDir(name string) (vfs.File, error) {
 }
 
 func (f *guardFS) Link(oldname, newname string) error {
-	return f.g.do(func() error { return f.FS.Link(oldname, newname) })
+	f.g.do(func() error { return f.FS.Link(oldname, newname) })
+	return nil
 }
 
 func (f *guardFS) Rename(oldname, newname string) error {
-	return f.g.do(func() error { return f.FS.Rename(oldname, newname) })
+	f.g.do(func() error { return f.FS.Rename(oldname, newname) })
+	return nil
 }
 
+// Remove and RemoveAll may fail in good health.
 func (f *guardFS) Remove(name string) error {
-	if err := f.g.failed(); err != nil {
-		return err
+	if f.g.failed() != nil {
+		return nil
 	}
 	return f.FS.Remove(name)
 }
 
 func (f *guardFS) RemoveAll(name string) error {
-	if err := f.g.failed(); err != nil {
-		return err
+	if f.g.failed() != nil {
+		return nil
 	}
 	return f.FS.RemoveAll(name)
 }
@@ -132,29 +126,63 @@ type guardFile struct {
 	g *guard
 }
 
-func (f *guardFile) Write(b []byte) (n int, err error) {
-	err = f.g.do(func() error { n, err = f.File.Write(b); return err })
-	return n, err
+func (f *guardFile) Write(b []byte) (int, error) {
+	f.g.do(func() error { return second(f.File.Write(b)) })
+	return len(b), nil
 }
 
-func (f *guardFile) WriteAt(b []byte, off int64) (n int, err error) {
-	err = f.g.do(func() error { n, err = f.File.WriteAt(b, off); return err })
-	return n, err
+func (f *guardFile) WriteAt(b []byte, off int64) (int, error) {
+	f.g.do(func() error { return second(f.File.WriteAt(b, off)) })
+	return len(b), nil
 }
 
-func (f *guardFile) Sync() error     { return f.g.do(f.File.Sync) }
-func (f *guardFile) SyncData() error { return f.g.do(f.File.SyncData) }
-
-func (f *guardFile) SyncTo(length int64) (full bool, err error) {
-	err = f.g.do(func() error { full, err = f.File.SyncTo(length); return err })
-	return full, err
-}
-
-func (f *guardFile) Preallocate(offset, length int64) error {
-	if err := f.g.failed(); err != nil {
-		return err
-	}
-	// Not all file systems can; the write that follows tells.
-	_ = f.File.Preallocate(offset, length)
+func (f *guardFile) Sync() error {
+	f.g.do(f.File.Sync)
 	return nil
 }
+
+func (f *guardFile) SyncData() error {
+	f.g.do(f.File.SyncData)
+	return nil
+}
+
+func (f *guardFile) SyncTo(length int64) (full bool, err error) {
+	f.g.do(func() error { full, err = f.File.SyncTo(length); return err })
+	return full, nil
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// Preallocate may fail in good health: not all file systems can.
+func (f *guardFile) Preallocate(offset, length int64) error {
+	if f.g.failed() == nil {
+		_ = f.File.Preallocate(offset, length)
+	}
+	return nil
+}
+
+// bottomless takes everything and keeps nothing.
+type bottomless struct{ length int64 }
+
+func (b *bottomless) Close() error                           { return nil }
+func (b *bottomless) Read([]byte) (int, error)               { return 0, io.EOF }
+func (b *bottomless) ReadAt([]byte, int64) (int, error)      { return 0, io.EOF }
+func (b *bottomless) Write(p []byte) (int, error)            { b.length += int64(len(p)); return len(p), nil }
+func (b *bottomless) WriteAt(p []byte, _ int64) (int, error) { return len(p), nil }
+func (b *bottomless) Preallocate(int64, int64) error         { return nil }
+func (b *bottomless) Stat() (vfs.FileInfo, error)            { return bottomlessInfo{b.length}, nil }
+func (b *bottomless) Sync() error                            { return nil }
+func (b *bottomless) SyncTo(int64) (bool, error)             { return true, nil }
+func (b *bottomless) SyncData() error                        { return nil }
+func (b *bottomless) Prefetch(int64, int64) error            { return nil }
+func (b *bottomless) Fd() uintptr                            { return vfs.InvalidFd }
+
+type bottomlessInfo struct{ length int64 }
+
+func (i bottomlessInfo) Name() string           { return "" }
+func (i bottomlessInfo) Size() int64            { return i.length }
+func (i bottomlessInfo) Mode() fs.FileMode      { return 0o600 }
+func (i bottomlessInfo) ModTime() time.Time     { return time.Time{} }
+func (i bottomlessInfo) IsDir() bool            { return false }
+func (i bottomlessInfo) Sys() any               { return nil }
+func (i bottomlessInfo) DeviceID() vfs.DeviceID { return vfs.DeviceID{} }

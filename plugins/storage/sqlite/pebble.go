@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -56,8 +55,7 @@ type pebbleRows struct {
 	lost    sync.WaitGroup // instances that were given up, or are being opened
 }
 
-// patience bounds how long an instance may take to open at the start, or to close
-// after it failed.
+// patience bounds how long an instance may take to close after it failed.
 const patience = 5 * time.Second
 
 // instance is one opening of the database.
@@ -70,42 +68,38 @@ type instance struct {
 	users  sync.WaitGroup
 }
 
-func openPebble(ctx context.Context, dir string, fs vfs.FS, memtable uint64, log *slog.Logger, degraded func(error)) (*pebbleRows, error) {
-	p := &pebbleRows{dir: dir, fs: fs, memtable: memtable, log: log, degraded: degraded, opening: true}
-	ctx, cancel := context.WithTimeout(ctx, 6*patience)
-	defer cancel()
-	n := &instance{}
-	done := make(chan error, 1)
-	p.lost.Go(func() {
-		err := p.start(n)
-		p.started(n, err)
-		done <- err
-	})
-	select {
-	case err := <-done:
-		return p, err
-	case <-ctx.Done():
-		p.mu.Lock()
-		p.closed = true
-		p.mu.Unlock()
-		return nil, unavailable(dir, errors.Join(ctx.Err(), n.guard.failed()))
-	}
+func openPebble(dir string, fs vfs.FS, memtable uint64, log *slog.Logger, degraded func(error)) (*pebbleRows, error) {
+	p := &pebbleRows{dir: dir, fs: fs, memtable: memtable, log: log, degraded: degraded}
+	n, err := p.start()
+	p.started(n, err)
+	return p, err
 }
 
-// start opens an instance. It may take as long as the disk is full.
-func (p *pebbleRows) start(n *instance) error {
-	n.guard.lenient.Store(true)
-	err := n.open(p.dir, &guardFS{p.fs, &n.guard}, p.memtable, p.log)
-	n.guard.lenient.Store(false)
+// start opens an instance.
+func (p *pebbleRows) start() (*instance, error) {
+	w := &witness{path: p.dir + ".manifests"}
+	if err := w.check(p.dir); err != nil {
+		return nil, err
+	}
+	n := &instance{}
+	err := n.open(p.dir, &guardFS{p.fs, &n.guard, w}, p.memtable, p.log)
+	if cause := n.guard.failed(); cause != nil {
+		if err == nil {
+			_ = n.end()
+		}
+		return nil, unavailable(p.dir, cause)
+	}
 	var own *storage.Error
 	var errno syscall.Errno
 	switch {
-	case err == nil || errors.As(err, &own):
-		return err
+	case err == nil:
+		return n, nil
+	case errors.As(err, &own):
+		return nil, err
 	case errors.As(err, &errno):
-		return unavailable(p.dir, err)
+		return nil, unavailable(p.dir, err)
 	}
-	return &storage.Error{Kind: sdk.Corrupt, Op: p.dir, Err: err}
+	return nil, &storage.Error{Kind: sdk.Corrupt, Op: p.dir, Err: err}
 }
 
 // started takes a new instance into use.
@@ -119,6 +113,10 @@ func (p *pebbleRows) started(n *instance, err error) {
 	case p.closed:
 		p.lost.Go(func() { _ = n.end() })
 	default:
+		if p.cause != nil {
+			p.log.Info("queues_reopened")
+			p.degraded(nil)
+		}
 		p.now, p.cause = n, nil
 	}
 }
@@ -128,6 +126,7 @@ func (n *instance) open(dir string, fs vfs.FS, memtable uint64, log *slog.Logger
 	o := &pebble.Options{
 		FS:                          fs,
 		Logger:                      &pebbleLog{log, &n.guard},
+		EventListener:               n.events(log),
 		FormatMajorVersion:          pebble.FormatNewest,
 		CacheSize:                   4 << 20,
 		MemTableSize:                memtable,
@@ -164,6 +163,20 @@ func (n *instance) open(dir string, fs vfs.FS, memtable uint64, log *slog.Logger
 	return err
 }
 
+// events are what Pebble reports from its own goroutines. Damage is left to the
+// call that comes across it; a database that was given up has some to report.
+func (n *instance) events(log *slog.Logger) *pebble.EventListener {
+	report := func(err error) {
+		if n.guard.failed() == nil {
+			log.Error("queues_background", "error", err)
+		}
+	}
+	return &pebble.EventListener{
+		BackgroundError: report,
+		DataCorruption:  func(i pebble.DataCorruptionInfo) { report(i.Details) },
+	}
+}
+
 // use calls f with the database. Failures of the disk, and panics that Pebble
 // turns them into, end this instance.
 func (p *pebbleRows) use(op string, f func(*instance) error) error {
@@ -187,7 +200,8 @@ func (p *pebbleRows) use(op string, f func(*instance) error) error {
 		p.degraded(err)
 		return &storage.Error{Kind: sdk.Corrupt, Op: op, Err: err}
 	}
-	p.abandon(n, n.guard.fail(err))
+	n.guard.fail(err)
+	p.abandon(n, err)
 	return unavailable(op, err)
 }
 
@@ -212,12 +226,10 @@ func (p *pebbleRows) instance() (*instance, error) {
 	case !p.opening && time.Now().After(p.retry):
 		p.opening = true
 		p.lost.Go(func() {
-			n := &instance{}
-			err := p.start(n)
-			if p.started(n, err); err == nil {
-				p.log.Info("queues_reopened")
-				p.degraded(nil)
-			}
+			var n *instance
+			err := errors.New("opening was given up")
+			defer func() { p.started(n, err) }() // also if this goroutine is unwound
+			n, err = p.start()
 		})
 	}
 	return nil, unavailable("queues", p.cause)
@@ -288,7 +300,7 @@ func (p *pebbleRows) close() error {
 	go func() { p.lost.Wait(); close(lost) }()
 	select {
 	case <-lost:
-	case <-time.After(2 * patience): // an opening that waits for space
+	case <-time.After(2 * patience):
 	}
 	return err
 }
@@ -570,5 +582,6 @@ func (l *pebbleLog) Errorf(format string, args ...any) {
 func (l *pebbleLog) Fatalf(format string, args ...any) {
 	err := fmt.Errorf(format, args...)
 	l.guard.fail(err)
+	l.log.Error("queues_fatal", "error", err)
 	unwind(err)
 }

@@ -84,7 +84,7 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 	if c.Queues == "sqlite" {
 		s.engine = &sqliteRows{s.db}
 	} else {
-		p, err := openPebble(ctx, filepath.Join(dir, "queues"), o.fs, uint64(c.Memtable), env.Log(), env.Degraded)
+		p, err := openPebble(filepath.Join(dir, "queues"), o.fs, uint64(c.Memtable), env.Log(), env.Degraded)
 		if err != nil {
 			return storage.Store{}, err
 		}

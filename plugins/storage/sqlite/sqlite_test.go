@@ -20,7 +20,8 @@ func opener(engine string) plugintest.StorageOpen {
 
 func TestMain(m *testing.M) {
 	plugintest.StorageVictim(opener(os.Getenv(engineVariable)))
-	goleak.VerifyTestMain(m)
+	// Pebble leaves these behind when it refuses to open damaged files.
+	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/cockroachdb/pebble/v2/internal/genericcache.(*shard[...]).releaseLoop"))
 }
 
 func TestConformance(t *testing.T) {
