@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"crypto/rand"
-	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -25,27 +24,30 @@ type Options struct {
 	Transport string
 	// Handle is called for each message, one at a time, in order. With an error it
 	// is not called again: this message and those that follow stay in the store
-	// for the next client. Nil discards messages.
+	// for the next client. With Handle nil all messages stay there. It may use the
+	// client, but not Close it.
 	Handle func(Message) error
 	// OnEvent is told of everything that is not a message; it must not block.
 	OnEvent func(Event)
 	// Log gets no secret and no message; nil discards.
 	Log *slog.Logger
-	// Now and Rand default to time.Now and crypto/rand.
+	// Now and Rand default to time.Now and crypto/rand; both are used by several
+	// goroutines at once.
 	Now  func() time.Time
 	Rand io.Reader
 	// AnswerTimeout is how long a sent message may stay unanswered before the
-	// connection counts as dead; 0 means 10 s.
+	// connection counts as dead, besides the time that large messages need on a
+	// slow line; 0 means 10 s.
 	AnswerTimeout time.Duration
-	// Roots and the like are the dialers' business; DialTCP replaces the carrier.
+	// DialTCP replaces the carrier; roots and the like are the dialers' business.
 	DialTCP func(ctx context.Context, network, address string) (net.Conn, error)
-	// PostQuantum, Padding and other wire choices follow the relay's promise.
 }
 
 // Event is what happened beside messages.
 type Event struct {
-	// Name is "connected", "disconnected", "refused", "presence", "event",
-	// "catalogue", "certificate", "move" or "join".
+	// Name is "connected", "disconnected", "refused", "downgraded" (somebody may
+	// sit between: tell the user), "presence", "event", "catalogue",
+	// "certificate", "move" or "join".
 	Name string
 	// Transport and Milliseconds belong to "connected": which way, and how long
 	// from the dial to the relay's Ack.
@@ -69,11 +71,12 @@ type Client struct {
 	profile *Profile
 	state   State
 	cur     *session
-	avoid   map[string]time.Time // endpoints not to use before
-	best    string               // endpoint of the last good session
-	full    time.Time            // last completed XK under the present Noise key
+	paths   paths
 	useXK   bool
-	changed chan struct{} // closed and replaced at each change of cur
+	changed chan struct{} // closed and replaced at each change of cur and ended
+	stop    context.CancelCauseFunc
+	running chan struct{} // closed when Run has returned; nil: it does not run
+	ended   error         // why the last Run gave up
 	closed  bool
 }
 
@@ -94,110 +97,192 @@ func New(opt Options) (*Client, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	if opt.Handle == nil {
-		opt.Handle = func(Message) error { return nil }
-	}
 	if opt.OnEvent == nil {
 		opt.OnEvent = func(Event) {}
 	}
-	if opt.AnswerTimeout == 0 {
+	if opt.AnswerTimeout <= 0 {
 		opt.AnswerTimeout = 10 * time.Second
 	}
-	st, err := opt.Store.State()
-	if err != nil {
-		return nil, &Error{Kind: Invalid, Text: "the message store cannot be read", Err: err}
-	}
-	c := &Client{opt: opt, profile: opt.Profile, state: st, avoid: make(map[string]time.Time), changed: make(chan struct{})}
+	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{})}
 	if len(c.endpoints()) == 0 {
 		if opt.Transport != "" {
 			return nil, invalid("the relay offers no endpoint for transport %q that this program can dial", opt.Transport)
 		}
 		return nil, invalid("this program can dial none of the relay's transports")
 	}
-	if c.out, err = openOutbox(opt.Store, c.wake); err != nil {
+	var err error
+	if c.state, err = opt.Store.State(); err == nil {
+		c.out, err = openOutbox(opt.Store, c.wake, c.opt.Log)
+	}
+	if err == nil {
+		c.in, err = openInbox(opt.Store, c.state.Cursor, opt.Handle)
+	}
+	if err != nil {
 		return nil, &Error{Kind: Invalid, Text: "the message store cannot be read", Err: err}
 	}
-	c.in = openInbox(opt.Store, st.Cursor, opt.Handle)
+	c.in.onFail, c.in.onRoom = c.abort, c.Disconnect
 	return c, nil
 }
 
-func (c *Client) wake() {
+func (c *Client) current() *session {
 	c.mu.Lock()
-	s := c.cur
-	c.mu.Unlock()
-	if s != nil {
+	defer c.mu.Unlock()
+	return c.cur
+}
+
+func (c *Client) wake() {
+	if s := c.current(); s != nil {
 		s.poke()
 	}
 }
 
-// Run keeps the device connected until ctx ends (returning nil), or until the
-// relay refuses it for good (returning the *Error of kind Refused).
+// abort ends Run with err.
+func (c *Client) abort(err error) {
+	c.mu.Lock()
+	stop := c.stop
+	c.mu.Unlock()
+	if stop != nil {
+		stop(err)
+	}
+}
+
+// Run keeps the device connected until ctx ends (returning nil), until the
+// client is closed, or until trying again cannot help: the relay refused the
+// device for good (an *Error of kind Refused), or the store or profile failed
+// (kind Invalid). It may be called again after it has returned.
 func (c *Client) Run(ctx context.Context) error {
+	work, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	c.mu.Lock()
+	switch {
+	case c.closed:
+		c.mu.Unlock()
+		return ErrClosed
+	case c.running != nil:
+		c.mu.Unlock()
+		return invalid("Run was called while it runs")
+	}
+	over := make(chan struct{})
+	c.running, c.stop, c.ended = over, stop, nil
+	c.mu.Unlock()
+	defer close(over)
+
+	err := c.in.err()
+	if err == nil {
+		c.in.start()
+		err = c.keep(work)
+	}
+	if cause := context.Cause(work); err == nil && ctx.Err() == nil && cause != nil {
+		err = cause // aborted, or closed
+	}
+	c.mu.Lock()
+	c.running, c.stop, c.ended = nil, nil, err
+	c.tell()
+	state := c.state
+	c.mu.Unlock()
+	if saved := c.opt.Store.SaveSession(state); saved != nil && err == nil {
+		err = storeFailed(saved)
+	}
+	return err
+}
+
+// keep connects again and again.
+func (c *Client) keep(ctx context.Context) error {
 	var pause backoff
 	for ctx.Err() == nil {
-		if err := c.in.err(); err != nil {
-			return &Error{Kind: Invalid, Text: "the message store failed", Err: err}
-		}
 		s, err := c.connect(ctx)
 		if err == nil {
-			began := c.opt.Now()
-			err = s.run(ctx)
-			c.setCurrent(nil)
-			if c.opt.Now().Sub(began) > backoffMax || s.progressed() {
+			err = c.serve(ctx, s)
+			if s.progressed() && !isKind(err, Refused) {
 				pause.reset()
 			}
-			c.opt.OnEvent(Event{Name: "disconnected", Transport: s.transport, Err: err})
 		}
 		if ctx.Err() != nil {
-			break
+			return nil
 		}
 		if final(err) {
-			c.opt.OnEvent(Event{Name: "refused", Err: err})
+			if isKind(err, Refused) {
+				c.opt.OnEvent(Event{Name: "refused", Err: err})
+			}
 			return err
 		}
 		d := pause.next()
 		c.opt.Log.Debug("reconnecting", "pause", d, "error", err)
+		t := time.NewTimer(d)
 		select {
 		case <-ctx.Done():
-		case <-time.After(d):
+			t.Stop()
+		case <-t.C:
 		}
 	}
 	return nil
 }
 
-// final says whether err will not go away by trying again.
-func final(err error) bool {
-	var e *Error
-	if !errors.As(err, &e) {
-		return false
+// serve works one session to its end.
+func (c *Client) serve(ctx context.Context, s *session) error {
+	c.opt.OnEvent(Event{
+		Name: "connected", Transport: s.transport, Resumed: s.resumed,
+		Milliseconds: float64(c.opt.Now().Sub(s.began)) / float64(time.Millisecond),
+	})
+	err := s.run(ctx)
+	c.setCurrent(nil)
+	c.over(s, err)
+	c.opt.OnEvent(Event{Name: "disconnected", Transport: s.transport, Err: err})
+	return err
+}
+
+// over notes what the end of a session means for the next dial.
+func (c *Client) over(s *session, err error) {
+	now := c.opt.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if until := now.Add(s.resumable); until.Before(c.state.ResumeUntil) {
+		c.state.ResumeUntil = until
 	}
-	if e.Kind == Invalid {
-		return true
+	if isKind(err, Broken) && (s.suspect.Load() || !s.progressed()) {
+		c.paths.doubt(s.endpoint, now)
 	}
-	_, known := refusals[e.Code]
-	return e.Kind == Refused && known
 }
 
 func (c *Client) setCurrent(s *session) {
 	c.mu.Lock()
 	c.cur = s
-	close(c.changed)
-	c.changed = make(chan struct{})
+	c.tell()
 	c.mu.Unlock()
 }
 
-// Connected waits until the device is connected and says by which transport.
+// tell wakes who waits for a change; mu is held.
+func (c *Client) tell() {
+	close(c.changed)
+	c.changed = make(chan struct{})
+}
+
+// Connected waits until the device is connected and says by which transport. It
+// fails with ctx, with the error for which Run gave up, or with ErrClosed.
 func (c *Client) Connected(ctx context.Context) (transport string, err error) {
+	s, err := c.connected(ctx)
+	if err != nil {
+		return "", err
+	}
+	return s.transport, nil
+}
+
+func (c *Client) connected(ctx context.Context) (*session, error) {
 	for {
 		c.mu.Lock()
-		s, changed := c.cur, c.changed
+		s, changed, ended, closed := c.cur, c.changed, c.ended, c.closed
 		c.mu.Unlock()
-		if s != nil {
-			return s.transport, nil
+		switch {
+		case s != nil:
+			return s, nil
+		case closed:
+			return nil, ErrClosed
+		case ended != nil:
+			return nil, ended
 		}
 		select {
 		case <-ctx.Done():
-			return "", context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		case <-changed:
 		}
 	}
@@ -206,10 +291,7 @@ func (c *Client) Connected(ctx context.Context) (transport string, err error) {
 // Disconnect cuts the present connection, as a network failure would; Run makes
 // a new one.
 func (c *Client) Disconnect() {
-	c.mu.Lock()
-	s := c.cur
-	c.mu.Unlock()
-	if s != nil {
+	if s := c.current(); s != nil {
 		s.conn.Close()
 	}
 }
@@ -222,69 +304,30 @@ func (c *Client) Profile() *Profile {
 	return c.profile
 }
 
-// Draft is a message to send.
-type Draft struct {
-	// To names devices, accounts or handles, at most 64; empty with a Channel.
-	To []string
-	// Channel is a joined channel; its members get the message.
-	Channel uint32
-	// Kind is Msg unless set.
-	Kind ccp.Type
-	Body []byte
-	// TTL is how long the relay keeps it for an absent device; 0 = its maximum.
-	TTL time.Duration
-	// NoCopies: do not copy to this account's other devices. Ephemeral: only for
-	// devices that are connected now; nothing is stored.
-	NoCopies, Ephemeral bool
-}
-
-// Send puts the message into the outbox, where it is durable when Send returns.
-func (c *Client) Send(d Draft) (*Ticket, error) {
-	if d.Kind == 0 {
-		d.Kind = ccp.TypeMsg
-	}
-	switch {
-	case (len(d.To) == 0) == (d.Channel == 0):
-		return nil, invalid("a message goes either to named recipients or to a channel")
-	case len(d.To) > MaxRecipients:
-		return nil, invalid("at most %d recipients a message", MaxRecipients)
-	case len(d.Body) > MaxBody:
-		return nil, invalid("the message is larger than %d bytes", MaxBody)
-	case d.TTL < 0 || d.TTL/time.Second > 1<<32-1:
-		return nil, invalid("the time to live is out of range")
-	}
-	for _, to := range d.To {
-		if to == "" || len(to) > 255 {
-			return nil, invalid("a recipient's id has 1 to 255 bytes")
-		}
-	}
-	o := Outgoing{Kind: d.Kind, Channel: d.Channel, To: d.To, Body: d.Body, TTL: uint32(d.TTL / time.Second)}
-	if d.NoCopies {
-		o.Flags |= ccp.SendNoCopies
-	}
-	if d.Ephemeral {
-		o.Flags |= ccp.SendEphemeral
-	}
-	return c.out.put(o)
-}
-
 // Pending says how many messages the relay has not acknowledged.
-func (c *Client) Pending() int {
-	c.out.mu.Lock()
-	defer c.out.mu.Unlock()
-	return c.out.pending
-}
+func (c *Client) Pending() int { return c.out.open() }
 
-// Close ends the client after Run has returned; the store stays open.
+// Close ends Run and the showing of messages; both have ended when it returns.
+// What is not acknowledged or not shown stays in the store, which stays open.
+// It waits for the handler's present call and must not be called from Handle or
+// OnEvent.
 func (c *Client) Close() error {
 	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return nil
-	}
 	c.closed = true
+	stop, running := c.stop, c.running
+	c.tell()
 	c.mu.Unlock()
+	if running != nil {
+		stop(ErrClosed)
+		<-running
+	}
 	c.out.close(ErrClosed)
 	c.in.close()
 	return nil
+}
+
+func (c *Client) serverTime() time.Time { return c.opt.Now().Add(time.Duration(c.skew.Load())) }
+
+func (c *Client) event(name string, f ccp.Frame) {
+	c.opt.OnEvent(Event{Name: name, Channel: f.Channel, Payload: append([]byte(nil), f.Payload...)})
 }

@@ -17,7 +17,17 @@
 //     its handler runs is that one message shown again.
 //   - Reconnects are the package's business: backoff with jitter, another endpoint
 //     when one is silent, resumption of the session above the transport.
+//   - Everything is bounded. While the handler is behind by more than the store
+//     may hold ([MaxInbox], [MaxInboxBytes]), further messages stay at the relay.
 //
 // Which transports a program links is its own choice: [Options].Dialers takes
 // them. The package itself imports none.
+//
+// # Goroutines
+//
+// A connected client has four: the reader (Run's own), the writer, the watch
+// over silence, and the one that calls the handler. The reader alone collects and
+// stores what arrives; the writer alone gives out sequence numbers. Locks are
+// taken in the order session.mu, outbox.numbering, outbox.deleting, outbox.mu;
+// Client.mu and the inbox's are leaves.
 package client

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"crypto/ed25519"
 	"encoding/json"
 	"io"
 	"slices"
@@ -9,18 +8,24 @@ import (
 
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/identity"
-	"github.com/commucat/commucat/sdk/link"
 	"github.com/commucat/commucat/sdk/noise"
 )
 
 const (
 	// keptEntries is how many entry credentials a profile holds.
 	keptEntries = 2
-	// resumable is the longest life of a resume token.
+	// resumable is the longest life of a resume token, and how old an XK may be
+	// for IK under the same key.
 	resumable = 24 * time.Hour
+	// defaultWindow is how long a token outlives its connection if the relay does
+	// not say.
+	defaultWindow = 2 * time.Minute
 	// defaultKeepalive holds when the relay names none, and bounds what it may ask.
 	defaultKeepalive = 30 * time.Second
 	maxKeepalive     = 5 * time.Minute
+	// keptEndpoints bounds the endpoints of a profile; those that a Move taught
+	// go before those of the link.
+	keptEndpoints = 16
 )
 
 // established takes over what the relay's Ack says.
@@ -32,7 +37,7 @@ func (c *Client) established(s *session, d *dialled, ack ccp.Established) error 
 	if ack.Ext.Time > 0 {
 		c.skew.Store(int64(time.UnixMilli(ack.Ext.Time).Sub(now)))
 	}
-	s.window = int(min(max(ack.Ext.SendWindow, 1), 256))
+	s.window = int(min(max(ack.Ext.SendWindow, 1), ccp.SendWindow))
 	s.keepalive = defaultKeepalive
 	if k := time.Duration(ack.Keepalive) * time.Second; k > 0 {
 		s.keepalive = min(max(k, time.Second), maxKeepalive)
@@ -40,6 +45,50 @@ func (c *Client) established(s *session, d *dialled, ack ccp.Established) error 
 
 	c.mu.Lock()
 	p := *c.profile
+	warning := p.accept(d, &ack, now)
+	certified := c.takeCertificate(&p, ack.DeviceCertificate)
+	c.paths.best, c.useXK = d.endpoint, false
+	delete(c.paths.weak, d.endpoint)
+	if d.pattern == noise.XK {
+		c.state.Confirmed, c.state.ResumeKey = now, d.key
+	}
+	c.state.Resume, s.resumable = nil, defaultWindow
+	if r := ack.Ext.Resume; r != nil && r.Token != nil {
+		c.state.Resume, c.state.ResumeUntil = r.Token[:], now.Add(resumable)
+		if r.Window > 0 {
+			s.resumable = min(time.Duration(r.Window)*time.Second, resumable)
+		}
+	}
+	state := c.state
+	changed := p.dir != "" && !equalProfiles(c.profile, &p)
+	c.profile = &p
+	c.mu.Unlock()
+
+	if changed {
+		if err := p.Save(p.dir); err != nil {
+			return err
+		}
+	}
+	if err := c.opt.Store.SaveSession(state); err != nil {
+		return storeFailed(err)
+	}
+	if warning != nil {
+		c.opt.Log.Warn("the relay's key catalogue was not taken over", "error", warning)
+		c.opt.OnEvent(Event{Name: "catalogue", Err: warning})
+	}
+	if certified {
+		c.opt.OnEvent(Event{Name: "certificate", Payload: p.Certificate})
+	}
+	if err := p.Relay.satisfied(d.accepted); err != nil {
+		return err
+	}
+	s.resumed = ack.Ext.Resume != nil && ack.Ext.Resume.Resumed
+	return c.reconcile(ack.Ext.Resume)
+}
+
+// accept takes over account, promises, entry credential and catalogue. What
+// fails a check of the catalogue changes nothing and is returned as a warning.
+func (p *Profile) accept(d *dialled, ack *ccp.Established, now time.Time) (warning error) {
 	if ack.User != nil {
 		p.UserID = ack.User.ID
 		if ack.User.Handle != "" {
@@ -47,74 +96,35 @@ func (c *Client) established(s *session, d *dialled, ack ccp.Established) error 
 		}
 	}
 	p.Invite, p.Pairing = nil, nil
-	p.Relay.Promised |= uint64(d.accepted)
+	// What was accepted once is promised from now on. sealed and pq shape the
+	// Hello: an offer is remembered for the next dial.
+	want := d.accepted | d.offered&(ccp.Sealed|ccp.PQ)
+	if want.Check() != nil {
+		want = d.accepted
+	}
+	p.Relay.Promised |= uint64(want)
 	if e := ack.Ext.Entry; e != nil {
-		p.Relay.Entry = slices.Clone(p.Relay.Entry)
-		p.Relay.Entry = append(p.Relay.Entry, EntryCredential{ID: e.ID[:], Key: e.Key[:]})
-		p.Relay.Entry = p.Relay.Entry[max(0, len(p.Relay.Entry)-keptEntries):]
+		entries := append(slices.Clone(p.Relay.Entry), EntryCredential{ID: e.ID[:], Key: e.Key[:]})
+		p.Relay.Entry = entries[max(0, len(entries)-keptEntries):]
 	}
-	c.takeCertificate(&p, ack.DeviceCertificate)
-	noiseKey := p.Relay.Noise
-	warning := p.Relay.takeCatalogue(ack.Ext.Catalogue, now)
-	c.best = d.endpoint
-	c.useXK = false
-	if d.pattern == noise.XK {
-		c.full = now
-		c.state.ResumeKey = noiseKey
-	}
-	c.state.Resume = nil
-	if r := ack.Ext.Resume; r != nil && r.Token != nil {
-		c.state.Resume, c.state.ResumeUntil = r.Token[:], now.Add(resumable)
-	}
-	state := c.state
-	changed := !equalProfiles(c.profile, &p)
-	c.profile = &p
-	c.mu.Unlock()
-
-	if changed && p.dir != "" {
-		if err := p.Save(p.dir); err != nil {
-			return err
-		}
-	}
-	if err := c.opt.Store.SaveSession(state); err != nil {
-		return &Error{Kind: Invalid, Text: "the message store failed", Err: err}
-	}
-	if warning != nil {
-		c.opt.Log.Warn("the relay's key catalogue was not taken over", "error", warning)
-		c.opt.OnEvent(Event{Name: "catalogue", Err: warning})
-	}
-	resumed := false
-	c.out.begin()
-	if r := ack.Ext.Resume; r != nil {
-		resumed = r.Resumed
-		if err := c.reconcile(r.Logs); err != nil {
-			return err
-		}
-	}
-	c.opt.OnEvent(Event{
-		Name: "connected", Transport: d.transport, Resumed: resumed,
-		Milliseconds: float64(c.opt.Now().Sub(d.began)) / float64(time.Millisecond),
-	})
-	return nil
+	return p.Relay.takeCatalogue(ack.Ext.Catalogue, now)
 }
 
-// reconcile marks what the relay has stored of this device's log as done. A
-// relay that knows a higher counter has heard another copy of this profile: the
-// ids are spent, so a new log begins.
-func (c *Client) reconcile(logs []ccp.LogState) error {
-	log, high := c.out.high()
-	for _, l := range logs {
-		if l.Log != log {
-			continue
-		}
-		for _, r := range l.Done {
-			if r[1] > high {
+// reconcile begins the sending: it marks what the relay has stored of this
+// device's log as done. A relay that knows a counter which was never sent from
+// here has heard another copy of this profile: the ids are spent, so a new log
+// begins, as it does when the relay called an id bad.
+func (c *Client) reconcile(r *ccp.ResumeGrant) error {
+	c.out.begin()
+	if r != nil {
+		for _, l := range r.Logs {
+			if !c.out.settle(l.Log, l.Done, c.opt.Now()) {
 				return c.newLog()
 			}
 		}
-		for _, r := range l.Done {
-			c.out.ack(r[0], r[1])
-		}
+	}
+	if c.out.spent() {
+		return c.newLog()
 	}
 	return nil
 }
@@ -124,110 +134,98 @@ func (c *Client) newLog() error {
 	if _, err := io.ReadFull(c.opt.Rand, log[:]); err != nil {
 		return err
 	}
+	c.opt.Log.Info("message ids begin anew")
 	if err := c.out.restart(log); err != nil {
-		return &Error{Kind: Invalid, Text: "the message store failed", Err: err}
+		return storeFailed(err)
 	}
 	return nil
 }
 
-// takeCertificate stores a renewed certificate that names this device and key.
-func (c *Client) takeCertificate(p *Profile, raw []byte) {
-	if len(raw) == 0 {
-		return
+// takeCertificate takes over a certificate that names this device and key, and
+// says whether it is another one.
+func (c *Client) takeCertificate(p *Profile, raw []byte) bool {
+	if len(raw) == 0 || string(raw) == string(p.Certificate) {
+		return false
 	}
 	cert, err := identity.ParseCertificate(raw)
 	if err != nil || cert.DeviceID != p.DeviceID || cert.PublicKey != p.device().Public() {
 		c.opt.Log.Warn("the relay sent a certificate that is not this device's", "error", err)
-		return
+		return false
 	}
 	p.Certificate = json.RawMessage(slices.Clone(raw))
+	return true
 }
 
 // keyUpdate takes a certificate that was renewed during the session.
 func (c *Client) keyUpdate(payload []byte) {
-	var u struct {
-		Type        string          `json:"type"`
-		Certificate json.RawMessage `json:"certificate"`
-	}
-	if json.Unmarshal(payload, &u) != nil || u.Type != "certificate-renewed" {
+	v, err := ccp.ParseRaw(payload)
+	if err != nil {
 		return
 	}
-	c.mu.Lock()
-	p := *c.profile
-	c.takeCertificate(&p, u.Certificate)
-	c.profile = &p
-	c.mu.Unlock()
+	if kind, _ := v.Get("type").Text(); kind != "certificate-renewed" {
+		return
+	}
+	certified := false
+	p := c.revise(func(p *Profile) { certified = c.takeCertificate(p, v.Get("certificate")) })
+	if !certified {
+		return
+	}
 	if p.dir != "" {
 		if err := p.Save(p.dir); err != nil {
 			c.opt.Log.Warn("the renewed certificate could not be saved", "error", err)
 		}
 	}
+	c.opt.OnEvent(Event{Name: "certificate", Payload: p.Certificate})
 }
 
-// takeCatalogue checks a catalogue against the pinned root and takes over its
-// newest Noise key, its floor and the next root. What fails a check changes
-// nothing and is returned as a warning.
-func (r *Relay) takeCatalogue(raw []byte, now time.Time) error {
-	if len(raw) == 0 || r.Root == (Hex32{}) {
-		return nil
-	}
-	roots := []ed25519.PublicKey{r.Root[:]}
-	if r.RootNext != (Hex32{}) {
-		roots = append(roots, r.RootNext[:])
-	}
-	signed, err := link.ParseSigned(raw)
-	if err != nil {
-		return err
-	}
-	cat, err := link.OpenCatalogue(signed, roots...)
-	if err != nil {
-		return err
-	}
-	if err := cat.Check(r.Domain, now, r.Serial); err != nil {
-		return err
-	}
-	newest := cat.Newest()
-	higher := cat.Serial > r.Serial
-	r.Noise, r.NoiseVersion, r.Serial = newest.Public, newest.Version, cat.Serial
-	r.Catalogue = json.RawMessage(slices.Clone(raw))
-	if cat.RootNext != nil {
-		r.RootNext = *cat.RootNext
-	}
-	if higher {
-		// A signed catalogue with a higher serial says what is promised from now on.
-		r.Promised = uint64(cat.Promises())
-	}
-	return nil
-}
-
-// learnEndpoints adds the endpoints of a Move to the relay's.
-func (c *Client) learnEndpoints(m ccp.Move) {
-	const most = 16
+// revise replaces the profile by a changed copy.
+func (c *Client) revise(change func(*Profile)) *Profile {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := *c.profile
-	p.Relay.Endpoints = slices.Clone(p.Relay.Endpoints)
-	for _, e := range m.Endpoints {
-		if len(p.Relay.Endpoints) >= most {
-			break
+	change(&p)
+	c.profile = &p
+	return &p
+}
+
+// learn adds the endpoints of a Move to the relay's and prefers the first that
+// this program can dial. A blocked path comes last for a while.
+func (c *Client) learn(from string, m ccp.Move) {
+	c.revise(func(p *Profile) {
+		known := slices.Clone(p.Relay.Endpoints)
+		for i := len(m.Endpoints) - 1; i >= 0; i-- {
+			e := m.Endpoints[i]
+			ep := Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values()}
+			if c.dials(ep.Transport) {
+				c.paths.best = ep.key()
+			}
+			at := slices.IndexFunc(known, func(o Endpoint) bool { return o.key() == ep.key() })
+			switch {
+			case at >= 0:
+			case len(known) < keptEndpoints:
+				known = append(known, ep)
+			default: // the oldest one learnt makes room
+				known = append(slices.Delete(known, ccp.MaxEndpoints, ccp.MaxEndpoints+1), ep)
+			}
 		}
-		ep := Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values()}
-		known := slices.ContainsFunc(p.Relay.Endpoints, func(o Endpoint) bool {
-			return o.Transport == ep.Transport && o.Host == ep.Host && o.Port == ep.Port
-		})
-		if !known {
-			p.Relay.Endpoints = append(p.Relay.Endpoints, ep)
+		p.Relay.Endpoints = known
+		if m.Reason == ccp.MoveBlocked {
+			c.paths.doubt(from, c.opt.Now())
+		}
+	})
+}
+
+func (c *Client) dials(transport string) bool {
+	for _, d := range c.opt.Dialers {
+		if d.Name() == transport && (c.opt.Transport == "" || c.opt.Transport == transport) {
+			return true
 		}
 	}
-	c.profile = &p
+	return false
 }
 
 func equalProfiles(a, b *Profile) bool {
 	x, errx := json.Marshal(a)
 	y, erry := json.Marshal(b)
 	return errx == nil && erry == nil && string(x) == string(y)
-}
-
-func (c *Client) event(name string, f ccp.Frame) {
-	c.opt.OnEvent(Event{Name: name, Channel: f.Channel, Payload: slices.Clone(f.Payload)})
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/commucat/commucat/sdk/identity"
@@ -18,8 +19,11 @@ import (
 // profileFile is the name of the profile inside its folder.
 const profileFile = "profile.json"
 
-// maxProfile bounds the file that LoadProfile reads.
-const maxProfile = 1 << 20
+// Bounds of the file that LoadProfile reads, and of the endpoints in it.
+const (
+	maxProfile   = 1 << 20
+	maxEndpoints = 64
+)
 
 // Hex32 is a 32-byte value that JSON shows as hex.
 type Hex32 [32]byte
@@ -57,6 +61,8 @@ type Relay struct {
 	// never allowed to fall.
 	Catalogue json.RawMessage `json:"catalogue,omitempty"`
 	Serial    uint64          `json:"serial,omitempty"`
+	// Min are the capabilities that the catalogue insists on, known here or not.
+	Min []string `json:"min,omitempty"`
 	// Promised are the capabilities that link, catalogue or an earlier session
 	// promised (bits of link tag 9): never less is accepted.
 	Promised  uint64            `json:"promised"`
@@ -160,7 +166,7 @@ func LoadProfile(dir string) (*Profile, error) {
 		return nil, &Error{Kind: Invalid, Text: "profile cannot be read", Err: err}
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err == nil && st.Mode().Perm()&0o077 != 0 {
+	if st, err := f.Stat(); err == nil && runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0 {
 		return nil, invalid("%s is readable by others: it holds secret keys; run 'chmod 600 %s'", name, name)
 	}
 	b, err := io.ReadAll(io.LimitReader(f, maxProfile))
@@ -186,6 +192,10 @@ func (p *Profile) check() error {
 		return invalid("profile: relay.domain is missing or too long")
 	case len(p.Relay.Endpoints) == 0:
 		return invalid("profile: the relay has no endpoint")
+	case len(p.Relay.Endpoints) > maxEndpoints:
+		return invalid("profile: the relay has more than %d endpoints", maxEndpoints)
+	case p.Device == Hex32{} || p.Static == Hex32{}:
+		return invalid("profile: a secret key is missing; restore the file or register again")
 	case p.Relay.Noise == Hex32{}:
 		return invalid("profile: the relay's Noise key is missing")
 	}

@@ -19,7 +19,8 @@ const (
 	// between half of it and all of it.
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 30 * time.Second
-	// distrust is how long a path stays unused after a downgrade.
+	// distrust is how long a path stays unused after a downgrade, and comes last
+	// after it failed in other ways.
 	distrust = time.Minute
 )
 
@@ -37,73 +38,62 @@ func (b *backoff) next() time.Duration {
 	return b.step/2 + rand.N(b.step/2+1)
 }
 
-// race starts try(0), and try(i+1) as soon as try(i) fails or has been silent for
-// delay. The first success wins, the others are ended by their context and
-// whatever they still deliver is closed.
+// race starts try(0), and try(i+1) as soon as one has failed or none has
+// succeeded for delay. The first success wins; the others are ended by their
+// context, and what they still deliver is closed. When ctx ends, race returns
+// with its cause and nothing further is started.
 func race[T io.Closer](ctx context.Context, n int, delay time.Duration, try func(ctx context.Context, i int) (T, error)) (T, error) {
 	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	type outcome struct {
 		v   T
 		err error
 	}
-	results := make(chan outcome, n)
-	start := func(i int) {
-		go func() {
-			v, err := try(ctx, i)
-			results <- outcome{v, err}
-		}()
-	}
 	var (
 		zero    T
 		errs    []error
-		started = 1
+		started int
 		ended   int
+		results = make(chan outcome, n)
 		timer   = time.NewTimer(delay)
 	)
 	defer timer.Stop()
-	start(0)
-	for ended < n {
+	start := func() {
+		if i := started; i < n && ctx.Err() == nil {
+			started++
+			timer.Reset(delay)
+			go func() {
+				v, err := try(ctx, i)
+				results <- outcome{v, err}
+			}()
+		}
+	}
+	leave := func() {
+		go func(left int) {
+			for ; left > 0; left-- {
+				if r := <-results; r.err == nil {
+					r.v.Close()
+				}
+			}
+		}(started - ended)
+	}
+	start()
+	for ended < started {
 		select {
 		case r := <-results:
 			ended++
 			if r.err == nil {
-				cancel()
-				go func(left int) {
-					for ; left > 0; left-- {
-						if r := <-results; r.err == nil {
-							r.v.Close()
-						}
-					}
-				}(started - ended)
+				leave()
 				return r.v, nil
 			}
 			errs = append(errs, r.err)
-			var e *Error
-			if errors.As(r.err, &e) && e.Kind == Refused {
-				// The relay itself said no: another path would hear the same.
-				cancel()
-				go func(left int) {
-					for ; left > 0; left-- {
-						if r := <-results; r.err == nil {
-							r.v.Close()
-						}
-					}
-				}(started - ended)
-				return zero, r.err
-			}
-			if started < n {
-				start(started)
-				started++
-				timer.Reset(delay)
-			}
+			start()
 		case <-timer.C:
-			if started < n {
-				start(started)
-				started++
-				timer.Reset(delay)
-			}
+			start()
+		case <-ctx.Done():
+			leave()
+			return zero, context.Cause(ctx)
 		}
 	}
-	cancel()
 	return zero, errors.Join(errs...)
 }

@@ -17,14 +17,9 @@ func (c *Client) request(ctx context.Context, t ccp.Type, channel uint32, body a
 	if len(payload) > ccp.MaxControl {
 		return nil, invalid("the request is larger than %d bytes", ccp.MaxControl)
 	}
-	if _, err := c.Connected(ctx); err != nil {
+	s, err := c.connected(ctx)
+	if err != nil {
 		return nil, err
-	}
-	c.mu.Lock()
-	s := c.cur
-	c.mu.Unlock()
-	if s == nil {
-		return nil, broken("not connected", nil)
 	}
 	return s.call(ctx, t, channel, payload)
 }
@@ -96,19 +91,9 @@ func (c *Client) SetPresence(state string) error {
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	s := c.cur
-	c.mu.Unlock()
+	s := c.current()
 	if s == nil {
 		return broken("not connected", nil)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.controls+len(payload) > maxControl {
-		return &Error{Kind: Full, Text: "too many requests wait for the relay"}
-	}
-	s.control = append(s.control, pending{t: ccp.TypePresence, payload: payload})
-	s.controls += len(payload)
-	s.poke()
-	return nil
+	return s.queue(pending{t: ccp.TypePresence, payload: payload})
 }

@@ -47,11 +47,13 @@ type State struct {
 	Next uint64
 	// Cursor is the highest position below which everything is stored here.
 	Cursor uint64
-	// Resume is the resume token; Resumable until ResumeUntil under the Noise key
+	// Resume is the resume token, usable until ResumeUntil under the Noise key
 	// ResumeKey.
 	Resume      []byte
 	ResumeUntil time.Time
 	ResumeKey   Hex32
+	// Confirmed is when the last XK handshake under ResumeKey was completed.
+	Confirmed time.Time
 }
 
 // WindowKey names a duplicate table: one per sender device and log.
@@ -67,11 +69,13 @@ type Arrival struct {
 	Cursor   uint64
 }
 
-// Store keeps what must survive a restart. Methods are called by one client,
-// possibly at once from its sending and its receiving side.
+// Store keeps what must survive a restart. Methods are called by one client, at
+// once from its sending, its receiving and its showing side. Arguments may be
+// used until the method returns, byte slices and strings in them for ever.
 type Store interface {
 	State() (State, error)
-	// SaveSession replaces resume token, its time and key.
+	// SaveSession replaces resume token, its times and key; the rest of its
+	// argument is not looked at.
 	SaveSession(State) error
 	// Restart begins a new log: the outbox is renumbered from 1 in its order.
 	Restart(log [8]byte) error
@@ -88,9 +92,10 @@ type Store interface {
 	Window(WindowKey) (*ccp.Window, error)
 	// Arrive stores messages, duplicate tables and cursor in one transaction.
 	Arrive(Arrival) error
-	// Inbox returns at most limit messages not yet shown, in order of arrival.
+	// Inbox returns at most limit messages not yet shown, in order of arrival; it
+	// may stop earlier to save memory, but not before the first.
 	Inbox(limit int) ([]Message, error)
-	// Shown removes messages by position.
+	// Shown removes messages by position; of several with one position, the first.
 	Shown(positions []uint64) error
 
 	Close() error

@@ -1,14 +1,18 @@
 package client
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -23,19 +27,19 @@ const storeFile = "messages.db"
 // storeVersion is the layout below; a newer one is refused.
 const storeVersion = 1
 
-// Layout: four buckets.
+// Layout: five buckets.
 //
-//	state    version, log, next, cursor, session (JSON)
-//	outbox   counter u64 big endian -> Outgoing as JSON
-//	inbox    arrival u64 big endian -> Message as JSON
-//	windows  log 8 | device          -> ccp.Window (520 bytes)
-//	shown    position u64            -> arrival u64
+//	state      version, log, next, cursor: 8 bytes each; session: JSON
+//	outbox     counter u64 big endian -> Outgoing as JSON
+//	inbox      arrival u64 big endian -> Message as JSON
+//	windows    log 8 | device          -> ccp.Window (520 bytes) | last arrival u64
+//	positions  position u64            -> arrival u64, one or more, oldest first
 var (
-	bucketState   = []byte("state")
-	bucketOutbox  = []byte("outbox")
-	bucketInbox   = []byte("inbox")
-	bucketWindows = []byte("windows")
-	bucketShown   = []byte("positions")
+	bucketState     = []byte("state")
+	bucketOutbox    = []byte("outbox")
+	bucketInbox     = []byte("inbox")
+	bucketWindows   = []byte("windows")
+	bucketPositions = []byte("positions")
 
 	keyVersion = []byte("version")
 	keyLog     = []byte("log")
@@ -44,54 +48,148 @@ var (
 	keySession = []byte("session")
 )
 
-// FileStore is a Store in one file, each call one fsynced transaction.
-type FileStore struct{ db *bolt.DB }
+// FileStore is a Store in one file of mode 0600, each call that writes one
+// fsynced transaction. A file that another process holds cannot be opened.
+type FileStore struct {
+	db      *bolt.DB
+	windows int // how many there are; Arrive's
+}
 
 // OpenStore opens or makes the store of a profile's folder. It fails with kind
-// InUse when another process holds it.
+// InUse when another process holds it, and with kind Invalid when the folder is
+// missing, the file is readable by others, damaged or made by a newer version.
 func OpenStore(dir string) (*FileStore, error) {
 	name := filepath.Join(dir, storeFile)
-	db, err := bolt.Open(name, 0o600, &bolt.Options{Timeout: 200 * time.Millisecond, FreelistType: bolt.FreelistMapType})
-	if errors.Is(err, bolterrors.ErrTimeout) {
-		return nil, &Error{Kind: InUse, Text: "another program uses this profile: " + dir}
+	st, err := os.Stat(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if _, err := os.Stat(dir); err != nil {
+			return nil, &Error{Kind: Invalid, Text: "no such profile folder; make one with 'commucat client register'", Err: err}
+		}
+	case err != nil:
+		return nil, &Error{Kind: Invalid, Text: name + " cannot be opened", Err: err}
+	case runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0:
+		return nil, invalid("%s is readable by others: it holds messages and a secret token; run 'chmod 600 %s'", name, name)
 	}
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, &Error{Kind: Invalid, Text: "no such profile folder", Err: err}
+	s := new(FileStore)
+	err = guard(func() (err error) {
+		s.db, err = bolt.Open(name, 0o600, &bolt.Options{Timeout: 200 * time.Millisecond, FreelistType: bolt.FreelistMapType})
+		if err != nil {
+			return err
+		}
+		return errors.Join(s.prepare(rand.Reader), s.check())
+	})
+	if err == nil {
+		return s, nil
 	}
-	if err != nil {
+	if s.db != nil {
+		_ = guard(s.db.Close)
+	}
+	var e *Error
+	switch {
+	case errors.As(err, &e):
+		return nil, e
+	case errors.Is(err, bolterrors.ErrTimeout):
+		return nil, &Error{Kind: InUse, Text: "another program uses this profile; end it first: " + dir}
+	case errors.Is(err, fs.ErrPermission):
 		return nil, &Error{Kind: Invalid, Text: name + " cannot be opened", Err: err}
 	}
-	s := &FileStore{db: db}
-	if err := s.prepare(rand.Reader); err != nil {
-		db.Close()
-		return nil, err
+	return nil, &Error{
+		Kind: Invalid, Err: err,
+		Text: name + " is damaged: move it away and start again; messages that were not yet sent or shown are lost with it, the others are not",
 	}
-	return s, nil
+}
+
+// guard turns the panics that a damaged or cut file causes in the store's
+// library, also as faults of mapped memory, into an error.
+func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("store: %v", r)
+		}
+	}()
+	return f()
 }
 
 func (s *FileStore) prepare(random io.Reader) error {
 	return s.db.Update(func(tx *bolt.Tx) error {
-		for _, b := range [][]byte{bucketState, bucketOutbox, bucketInbox, bucketWindows, bucketShown} {
+		if b := tx.Bucket(bucketState); b != nil {
+			v := b.Get(keyVersion)
+			if len(v) != 8 {
+				return errors.New("store: version is missing")
+			}
+			if got := binary.BigEndian.Uint64(v); got > storeVersion {
+				return invalid("%s was made by a newer version (layout %d, this one knows %d); use that one", s.db.Path(), got, storeVersion)
+			}
+			return nil
+		}
+		for _, b := range [][]byte{bucketState, bucketOutbox, bucketInbox, bucketWindows, bucketPositions} {
 			if _, err := tx.CreateBucketIfNotExists(b); err != nil {
 				return err
 			}
-		}
-		st := tx.Bucket(bucketState)
-		if v := st.Get(keyVersion); v != nil {
-			if got := binary.BigEndian.Uint64(v); got > storeVersion {
-				return invalid("%s was made by a newer version (layout %d, this one knows %d)", s.db.Path(), got, storeVersion)
-			}
-			return nil
 		}
 		var log [8]byte
 		if _, err := io.ReadFull(random, log[:]); err != nil {
 			return err
 		}
+		st := tx.Bucket(bucketState)
 		return errors.Join(st.Put(keyVersion, u64(storeVersion)), st.Put(keyLog, log[:]), st.Put(keyNext, u64(1)), st.Put(keyCursor, u64(0)))
 	})
 }
 
+// check walks through everything, so that damage shows at once and not in the
+// middle of a session.
+func (s *FileStore) check() error {
+	return s.db.View(func(tx *bolt.Tx) error {
+		st := tx.Bucket(bucketState)
+		for _, k := range [][]byte{keyLog, keyNext, keyCursor} {
+			if len(st.Get(k)) != 8 {
+				return fmt.Errorf("store: %s is missing", k)
+			}
+		}
+		if binary.BigEndian.Uint64(st.Get(keyNext)) == 0 {
+			return errors.New("store: next is zero")
+		}
+		for _, name := range [][]byte{bucketOutbox, bucketInbox, bucketWindows, bucketPositions} {
+			b := tx.Bucket(name)
+			if b == nil {
+				return fmt.Errorf("store: %s is missing", name)
+			}
+			err := b.ForEach(func(k, v []byte) error {
+				switch {
+				case bytes.Equal(name, bucketInbox), bytes.Equal(name, bucketOutbox):
+
+					if len(k) != 8 || !json.Valid(v) {
+						return fmt.Errorf("store: %s: entry %x", name, k)
+					}
+				case bytes.Equal(name, bucketWindows):
+					s.windows++
+					if _, _, err := parseWindow(v); err != nil || len(k) < 8 {
+						return fmt.Errorf("store: %s: entry %x", name, k)
+					}
+				case len(k) != 8 || len(v) == 0 || len(v)%8 != 0:
+					return fmt.Errorf("store: %s: entry %x", name, k)
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
 func u64(v uint64) []byte { return binary.BigEndian.AppendUint64(nil, v) }
+
+func parseWindow(v []byte) (w *ccp.Window, used uint64, err error) {
+	if len(v) != ccp.WindowBytes+8 {
+		return nil, 0, errors.New("store: window has a wrong length")
+	}
+	w = new(ccp.Window)
+	return w, binary.BigEndian.Uint64(v[ccp.WindowBytes:]), w.UnmarshalBinary(v[:ccp.WindowBytes])
+}
 
 // State implements Store.
 func (s *FileStore) State() (st State, err error) {
@@ -103,9 +201,9 @@ func (s *FileStore) State() (st State, err error) {
 		if v := b.Get(keySession); v != nil {
 			var ses resumption
 			if err := json.Unmarshal(v, &ses); err != nil {
-				return fmt.Errorf("store: session: %w", err)
+				return nil // a lost token costs one round trip
 			}
-			st.Resume, st.ResumeUntil, st.ResumeKey = ses.Token, ses.Until, ses.Key
+			st.Resume, st.ResumeUntil, st.ResumeKey, st.Confirmed = ses.Token, ses.Until, ses.Key, ses.Confirmed
 		}
 		return nil
 	})
@@ -113,170 +211,19 @@ func (s *FileStore) State() (st State, err error) {
 }
 
 type resumption struct {
-	Token []byte    `json:"token"`
-	Until time.Time `json:"until"`
-	Key   Hex32     `json:"key"`
+	Token     []byte    `json:"token"`
+	Until     time.Time `json:"until"`
+	Key       Hex32     `json:"key"`
+	Confirmed time.Time `json:"confirmed"`
 }
 
 // SaveSession implements Store.
 func (s *FileStore) SaveSession(st State) error {
-	v, err := json.Marshal(resumption{st.Resume, st.ResumeUntil, st.ResumeKey})
+	v, err := json.Marshal(resumption{st.Resume, st.ResumeUntil, st.ResumeKey, st.Confirmed})
 	if err != nil {
 		return err
 	}
 	return s.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketState).Put(keySession, v) })
-}
-
-// Restart implements Store.
-func (s *FileStore) Restart(log [8]byte) error {
-	all, err := s.Outbox()
-	if err != nil {
-		return err
-	}
-	return s.db.Update(func(tx *bolt.Tx) error {
-		if err := tx.DeleteBucket(bucketOutbox); err != nil {
-			return err
-		}
-		b, err := tx.CreateBucket(bucketOutbox)
-		if err != nil {
-			return err
-		}
-		for i := range all {
-			all[i].Counter = uint64(i + 1)
-			if err := putJSON(b, all[i].Counter, all[i]); err != nil {
-				return err
-			}
-		}
-		st := tx.Bucket(bucketState)
-		return errors.Join(st.Put(keyLog, log[:]), st.Put(keyNext, u64(uint64(len(all)+1))))
-	})
-}
-
-func putJSON(b *bolt.Bucket, key uint64, v any) error {
-	j, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
-	return b.Put(u64(key), j)
-}
-
-// PutOutbox implements Store.
-func (s *FileStore) PutOutbox(o []Outgoing) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucketOutbox)
-		for _, m := range o {
-			if err := putJSON(b, m.Counter, m); err != nil {
-				return err
-			}
-		}
-		return tx.Bucket(bucketState).Put(keyNext, u64(o[len(o)-1].Counter+1))
-	})
-}
-
-// Outbox implements Store.
-func (s *FileStore) Outbox() (out []Outgoing, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		return tx.Bucket(bucketOutbox).ForEach(func(k, v []byte) error {
-			var o Outgoing
-			if err := json.Unmarshal(v, &o); err != nil {
-				return fmt.Errorf("store: outbox %x: %w", k, err)
-			}
-			out = append(out, o)
-			return nil
-		})
-	})
-	return out, err
-}
-
-// DeleteOutbox implements Store. A crash may bring acknowledged messages back:
-// the relay knows their ids and adds nothing.
-func (s *FileStore) DeleteOutbox(counters []uint64) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		b := tx.Bucket(bucketOutbox)
-		for _, c := range counters {
-			if err := b.Delete(u64(c)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func windowKey(k WindowKey) []byte { return append(append([]byte(nil), k.Log[:]...), k.Device...) }
-
-// Window implements Store.
-func (s *FileStore) Window(k WindowKey) (*ccp.Window, error) {
-	w := new(ccp.Window)
-	err := s.db.View(func(tx *bolt.Tx) error {
-		if v := tx.Bucket(bucketWindows).Get(windowKey(k)); v != nil {
-			return w.UnmarshalBinary(v)
-		}
-		return nil
-	})
-	return w, err
-}
-
-// Arrive implements Store.
-func (s *FileStore) Arrive(a Arrival) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		in, pos, win := tx.Bucket(bucketInbox), tx.Bucket(bucketShown), tx.Bucket(bucketWindows)
-		for _, m := range a.Messages {
-			seq, err := in.NextSequence()
-			if err != nil {
-				return err
-			}
-			if err := errors.Join(putJSON(in, seq, m), pos.Put(u64(m.Position), u64(seq))); err != nil {
-				return err
-			}
-		}
-		for k, w := range a.Windows {
-			v, err := w.MarshalBinary()
-			if err != nil {
-				return err
-			}
-			if err := win.Put(windowKey(k), v); err != nil {
-				return err
-			}
-		}
-		st := tx.Bucket(bucketState)
-		if a.Cursor <= binary.BigEndian.Uint64(st.Get(keyCursor)) {
-			return nil
-		}
-		return st.Put(keyCursor, u64(a.Cursor))
-	})
-}
-
-// Inbox implements Store.
-func (s *FileStore) Inbox(limit int) (out []Message, err error) {
-	err = s.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketInbox).Cursor()
-		for k, v := c.First(); k != nil && len(out) < limit; k, v = c.Next() {
-			var m Message
-			if err := json.Unmarshal(v, &m); err != nil {
-				return fmt.Errorf("store: inbox %x: %w", k, err)
-			}
-			out = append(out, m)
-		}
-		return nil
-	})
-	return out, err
-}
-
-// Shown implements Store.
-func (s *FileStore) Shown(positions []uint64) error {
-	return s.db.Update(func(tx *bolt.Tx) error {
-		in, pos := tx.Bucket(bucketInbox), tx.Bucket(bucketShown)
-		for _, p := range positions {
-			seq := pos.Get(u64(p))
-			if seq == nil {
-				continue
-			}
-			if err := errors.Join(in.Delete(seq), pos.Delete(u64(p))); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
 }
 
 // Close implements Store.

@@ -1,6 +1,8 @@
 package client
 
 import (
+	"cmp"
+	"maps"
 	"slices"
 	"sync"
 
@@ -14,12 +16,20 @@ type MemoryStore struct {
 	state   State
 	outbox  []Outgoing
 	inbox   []Message
-	windows map[WindowKey]*ccp.Window
+	windows map[WindowKey]*table
+
+	arrivals uint64
+}
+
+// table is a duplicate table with the number of the arrival that used it last.
+type table struct {
+	ccp.Window
+	used uint64
 }
 
 // NewMemoryStore makes an empty store whose messages are named by log.
 func NewMemoryStore(log [8]byte) *MemoryStore {
-	return &MemoryStore{state: State{Log: log, Next: 1}, windows: make(map[WindowKey]*ccp.Window)}
+	return &MemoryStore{state: State{Log: log, Next: 1}, windows: make(map[WindowKey]*table)}
 }
 
 // State implements Store.
@@ -33,7 +43,8 @@ func (s *MemoryStore) State() (State, error) {
 func (s *MemoryStore) SaveSession(st State) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.state.Resume, s.state.ResumeUntil, s.state.ResumeKey = st.Resume, st.ResumeUntil, st.ResumeKey
+	s.state.Resume, s.state.ResumeUntil = st.Resume, st.ResumeUntil
+	s.state.ResumeKey, s.state.Confirmed = st.ResumeKey, st.Confirmed
 	return nil
 }
 
@@ -53,6 +64,9 @@ func (s *MemoryStore) Restart(log [8]byte) error {
 func (s *MemoryStore) PutOutbox(o []Outgoing) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if len(o) == 0 {
+		return nil
+	}
 	s.outbox = append(s.outbox, o...)
 	s.state.Next = o[len(o)-1].Counter + 1
 	return nil
@@ -71,7 +85,7 @@ func (s *MemoryStore) DeleteOutbox(counters []uint64) error {
 	defer s.mu.Unlock()
 	for _, c := range counters {
 		i, ok := slices.BinarySearchFunc(s.outbox, c, func(o Outgoing, c uint64) int {
-			return compare(o.Counter, c)
+			return cmp.Compare(o.Counter, c)
 		})
 		switch {
 		case !ok:
@@ -89,11 +103,11 @@ func (s *MemoryStore) DeleteOutbox(counters []uint64) error {
 func (s *MemoryStore) Window(k WindowKey) (*ccp.Window, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if w := s.windows[k]; w != nil {
-		c := *w
-		return &c, nil
+	w := new(ccp.Window)
+	if t := s.windows[k]; t != nil {
+		*w = t.Window
 	}
-	return new(ccp.Window), nil
+	return w, nil
 }
 
 // Arrive implements Store.
@@ -101,12 +115,30 @@ func (s *MemoryStore) Arrive(a Arrival) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.inbox = append(s.inbox, a.Messages...)
+	s.arrivals++
 	for k, w := range a.Windows {
-		c := *w
-		s.windows[k] = &c
+		t := s.windows[k]
+		if t == nil {
+			t = new(table)
+			s.windows[k] = t
+		}
+		t.Window, t.used = *w, s.arrivals
 	}
 	s.state.Cursor = max(s.state.Cursor, a.Cursor)
+	if len(s.windows) > maxWindows {
+		s.forget()
+	}
 	return nil
+}
+
+// forget drops the quarter of the duplicate tables that was not needed for the
+// longest.
+func (s *MemoryStore) forget() {
+	keys := slices.Collect(maps.Keys(s.windows))
+	slices.SortFunc(keys, func(a, b WindowKey) int { return cmp.Compare(s.windows[a].used, s.windows[b].used) })
+	for _, k := range keys[:len(keys)/4] {
+		delete(s.windows, k)
+	}
 }
 
 // Inbox implements Store.
@@ -116,30 +148,33 @@ func (s *MemoryStore) Inbox(limit int) ([]Message, error) {
 	return slices.Clone(s.inbox[:min(limit, len(s.inbox))]), nil
 }
 
+// Unshown implements Sizer.
+func (s *MemoryStore) Unshown() (messages int, bytes int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.inbox {
+		bytes += cost(&s.inbox[i])
+	}
+	return len(s.inbox), bytes, nil
+}
+
 // Shown implements Store.
 func (s *MemoryStore) Shown(positions []uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range positions {
-		if len(s.inbox) > 0 && s.inbox[0].Position == p {
+		i := slices.IndexFunc(s.inbox, func(m Message) bool { return m.Position == p })
+		switch {
+		case i < 0:
+		case i == 0:
 			s.inbox[0] = Message{}
 			s.inbox = s.inbox[1:]
-			continue
+		default:
+			s.inbox = slices.Delete(s.inbox, i, i+1)
 		}
-		s.inbox = slices.DeleteFunc(s.inbox, func(m Message) bool { return m.Position == p })
 	}
 	return nil
 }
 
 // Close implements Store.
 func (s *MemoryStore) Close() error { return nil }
-
-func compare(a, b uint64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
-}

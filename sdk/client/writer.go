@@ -8,57 +8,77 @@ import (
 	"github.com/commucat/commucat/sdk/noise"
 )
 
+const (
+	// sendBatch is how many bytes of messages one write gathers.
+	sendBatch = 64 << 10
+	// keepWriter is how much room the writer keeps while it sleeps.
+	keepWriter = 16 << 10
+)
+
 // write sends what the outbox, the requests and the acknowledgements have to
 // say, gathered into one batch of records and one Write. It sleeps until poked
 // or until the next thing is due.
 func (s *session) write() {
 	var (
 		frames, records []byte
-		items           []*item
-		to              [][]byte
 		timer           = time.NewTimer(s.keepalive)
 		lastWrite       = s.c.opt.Now()
+		scratch         []byte
 	)
 	defer timer.Stop()
-	for {
-		if s.reason() != nil {
-			return
-		}
+	for !s.isOver() {
 		now := s.c.opt.Now()
-		var err error
-		frames, err = s.gather(frames[:0], &items, &to, now)
-		if err != nil {
-			s.end(err)
-			return
-		}
-		idle := now.Sub(lastWrite) >= s.keepalive
-		if len(frames) > 0 || idle {
+		var (
+			n   int
+			err error
+		)
+		frames, scratch, n, err = s.gather(frames[:0], scratch, now)
+		if err == nil && (len(frames) > 0 || now.Sub(lastWrite) >= s.keepalive) {
 			records, err = s.seal.AppendRecords(records[:0], frames, noise.DefaultRecord)
 			if err == nil {
-				_, err = s.conn.Write(records)
-			}
-			if err != nil {
-				s.end(broken("sending failed", err))
-				return
+				err = s.put(records)
 			}
 			lastWrite = now
-			if len(items) > 0 {
-				continue // more may have gathered while this was written
-			}
+		}
+		if err != nil {
+			s.end(broken("sending failed", err))
+			return
+		}
+		if n > 0 {
+			s.c.out.wrote(s.c.opt.Now())
+			continue // more may have gathered while this was written
 		}
 		if s.left() {
 			s.end(context.Canceled)
 			return
 		}
-		if cap(frames) > 4*sendBatch { // one large message must not stay for ever
-			frames, records, s.payload = nil, nil, nil
+		if cap(frames) > keepWriter {
+			frames, records = nil, nil
 		}
 		timer.Reset(s.due(now, lastWrite))
 		select {
 		case <-s.wake:
 		case <-timer.C:
+		case <-s.over:
 		}
 	}
+}
+
+// put writes records, in pieces so that a slow line shows its progress.
+func (s *session) put(records []byte) error {
+	defer s.writing.Store(0)
+	for len(records) > 0 {
+		s.writing.Store(s.c.opt.Now().UnixNano())
+		n := len(records)
+		if n > 2*sendBatch {
+			n = sendBatch
+		}
+		if _, err := s.conn.Write(records[:n]); err != nil {
+			return err
+		}
+		records = records[n:]
+	}
+	return nil
 }
 
 // due says how long the writer may sleep.
@@ -75,14 +95,13 @@ func (s *session) due(now, lastWrite time.Time) time.Duration {
 	return max(d, time.Millisecond)
 }
 
-// gather appends the frames that are due.
-func (s *session) gather(dst []byte, items *[]*item, to *[][]byte, now time.Time) ([]byte, error) {
+// gather appends the frames that are due, n of them messages.
+func (s *session) gather(dst, scratch []byte, now time.Time) (out, room []byte, n int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var err error
 	for i, p := range s.control {
 		if dst, err = s.frame(dst, p.t, p.channel, p.payload); err != nil {
-			return dst, err
+			return dst, scratch, 0, err
 		}
 		if p.reply != nil {
 			s.calls[s.sequence] = p.reply
@@ -92,54 +111,34 @@ func (s *session) gather(dst []byte, items *[]*item, to *[][]byte, now time.Time
 	s.control, s.controls = s.control[:0], 0
 
 	if s.doneN >= doneEvery || s.doneN > 0 && !s.doneAt.After(now) {
-		if dst, err = s.appendDone(dst); err != nil {
-			return dst, err
+		if scratch, err = ccp.AppendDone(scratch[:0], ccp.Done{Cursor: s.done}); err != nil {
+			return dst, scratch, 0, err
+		}
+		s.doneN = 0
+		if dst, err = s.frame(dst, ccp.TypeDone, 0, scratch); err != nil {
+			return dst, scratch, 0, err
 		}
 	}
-
-	*items = (*items)[:0]
-	if s.leaving {
-		return dst, nil
+	if !s.leaving {
+		dst, n, err = s.c.out.gather(dst, s.window, sendBatch, now, &s.sequence)
 	}
-	*items = s.c.out.next(*items, s.window, sendBatch, now)
-	log, _ := s.c.out.high()
-	for _, it := range *items {
-		*to = (*to)[:0]
-		for _, id := range it.To {
-			*to = append(*to, []byte(id))
-		}
-		m := ccp.Send{
-			Kind: it.Kind, ID: ccp.MessageID{Log: log, Counter: it.Counter},
-			Flags: it.Flags, To: *to, TTL: it.TTL, Body: it.Body,
-		}
-		s.payload, err = ccp.AppendSend(s.payload[:0], m)
-		if err == nil {
-			dst, err = s.frame(dst, ccp.TypeSend, it.Channel, s.payload)
-		}
-		if err != nil {
-			return dst, err
-		}
-	}
-	return dst, nil
+	return dst, scratch, n, err
 }
 
 // frame appends one frame with the next sequence number; mu is held.
 func (s *session) frame(dst []byte, t ccp.Type, channel uint32, payload []byte) ([]byte, error) {
-	if s.sequence == ccp.MaxSequence {
-		return dst, broken("the connection has used all its sequence numbers", nil)
+	if err := nextSequence(&s.sequence); err != nil {
+		return dst, err
 	}
-	s.sequence++
 	return ccp.Append(dst, ccp.Frame{Type: t, Channel: channel, Sequence: s.sequence, Payload: payload})
 }
 
-// appendDone acknowledges everything stored so far; mu is held.
-func (s *session) appendDone(dst []byte) ([]byte, error) {
-	var err error
-	if s.payload, err = ccp.AppendDone(s.payload[:0], ccp.Done{Cursor: s.done}); err != nil {
-		return dst, err
+func nextSequence(seq *uint32) error {
+	if *seq == ccp.MaxSequence {
+		return broken("the connection has used all its sequence numbers", nil)
 	}
-	s.doneN = 0
-	return s.frame(dst, ccp.TypeDone, 0, s.payload)
+	*seq++
+	return nil
 }
 
 // left says that a leaving session has nothing more to say.
@@ -147,29 +146,4 @@ func (s *session) left() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.leaving && s.doneN == 0 && len(s.control) == 0
-}
-
-// call sends one control frame and waits for its Ack.
-func (s *session) call(ctx context.Context, t ccp.Type, channel uint32, payload []byte) ([]byte, error) {
-	reply := make(chan answer, 1)
-	s.mu.Lock()
-	switch {
-	case s.ending != nil:
-		err := s.ending
-		s.mu.Unlock()
-		return nil, err
-	case len(s.calls)+len(s.control) >= maxCalls || s.controls+len(payload) > maxControl:
-		s.mu.Unlock()
-		return nil, &Error{Kind: Full, Text: "too many requests wait for the relay"}
-	}
-	s.control = append(s.control, pending{t, channel, payload, reply})
-	s.controls += len(payload)
-	s.mu.Unlock()
-	s.poke()
-	select {
-	case a := <-reply:
-		return a.ack, a.err
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	}
 }
