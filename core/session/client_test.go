@@ -196,6 +196,14 @@ func (c *client) connect() error {
 
 // first sends the Hello and reads message 2.
 func (c *client) first() error {
+	if err := c.hello1(); err != nil {
+		return err
+	}
+	return c.answer()
+}
+
+// hello1 sends the Hello.
+func (c *client) hello1() error {
 	pattern := noise.XK
 	hello := ccp.Hello{Pattern: ccp.PatternXK, Capabilities: c.caps.Names(), SupportedVersions: ccp.Versions(1)}
 	if c.ik {
@@ -232,10 +240,7 @@ func (c *client) first() error {
 	if c.bendBytes != nil {
 		wire = c.bendBytes(wire)
 	}
-	if err := c.clear(ccp.TypeHello, wire); err != nil {
-		return err
-	}
-	return c.answer()
+	return c.clear(ccp.TypeHello, wire)
 }
 
 func (c *client) answer() error {

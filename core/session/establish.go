@@ -91,6 +91,7 @@ func (s *Session) attach(ctx context.Context, cursor uint64) error {
 func (o *opening) started(ses *Session, resumed bool) {
 	ses.early = append([]byte(nil), o.buf[o.off:]...)
 	ses.earlyPlain = o.plain
+	o.handed.Store(true)
 	o.ticket.Authenticated()
 	m := o.srv.opt.Metrics
 	label := "established"
@@ -155,9 +156,7 @@ func (o *opening) resumeGrant(ctx context.Context, ses *Session, former *resumpt
 		Resumed: former != nil, Window: uint32(o.srv.opt.Limits.ResumeWindow / time.Second),
 		Fence: ses.Fence(), Cursor: ses.link.Cursor(), Logs: logStates(ses.link.Logs()),
 	}
-	g.Token, ses.resume = o.issueResume(ctx, resumption{
-		Device: ses.device, Session: ses.id, Node: o.srv.opt.Node, Fence: g.Fence,
-	}, bearer)
+	g.Token = o.issueResume(ctx, ses, bearer)
 	if former != nil {
 		ses.spent = former.key
 	}

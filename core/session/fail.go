@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"net"
 	"time"
@@ -18,7 +19,7 @@ import (
 //	                              deadline, as if nobody understood it
 //	before the Confirm            {"error":"handshake"}, in clear
 //	after it                      the code, in a record
-func (o *opening) fail(err error) {
+func (o *opening) fail(ctx context.Context, err error) {
 	var r *refusal
 	if !errors.As(err, &r) {
 		r = &refusal{reason: "refused", code: ccp.CodeUnavailable, err: err}
@@ -43,7 +44,7 @@ func (o *opening) fail(err error) {
 	case r.code == "":
 		return // the peer has gone, or broke the record layer
 	case o.stage == stageHello && !o.entered && !o.facts.Compat && !o.framed:
-		o.swallow()
+		o.swallow(ctx)
 		return
 	case o.stage == stageRecords:
 		o.sendSealed(r.code)
@@ -82,13 +83,17 @@ func (o *opening) sendSealed(code string) {
 	_ = o.write(ccp.TypeError, 0, 2, unit)
 }
 
-// swallow reads and forgets until the deadline closes the connection.
-func (o *opening) swallow() {
-	for {
-		if _, err := o.conn.Read(o.buf[:cap(o.buf)]); err != nil {
+// swallow reads and forgets as much as a handshake may have, and then leaves the
+// peer to itself until the deadline: a flood is not worth reading.
+func (o *opening) swallow(ctx context.Context) {
+	for o.room() > 0 {
+		n, err := o.conn.Read(o.buf[:cap(o.buf)])
+		if err != nil {
 			return
 		}
+		o.total += n
 	}
+	<-ctx.Done()
 }
 
 // farewell lets the last frame arrive: it half-closes and reads what still comes

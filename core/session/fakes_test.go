@@ -201,13 +201,6 @@ func (c *framedConn) WriteFrame(label string, channel, sequence uint32, unit []b
 	return err
 }
 
-type zeroReader struct{}
-
-func (zeroReader) Read(b []byte) (int, error) {
-	clear(b)
-	return len(b), nil
-}
-
 func containsAny(s string, parts ...string) bool {
 	for _, p := range parts {
 		if strings.Contains(s, p) {

@@ -42,6 +42,7 @@ type opening struct {
 
 	over     atomic.Bool // deadline or shutdown
 	answered atomic.Bool // something was written
+	handed   atomic.Bool // the connection is the session's
 	stage    stage
 
 	framed   bool // a whole Hello frame came
@@ -116,7 +117,7 @@ func (o *opening) run() *Session {
 	ses, err := o.handshake(ctx)
 	if err != nil {
 		// The deadline stays armed: it also ends a farewell that nobody reads.
-		o.fail(err)
+		o.fail(ctx, err)
 	}
 	timer.Stop()
 	o.srv.pool.put(o.buf)
@@ -128,8 +129,11 @@ func (o *opening) run() *Session {
 	return ses
 }
 
-// abort ends a handshake from outside.
+// abort ends a handshake from outside; it comes too late for one that is done.
 func (o *opening) abort() {
+	if o.handed.Load() {
+		return
+	}
 	o.over.Store(true)
 	if !o.answered.Load() {
 		if w, ok := o.conn.(transport.Withheld); ok {

@@ -24,7 +24,7 @@ const byReference = 8 << 10
 func (s *Session) Push(d relay.Delivery) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing || s.closed {
+	if s.closing || s.ending.Load() {
 		return false
 	}
 	ok := true
@@ -71,7 +71,7 @@ func (s *Session) pushDeliver(d *relay.Delivery) bool {
 // Control queues a frame that answers or informs; see relay.Outbox.
 func (s *Session) Control(t ccp.Type, channel uint32, payload []byte) bool {
 	s.mu.Lock()
-	if s.closing || s.closed {
+	if s.closing || s.ending.Load() {
 		s.mu.Unlock()
 		return false
 	}
@@ -101,7 +101,7 @@ func (s *Session) Control(t ccp.Type, channel uint32, payload []byte) bool {
 func (s *Session) Media(t ccp.Type, channel uint32, payload []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing || s.closed || !s.ready {
+	if s.closing || s.ending.Load() || !s.ready {
 		return false
 	}
 	if s.queued > s.srv.opt.Limits.Media {

@@ -28,10 +28,9 @@ type resumption struct {
 	key    string
 }
 
-func resumeKey(token [32]byte) string {
-	h := sha256.Sum256(token[:])
-	return "resume/" + hex.EncodeToString(h[:])
-}
+func resumeKey(token [32]byte) string { return cacheKey(sha256.Sum256(token[:])) }
+
+func cacheKey(hash [32]byte) string { return "resume/" + hex.EncodeToString(hash[:]) }
 
 // mask hides or shows a bearer token (64 hex digits, 32 bytes).
 func mask(token [32]byte, b []byte) []byte {
@@ -89,46 +88,59 @@ func (o *opening) former(ctx context.Context, conf *ccp.Confirm, device string) 
 // ticket is the resume token of a live session, as the session keeps it: enough
 // to shorten its life at the end, not the token itself.
 type ticket struct {
-	key   string
-	value []byte
-	until time.Time
+	hash, masked [32]byte
+	until        int64 // unix s; 0: there is none
+}
+
+// stored is what the volatile store holds for a ticket.
+func (s *Session) stored(t *ticket) (key string, value []byte, err error) {
+	value, err = json.Marshal(resumption{
+		Device: s.device, Session: s.id, Node: s.srv.opt.Node, Fence: s.Fence(), Until: t.until, Masked: t.masked[:],
+	})
+	return cacheKey(t.hash), value, err
 }
 
 // issueResume makes the next token. It fails soft: without a token the client
 // makes a fresh session next time.
-func (o *opening) issueResume(ctx context.Context, r resumption, bearer string) (*[32]byte, *ticket) {
+func (o *opening) issueResume(ctx context.Context, ses *Session, bearer string) *[32]byte {
 	opt := &o.srv.opt
 	if !o.accepted.Has(ccp.Resume) || opt.Cache == nil {
-		return nil, nil
+		return nil
 	}
-	token, t, err := makeTicket(opt.Rand, r, bearer, opt.Clock().Add(opt.Limits.ResumeLife))
+	now := opt.Clock()
+	token, t, err := makeTicket(opt.Rand, bearer, now.Add(opt.Limits.ResumeLife))
+	var key string
+	var value []byte
 	if err == nil {
-		err = opt.Cache.Put(ctx, opt.Clock(), t.key, t.value, opt.Limits.ResumeLife)
+		key, value, err = ses.stored(&t)
+	}
+	if err == nil {
+		err = opt.Cache.Put(ctx, now, key, value, opt.Limits.ResumeLife)
 	}
 	if err != nil {
 		opt.Log.Warn("resume token not stored", "error", err)
-		return nil, nil
+		return nil
 	}
-	return &token, t
+	ses.resume = t
+	return &token
 }
 
-func makeTicket(random io.Reader, r resumption, bearer string, until time.Time) (token [32]byte, t *ticket, err error) {
+func makeTicket(random io.Reader, bearer string, until time.Time) (token [32]byte, t ticket, err error) {
 	if _, err := io.ReadFull(random, token[:]); err != nil {
-		return token, nil, fmt.Errorf("random: %w", err)
+		return token, t, fmt.Errorf("random: %w", err)
 	}
 	raw, err := hex.DecodeString(bearer)
 	if err != nil || len(raw) != 32 {
-		return token, nil, fmt.Errorf("bearer token of %d characters", len(bearer))
+		return token, t, fmt.Errorf("bearer token of %d characters", len(bearer))
 	}
-	r.Masked, r.Until = mask(token, raw), until.Unix()
-	value, err := json.Marshal(r)
-	return token, &ticket{resumeKey(token), value, until}, err
+	t = ticket{hash: sha256.Sum256(token[:]), masked: [32]byte(mask(token, raw)), until: until.Unix()}
+	return token, t, nil
 }
 
 // release leaves the token good for the window after the connection's end.
 func (s *Session) release() {
-	t := s.resume
-	if t == nil || s.replaced.Load() {
+	t := &s.resume
+	if t.until == 0 || s.replaced.Load() {
 		// Replaced: the newer connection ends the token with its first record, and
 		// until then a lost Ack must find it.
 		return
@@ -137,14 +149,18 @@ func (s *Session) release() {
 	defer cancel()
 	now := s.srv.opt.Clock()
 	if s.dropResume.Load() {
-		_ = s.srv.opt.Cache.Delete(ctx, t.key)
+		_ = s.srv.opt.Cache.Delete(ctx, cacheKey(t.hash))
 		return
 	}
-	ttl := min(s.srv.opt.Limits.ResumeWindow, t.until.Sub(now))
+	ttl := min(s.srv.opt.Limits.ResumeWindow, time.Unix(t.until, 0).Sub(now))
 	if ttl <= 0 {
 		return
 	}
-	if err := s.srv.opt.Cache.Put(ctx, now, t.key, t.value, ttl); err != nil {
+	key, value, err := s.stored(t)
+	if err == nil {
+		err = s.srv.opt.Cache.Put(ctx, now, key, value, ttl)
+	}
+	if err != nil {
 		s.srv.opt.Log.Warn("resume token not renewed", "error", err)
 	}
 }

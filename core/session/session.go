@@ -42,7 +42,7 @@ type Session struct {
 	caps   ccp.Capabilities
 	fence  atomic.Uint64
 	token  account.TokenHash
-	resume *ticket
+	resume ticket
 	spent  string // key of the token this session was resumed with; reader only
 
 	// Of the reader.

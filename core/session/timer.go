@@ -47,7 +47,8 @@ type timer struct {
 	again  time.Duration // its distance
 }
 
-func (c *timer) now() time.Duration { return time.Since(c.s.srv.began) }
+// now is never 0, which means "none" in the moments below.
+func (c *timer) now() time.Duration { return time.Since(c.s.srv.began) + 1 }
 
 func (c *timer) begin() {
 	s := c.s
@@ -249,12 +250,15 @@ func (c *timer) proof(now time.Duration, soon func(time.Duration)) {
 // for storage; a second run meanwhile does nothing.
 func (c *timer) housekeep(now time.Duration) {
 	s := c.s
-	touch := now >= c.touch
-	renew := s.caps.Has(ccp.ProofBinding) && !s.srv.opt.Clock().Before(s.certDue)
-	if (!touch && !renew) || s.ending.Load() || !c.keeping.CompareAndSwap(false, true) {
+	if s.ending.Load() || !c.keeping.CompareAndSwap(false, true) {
 		return
 	}
 	defer c.keeping.Store(false)
+	touch := now >= c.touch
+	renew := s.caps.Has(ccp.ProofBinding) && !s.srv.opt.Clock().Before(s.certDue)
+	if !touch && !renew {
+		return
+	}
 	ctx, cancel := context.WithTimeout(s.srv.ctx, ioTime)
 	defer cancel()
 	if touch {
