@@ -113,8 +113,8 @@ func TestLinkCode(t *testing.T) {
 	}
 }
 
-// TestShortCode is W23 and W-09.
-func TestShortCode(t *testing.T) {
+// TestW23ShortCode is W23 and API W-09.
+func TestW23ShortCode(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t, true)
 	code, err := w.CreateShort(ctx, w.user.ID, "dev-a", 10*time.Second)
@@ -151,9 +151,9 @@ func TestShortCode(t *testing.T) {
 	}
 }
 
-// TestGuessing is W-08: 5 tries a code, 5 a minute a prefix, 60 a minute in all, and
+// TestW23Guessing is W23 and API W-08: 5 tries a code, 5 a minute a prefix, 60 a minute in all, and
 // every failure looks the same.
-func TestGuessing(t *testing.T) {
+func TestW23Guessing(t *testing.T) {
 	ctx := context.Background()
 	wrong := func(code string) string {
 		last := byte('A')

@@ -329,8 +329,8 @@ func TestKeyCompromise(t *testing.T) {
 	})
 }
 
-// TestTakeoverOnTheWire is T-21a and T-21b, W1 and W2 as a client meets them.
-func TestTakeoverOnTheWire(t *testing.T) {
+// TestW1W2TakeoverOnTheWire is API W-10 and W-11, T-21a and T-21b, W1 and W2 as a client meets them.
+func TestW1W2TakeoverOnTheWire(t *testing.T) {
 	ctx := context.Background()
 	tests := []struct {
 		name string

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -216,6 +217,33 @@ func gauge(t *testing.T, m *metrics.Set) float64 {
 	}
 	t.Fatal("no gauge")
 	return 0
+}
+
+// TestAPIW13Revocation is W-13 of the API sheet: the stream closes with its code, the
+// token ends, the device stays out, and the gauge changes once.
+func TestAPIW13Revocation(t *testing.T) {
+	m := metrics.New(metrics.Options{})
+	h := newHouse(t, func(o *Options, _ *account.Options) { o.Metrics = m })
+	c := h.join(t, newDevice(t, "dev-a", "alice"))
+	for range 2 { // a second revocation changes nothing
+		if err := h.accounts.RevokeDevice(t.Context(), c.ack.User.ID, "dev-a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.read(); codeOf(err) != ccp.CodeRevoked {
+		t.Errorf("the stream: %v", err)
+	}
+	if _, err := h.accounts.Token(t.Context(), c.ack.Session); !errors.Is(err, account.ErrRevoked) {
+		t.Errorf("the token: %v", err)
+	}
+	if code := codeOf(h.dial(t, c.dev).connect()); code != ccp.CodeRevoked {
+		t.Errorf("coming back: %s", code)
+	}
+	c.conn.Close()
+	h.Close()
+	if n := gauge(t, m); n != 0 {
+		t.Errorf("gauge %v", n)
+	}
 }
 
 // TestRevocationWhileOpening: a revocation between the transaction and the Ack is

@@ -1,11 +1,14 @@
 package session
 
 import (
+	"fmt"
 	"io"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/commucat/commucat/core/account"
+	"github.com/commucat/commucat/core/relay"
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/transport"
 )
@@ -67,3 +70,45 @@ func FuzzHandshake(f *testing.F) {
 		}
 	})
 }
+
+// FuzzStream cuts a frame stream anywhere: the frames that come out, and whether the
+// stream is refused, do not depend on the cuts.
+func FuzzStream(f *testing.F) {
+	h := newHouse(f, nil)
+	frame, _ := ccp.Append(nil, ccp.Frame{Type: ccp.TypeMsg, Channel: 300, Sequence: 9, Payload: []byte("abc")})
+	f.Add(frame, uint8(1))
+	f.Add(append(append([]byte(nil), frame...), frame[:5]...), uint8(3))
+	f.Add([]byte{0x80, 0x80, 1, 5, 0, 1, 0}, uint8(2))
+	f.Add([]byte{0xff, 0xff, 0xff, 0x0f}, uint8(1))
+	f.Fuzz(func(t *testing.T, in []byte, step uint8) {
+		run := func(step int) (got []string, ended string) {
+			s := &Session{srv: h.Server, conn: &script{}, caps: ccp.AllCapabilities, stop: make(chan struct{})}
+			s.clock.s = s
+			s.link = &sinkLink{func(f ccp.Frame) { got = append(got, fmt.Sprint(f.Type, f.Channel, f.Sequence, string(f.Payload))) }}
+			k := &intake{}
+			for rest := in; len(rest) > 0; rest = rest[min(step, len(rest)):] {
+				if !s.plaintext(k, rest[:min(step, len(rest))]) {
+					break
+				}
+			}
+			ended = k.ended
+			s.doneFrame(k)
+			return got, ended
+		}
+		whole, wholeEnd := run(max(len(in), 1))
+		cut, cutEnd := run(int(step)%16 + 1)
+		if !slices.Equal(whole, cut) || wholeEnd != cutEnd {
+			t.Errorf("whole %q %q, cut %q %q", whole, wholeEnd, cut, cutEnd)
+		}
+	})
+}
+
+type sinkLink struct{ f func(ccp.Frame) }
+
+func (l *sinkLink) Handle(f ccp.Frame) error { l.f(f); return nil }
+func (*sinkLink) Alive(uint64)               {}
+func (*sinkLink) Logs() []relay.LogState     { return nil }
+func (*sinkLink) Fence() uint64              { return 1 }
+func (*sinkLink) Cursor() uint64             { return 0 }
+func (*sinkLink) Start()                     {}
+func (*sinkLink) Detach()                    {}

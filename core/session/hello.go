@@ -58,11 +58,6 @@ func (o *opening) negotiate() error {
 	case !o.accepted.Has(o.srv.opt.Min) && !o.facts.Compat:
 		return malformed("less than the minimum outside the connect path", nil)
 	}
-	if id := h.Identity; id != nil {
-		if err := identity.CheckPublic(id.DevicePublic); err != nil {
-			return malformed("device key", err)
-		}
-	}
 	return nil
 }
 
@@ -110,13 +105,6 @@ func (o *opening) answer(ctx context.Context) error {
 func (o *opening) openFirst() error {
 	h := &o.hello
 	pattern, _ := noise.ParsePattern(h.Pattern)
-	var psk [32]byte
-	if h.PQ != nil {
-		var err error
-		if o.kem, psk, err = noise.PQServer(h.PQ, o.srv.opt.Rand); err != nil {
-			return malformed("pq", err)
-		}
-	}
 	keys := o.srv.opt.Keys()
 	if h.KeyVersion != 0 {
 		keys = slices.DeleteFunc(slices.Clone(keys), func(k ServerKey) bool { return k.Version != h.KeyVersion })
@@ -132,14 +120,25 @@ func (o *opening) openFirst() error {
 			continue
 		}
 		o.hs, o.key = hs, k
-		if h.PQ != nil {
-			if err := hs.SetPSK(psk); err != nil {
-				return malformed("psk", err)
-			}
-		}
-		return nil
+		return o.encapsulate()
 	}
 	return refused(ccp.CodeHandshake, "no key opens message 1", nil)
+}
+
+// encapsulate answers the client's ML-KEM key, once message 1 has opened.
+func (o *opening) encapsulate() error {
+	if o.hello.PQ == nil {
+		return nil
+	}
+	ct, psk, err := noise.PQServer(o.hello.PQ, o.srv.opt.Rand)
+	if err != nil {
+		return malformed("pq", err)
+	}
+	o.kem = ct
+	if err := o.hs.SetPSK(psk); err != nil {
+		return malformed("psk", err)
+	}
+	return nil
 }
 
 // checkStatic checks what a Hello that names its sender proves.

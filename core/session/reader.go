@@ -255,6 +255,9 @@ func (s *Session) gather(in *intake, p []byte) ([]byte, bool) {
 	total, err := ccp.Size(in.frame)
 	if errors.Is(err, ccp.ErrIncomplete) { // its length prefix is cut: byte by byte
 		in.frame = s.extend(in.frame, p[:1])
+		if _, err := ccp.Size(in.frame); err != nil && !errors.Is(err, ccp.ErrIncomplete) {
+			return nil, s.undecodable(in, err)
+		}
 		return p[1:], true
 	}
 	if err != nil {
