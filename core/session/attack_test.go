@@ -482,7 +482,11 @@ func TestMalformed(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			h := newHouse(t, nil)
+			h := newHouse(t, func(o *Options, _ *account.Options) {
+				if tt.name == "auth first" { // swallowed until the deadline
+					o.Limits.Handshake = 100 * time.Millisecond
+				}
+			})
 			if code := codeOf(tt.run(t, h)); code != tt.code {
 				t.Errorf("code %s, want %s", code, tt.code)
 			}

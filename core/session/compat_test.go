@@ -175,9 +175,7 @@ func TestWithheld(t *testing.T) {
 		"auth frame": {6, 2, 0, 1, 2, '{', '}'},
 		"end":        nil,
 	} {
-		h := compatHouse(t, true)
-		conn, _ := h.serve(transport.Facts{})
-		conn.Close()
+		h := newHouse(t, func(o *Options, _ *account.Options) { o.Limits.Handshake = 100 * time.Millisecond })
 		a, b := pipe()
 		w := &withheldConn{factsConn: factsConn{b, transport.Facts{Transport: "compat", Compat: true}}, refused: make(chan struct{})}
 		ended := h.serveConn(w)
