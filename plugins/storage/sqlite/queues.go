@@ -223,7 +223,10 @@ func (s *queues) Done(ctx context.Context, done []storage.Done) error {
 			continue
 		}
 		// Not in memory: under the lock, so that nobody reads it in meanwhile.
-		err := s.engine.write(&change{cuts: cutsOf(d)}, false)
+		err := s.engine.write(&change{cuts: st.cuts(d, s.floor.Load())}, false)
+		if err != nil {
+			delete(st.cursors, d.Queue)
+		}
 		st.mu.Unlock()
 		if err != nil {
 			s.release(held)
@@ -238,10 +241,17 @@ func (s *queues) Done(ctx context.Context, done []storage.Done) error {
 	return err
 }
 
-func cutsOf(d *storage.Done) []cut {
+// cuts are the ranges of a queue that is not in memory; its rows lie at or below
+// the floor, later ones above. mu is held.
+func (s *stripe) cuts(d *storage.Done, floor uint64) []cut {
+	const most = 64 // cursors kept
 	c := make([]cut, 0, len(d.Ranges)+1)
-	if d.Cursor > 0 {
-		c = append(c, cut{d.Queue, 0, d.Cursor})
+	if from := s.cursors[d.Queue]; d.Cursor > from {
+		c = append(c, cut{d.Queue, from + 1, d.Cursor})
+		if from == 0 && len(s.cursors) >= most {
+			clear(s.cursors)
+		}
+		s.cursors[d.Queue] = min(d.Cursor, floor)
 	}
 	for _, r := range d.Ranges {
 		c = append(c, cut{d.Queue, r[0], r[1]})

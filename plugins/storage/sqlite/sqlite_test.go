@@ -24,10 +24,17 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreTopFunction("github.com/cockroachdb/pebble/v2/internal/genericcache.(*shard[...]).releaseLoop"))
 }
 
+// TestConformance runs the suite. The directory is the same with both engines.
 func TestConformance(t *testing.T) {
 	for _, e := range engines {
 		t.Run(e, func(t *testing.T) {
-			plugintest.Storage(t, opener(e), plugintest.StorageOptions{
+			plugintest.Storage(t, func(ctx context.Context, dir string) (storage.Store, error) {
+				s, err := opener(e)(ctx, dir)
+				if e == "sqlite" {
+					s.Directory = nil
+				}
+				return s, err
+			}, plugintest.StorageOptions{
 				Victim: true, Variables: []string{engineVariable + "=" + e},
 			})
 		})
@@ -37,16 +44,12 @@ func TestConformance(t *testing.T) {
 // TestConformanceSmall keeps next to nothing in memory, so that queues are read in
 // again all the time.
 func TestConformanceSmall(t *testing.T) {
-	for _, e := range engines {
-		t.Run(e, func(t *testing.T) {
-			plugintest.Storage(t, func(ctx context.Context, dir string) (storage.Store, error) {
-				s, err := opener(e)(ctx, dir)
-				if err == nil {
-					s.Queues.(*queues).budget = 1
-				}
-				s.Directory = nil
-				return s, err
-			}, plugintest.StorageOptions{})
-		})
-	}
+	plugintest.Storage(t, func(ctx context.Context, dir string) (storage.Store, error) {
+		s, err := opener("pebble")(ctx, dir)
+		if err == nil {
+			s.Queues.(*queues).budget = 1
+		}
+		s.Directory = nil
+		return s, err
+	}, plugintest.StorageOptions{})
 }

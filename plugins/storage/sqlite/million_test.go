@@ -1,0 +1,59 @@
+//go:build !race
+
+package sqlite
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/commucat/commucat/sdk/storage"
+)
+
+// TestMillion: with a million rows in one queue the first page comes at once and a
+// resume does not load them into memory.
+func TestMillion(t *testing.T) {
+	if testing.Short() {
+		t.Skip("writes 150 MB")
+	}
+	const rows, batch = 1_000_000, 4096
+	dir, now, body := t.TempDir(), time.Now(), make([]byte, 100)
+	s := openTest(t, dir, Config{Queues: "pebble"}, options{})
+	for n := 0; n < rows; n += batch {
+		if _, err := s.Queues.Append(t.Context(), now, storage.Batch{Rows: rowsOf(batch, 1, uint64(n), body, now)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Close(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	s = openTest(t, dir, Config{Queues: "pebble"}, options{})
+	queue := rowsOf(1, 1, 0, nil, now)[0].Queue
+	start, before := time.Now(), resident(t)
+	page, err := s.Queues.Read(t.Context(), now, queue, 0, storage.Page{Messages: 256})
+	if took := time.Since(start); err != nil || len(page) != 256 || took > 200*time.Millisecond {
+		t.Fatalf("%d rows after %v (%v)", len(page), took, err)
+	} else {
+		t.Logf("first page after %v", took)
+	}
+	start = time.Now()
+	n, after := 0, uint64(0)
+	for {
+		page, err := s.Queues.Read(t.Context(), now, queue, after, storage.Page{Messages: 256})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		n += len(page)
+		after = page[len(page)-1].Position
+		if err := s.Queues.Done(t.Context(), []storage.Done{{Queue: queue, Cursor: after}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("drained %d rows in %v, %d KiB more resident", n, time.Since(start), resident(t)-before)
+	if n < rows {
+		t.Errorf("drained %d rows of %d", n, rows)
+	}
+}
