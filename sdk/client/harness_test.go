@@ -123,12 +123,15 @@ func (r *relay) Name() string { return "pipe" }
 
 func (r *relay) Dial(ctx context.Context, _ transport.Endpoint, _ transport.Dial) (net.Conn, error) {
 	r.dials.Add(1)
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	a, b := net.Pipe()
 	r.wg.Go(func() {
 		defer b.Close()
 		_ = r.serve(b)
 	})
-	return a, ctx.Err()
+	return a, nil
 }
 
 var errStop = errors.New("handshake refused")
