@@ -239,7 +239,7 @@ func (c *Client) over(s *session, err error) {
 	if until := now.Add(s.resumable); until.Before(c.state.ResumeUntil) {
 		c.state.ResumeUntil = until
 	}
-	if isKind(err, Broken) && (s.suspect.Load() || !s.progressed()) {
+	if isKind(err, Broken) && !s.cut.Load() && (s.suspect.Load() || !s.progressed()) {
 		c.paths.doubt(s.endpoint, now)
 	}
 }
@@ -292,6 +292,7 @@ func (c *Client) connected(ctx context.Context) (*session, error) {
 // a new one.
 func (c *Client) Disconnect() {
 	if s := c.current(); s != nil {
+		s.cut.Store(true)
 		s.conn.Close()
 	}
 }

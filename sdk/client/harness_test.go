@@ -468,7 +468,7 @@ func (u *running) cut() {
 
 func (u *running) until(what string, ok func(*running) bool) {
 	u.tb.Helper()
-	limit := time.NewTimer(20 * time.Second)
+	limit := time.NewTimer(2 * time.Minute) // also of the bubbles' time
 	defer limit.Stop()
 	for {
 		u.mu.Lock()

@@ -95,5 +95,8 @@ func race[T io.Closer](ctx context.Context, n int, delay time.Duration, try func
 			return zero, context.Cause(ctx)
 		}
 	}
+	if err := context.Cause(ctx); err != nil {
+		return zero, err // it ended before all were tried, or any
+	}
 	return zero, errors.Join(errs...)
 }

@@ -58,6 +58,7 @@ type session struct {
 	writing  atomic.Int64  // since when a write has made no progress; 0: none runs
 	progress atomic.Bool   // a delivery or an acknowledgement arrived
 	suspect  atomic.Bool   // ended because the relay was silent
+	cut      atomic.Bool   // ended by this program
 	ignore   bool          // the store is full: deliveries wait for another connection
 
 	mu       sync.Mutex
