@@ -129,6 +129,7 @@ type outbox struct {
 	closed   error
 
 	forming    *formation
+	spare      *formation
 	committing bool
 
 	acked   []uint64 // to be deleted from the store

@@ -24,7 +24,9 @@ func (o *outbox) put(it *item) (*Ticket, error) {
 	o.bytes += len(it.payload)
 	f := o.forming
 	if f == nil {
-		f = new(formation)
+		if f, o.spare = o.spare, nil; f == nil {
+			f = new(formation)
+		}
 		o.forming = f
 	}
 	f.items = append(f.items, it)
@@ -37,13 +39,15 @@ func (o *outbox) put(it *item) (*Ticket, error) {
 	}
 	wait := f.done
 	o.mu.Unlock()
+	var err error
 	if lead {
-		o.commit()
+		err = o.commit()
 	} else {
 		<-wait
+		err = f.err
 	}
-	if f.err != nil {
-		return nil, storeFailed(f.err)
+	if err != nil {
+		return nil, storeFailed(err)
 	}
 	return &it.ticket, nil
 }
@@ -51,7 +55,7 @@ func (o *outbox) put(it *item) (*Ticket, error) {
 // commit stores the group that has formed, the caller's message in it; what forms
 // meanwhile is left to a goroutine, so that no caller works for others without
 // end.
-func (o *outbox) commit() {
+func (o *outbox) commit() error {
 	o.numbering.Lock()
 	o.mu.Lock()
 	f := o.forming
@@ -86,6 +90,10 @@ func (o *outbox) commit() {
 	}
 	if f.done != nil {
 		close(f.done)
+	} else { // nobody else looks at it
+		clear(f.items)
+		o.spare = f
+		f.items, f.err = f.items[:0], nil
 	}
 	o.mu.Unlock()
 	o.numbering.Unlock()
@@ -93,10 +101,11 @@ func (o *outbox) commit() {
 		o.wake()
 	}
 	if more {
-		go o.commit()
-		return
+		go func() { _ = o.commit() }()
+		return err
 	}
 	o.idle.Done()
+	return err
 }
 
 const (

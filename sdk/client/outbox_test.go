@@ -544,3 +544,25 @@ func TestDamagedStore(t *testing.T) {
 		t.Errorf("a gap of 2^40: %v", err)
 	}
 }
+
+// TestSendAllocates keeps a Send cheap: item, payload and the copy of the name.
+func TestSendAllocates(t *testing.T) {
+	o, err := openOutbox(memory(), func() {}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := Draft{To: []string{"0123456789abcdef0123456789abcdef"}, Body: make([]byte, 256)}
+	n := testing.AllocsPerRun(1000, func() {
+		it, err := d.item()
+		if err == nil {
+			_, err = o.put(it)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	if n > 4 {
+		t.Errorf("%v allocations", n)
+	}
+	o.close(ErrClosed)
+}

@@ -11,7 +11,7 @@ import (
 const (
 	// sendBatch is how many bytes of messages one write gathers.
 	sendBatch = 64 << 10
-	// keepWriter is how much room the writer keeps while it sleeps.
+	// keepWriter is how much room the writer keeps when it has slept undisturbed.
 	keepWriter = 16 << 10
 )
 
@@ -52,13 +52,16 @@ func (s *session) write() {
 			s.end(context.Canceled)
 			return
 		}
-		if cap(frames) > keepWriter {
+		if cap(frames) > 4*sendBatch {
 			frames, records = nil, nil
 		}
 		timer.Reset(s.due(now, lastWrite))
 		select {
 		case <-s.wake:
-		case <-timer.C:
+		case <-timer.C: // nothing for a while
+			if cap(frames) > keepWriter {
+				frames, records = nil, nil
+			}
 		case <-s.over:
 		}
 	}
