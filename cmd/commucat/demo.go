@@ -87,4 +87,3 @@ func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
 	}
 	return nil
 }
-

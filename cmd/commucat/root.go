@@ -75,6 +75,7 @@ func exitCode(err error) int {
 		usage  usageError
 		quiet  silent
 		config sdk.ConfigErrors
+		file   configFailure
 		ce     *client.Error
 	)
 	switch {
@@ -82,7 +83,7 @@ func exitCode(err error) int {
 		return quiet.code
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &config):
+	case errors.As(err, &config), errors.As(err, &file):
 		return exitConfig
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
@@ -114,7 +115,7 @@ func (a *app) command() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		a.serveCommand(), a.initCommand(), a.configCommand(), a.clientCommand(), a.linkCommand(),
-		a.userCommand(), a.deviceCommand(), a.auditCommand(), a.demoCommand(), a.benchCommand(),
+		a.userCommand(), a.deviceCommand(), a.keysCommand(), a.auditCommand(), a.demoCommand(), a.benchCommand(),
 		a.probeCommand(), a.doctorCommand(),
 	)
 	return root

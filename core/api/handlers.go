@@ -18,6 +18,8 @@ import (
 // Info are the facts of server-info.
 type Info struct {
 	Domain string
+	// Root is the public root key, which signs the catalogue; zero: not told.
+	Root [32]byte
 	// Noise are the live keys, newest first.
 	Noise []NoiseKey
 	CA    [32]byte
@@ -70,6 +72,9 @@ func (a *REST) serverInfo(w http.ResponseWriter, _ *http.Request, _ *account.Bea
 		"pairing":         object{"auto_approve": i.AutoApprove, "pairing_ttl": seconds(i.PairingTTL), "max_auto_devices": i.MaxDevices},
 		// The hybrid key is made for each connection, so there is none to publish.
 		"post_quantum": object{"enabled": i.PostQuantum, "kem_algorithm": named(i.PostQuantum, "ML-KEM-768"), "signature_algorithm": nil, "kem_public_hex": nil},
+	}
+	if i.Root != [32]byte{} {
+		out["root_public"] = hex.EncodeToString(i.Root[:])
 	}
 	if len(i.Catalogue) > 0 {
 		out["catalogue"] = i.Catalogue

@@ -31,7 +31,7 @@ func (s *Server) restAPI() (front.API, error) {
 // info is what server-info tells.
 func (s *Server) info() api.Info {
 	i := api.Info{
-		Domain: string(s.cfg.Server.Domain), CA: s.ring.CA().Public(), Catalogue: s.ring.Catalogue(),
+		Domain: string(s.cfg.Server.Domain), Root: s.ring.RootPublic(), CA: s.ring.CA().Public(), Catalogue: s.ring.Catalogue(),
 		Keepalive: s.cfg.Server.Keepalive, PresenceTTL: s.cfg.Limits.PresenceTTL, TokenTTL: s.accounts.TokenTTL(),
 		PairingTTL: s.cfg.Pairing.TTL, AutoApprove: s.accounts.Registration() == account.Open, MaxDevices: int(s.cfg.Limits.Devices),
 		PostQuantum: true,

@@ -68,11 +68,11 @@ type Server struct {
 
 // New opens everything that the configuration names, up to listening sockets.
 // Its errors are one line each and say what to do; nothing stays open after one.
-func New(ctx context.Context, opt Options) (s *Server, err error) {
+func New(ctx context.Context, opt Options) (_ *Server, err error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
-	s = &Server{opt: opt, cfg: opt.Config, current: opt.Config, log: opt.Log, metrics: metrics.New(metrics.Options{Version: opt.Version})}
+	s := &Server{opt: opt, cfg: opt.Config, current: opt.Config, log: opt.Log, metrics: metrics.New(metrics.Options{Version: opt.Version})}
 	defer func() {
 		if err != nil {
 			s.close(ctx)
@@ -101,6 +101,9 @@ func (s *Server) close(ctx context.Context) error {
 	})
 	return errors.Join(errs...)
 }
+
+// Close undoes New for a server that is not run.
+func (s *Server) Close(ctx context.Context) error { return s.close(ctx) }
 
 // maintenance is how often keys, certificates and records are looked after.
 const maintenance = 10 * time.Minute

@@ -102,7 +102,7 @@ func (it *item) encode() error {
 }
 
 // The layout of a Send's payload as far as the outbox must know it:
-// kind u8 | log 8 | counter u64 | flags u8 | nto u8 | … | ttl u32 | body.
+// kind u8 | log 8 | counter u64 | flags u8 | count u8 | … | ttl u32 | body.
 const (
 	sendLog     = 1
 	sendCounter = 9

@@ -46,6 +46,7 @@ func (c *Client) established(s *session, d *dialled, ack ccp.Established) error 
 	c.mu.Lock()
 	p := *c.profile
 	warning := p.accept(d, &ack, now)
+	c.bearer = ack.Session
 	certified := c.takeCertificate(&p, ack.DeviceCertificate)
 	c.paths.best, c.useXK = d.endpoint, false
 	delete(c.paths.weak, d.endpoint)

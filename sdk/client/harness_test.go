@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
@@ -533,5 +532,3 @@ func memory() *MemoryStore { return NewMemoryStore([8]byte{0xa1}) }
 func (r *relay) options(promised ccp.Capabilities) Options {
 	return Options{Profile: r.profile(promised), Store: memory(), Dialers: []transport.Dialer{r}}
 }
-
-func num(n uint64) []byte { return binary.BigEndian.AppendUint64(nil, n) }

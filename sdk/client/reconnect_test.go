@@ -60,8 +60,8 @@ func TestReconnectPauses(t *testing.T) {
 		if n := len(at); n < 25 || n > 55 {
 			t.Errorf("%d dials in 10 minutes", n)
 		}
-		for i, d := range []time.Duration{100, 200, 400, 800} {
-			if gap := at[i+1].Sub(at[i]); gap < d*time.Millisecond/2 || gap > d*time.Millisecond {
+		for i, d := range []time.Duration{backoffMin, 2 * backoffMin, 4 * backoffMin} {
+			if gap := at[i+1].Sub(at[i]); gap < d/2 || gap > d {
 				t.Errorf("pause %d: %v", i, gap)
 			}
 		}

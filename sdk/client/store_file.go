@@ -200,10 +200,9 @@ func (s *FileStore) State() (st State, err error) {
 		st.Cursor = binary.BigEndian.Uint64(b.Get(keyCursor))
 		if v := b.Get(keySession); v != nil {
 			var ses resumption
-			if err := json.Unmarshal(v, &ses); err != nil {
-				return nil // a lost token costs one round trip
+			if json.Unmarshal(v, &ses) == nil { // a lost token costs one round trip
+				st.Resume, st.ResumeUntil, st.ResumeKey, st.Confirmed = ses.Token, ses.Until, ses.Key, ses.Confirmed
 			}
-			st.Resume, st.ResumeUntil, st.ResumeKey, st.Confirmed = ses.Token, ses.Until, ses.Key, ses.Confirmed
 		}
 		return nil
 	})

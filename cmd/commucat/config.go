@@ -1,0 +1,79 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commucat/commucat/core/config"
+)
+
+func (a *app) configCommand() *cobra.Command {
+	file := func(args []string) (string, error) {
+		switch {
+		case len(args) > 1:
+			return "", usageError{fmt.Errorf("expected one configuration file")}
+		case len(args) == 1:
+			return args[0], nil
+		}
+		var f relayFlags
+		_, _, data, err := f.load()
+		return defaultConfig(data), err
+	}
+	check := &cobra.Command{
+		Use: "check [FILE]", Short: "Name every mistake with file, line and column; exit code 78", Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			name, err := file(args)
+			if err != nil {
+				return err
+			}
+			if _, err := config.Load(name, config.Process(known()...)); err != nil {
+				return configFailure{err}
+			}
+			if a.json {
+				return a.emit(map[string]any{"ok": true, "file": name})
+			}
+			_, err = fmt.Fprintln(a.out, "ok")
+			return err
+		},
+	}
+	show := &cobra.Command{
+		Use: "show [FILE]", Short: "Print the configuration in force, secrets redacted", Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			name, err := file(args)
+			if err != nil {
+				return err
+			}
+			cfg, err := config.Load(name, config.Process(known()...))
+			if err != nil {
+				return configFailure{err}
+			}
+			_, err = a.out.Write(cfg.TOML())
+			return err
+		},
+	}
+	env := &cobra.Command{
+		Use: "env", Short: "List the environment variable of every key", Args: exactly(0, ""),
+		RunE: func(*cobra.Command, []string) error {
+			t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+			for _, s := range config.Default().Settings() {
+				fmt.Fprintf(t, "%s\t%s\t%s\n", s.Variable, s.Key, s.Value)
+			}
+			return t.Flush()
+		},
+	}
+	return group("config", "Check and show the configuration", check, show, env)
+}
+
+// configFailure ends with 78 whatever was wrong with the file.
+type configFailure struct{ error }
+
+func (e configFailure) Unwrap() error { return e.error }
+
+// exists says whether a file is there.
+func exists(name string) bool {
+	_, err := os.Lstat(name)
+	return err == nil
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/core/server"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	var domain, data string
+	c := &cobra.Command{
+		Use:   "init --domain NAME [--data DIR]",
+		Short: "Prepare a relay: configuration, keys, unit file, first invitation",
+		Args:  exactly(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			if domain == "" {
+				return usageError{errors.New("under which name will clients reach the relay? Give it with --domain")}
+			}
+			if data == "" {
+				var err error
+				if data, err = server.DefaultData(os.Getenv); err != nil {
+					return err
+				}
+			}
+			return a.prepare(c.Context(), domain, data)
+		},
+	}
+	c.Flags().StringVar(&domain, "domain", "", "host name of the relay")
+	c.Flags().StringVar(&data, "data", "", "data folder (default: the XDG state folder)")
+	return c
+}
+
+func (a *app) prepare(ctx context.Context, domain, data string) error {
+	data, err := filepath.Abs(data)
+	if err != nil {
+		return err
+	}
+	file, unit := filepath.Join(data, "commucat.toml"), filepath.Join(data, "commucat.service")
+	for _, name := range []string{file, unit} {
+		if exists(name) {
+			return usageError{fmt.Errorf("%s exists already and is not overwritten", name)}
+		}
+	}
+	text := strings.Replace(string(config.Sample()), `domain = "localhost"`, fmt.Sprintf("domain = %q", domain), 1)
+	env := config.Process(known()...)
+	cfg, err := config.Parse(file, []byte(text), env)
+	if err != nil {
+		return configFailure{err}
+	}
+	if string(cfg.Server.Domain) != strings.ToLower(domain) {
+		return errors.New("the sample configuration has no line for the domain")
+	}
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return err
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(unit, []byte(unitFile(self, data)), 0o644); err != nil {
+		return err
+	}
+	s, err := server.New(ctx, a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler)))
+	if err != nil {
+		return err
+	}
+	ready := s.Ready()
+	if err := s.Close(ctx); err != nil {
+		return err
+	}
+	if a.json {
+		return a.emit(struct {
+			Config string `json:"config"`
+			Unit   string `json:"unit"`
+			Data   string `json:"data"`
+			Invite string `json:"invite"`
+		}{file, unit, data, ready.Invite})
+	}
+	a.say("configuration  %s\nunit file      %s\ndata and keys  %s\n\nfirst invitation (16 accounts, 24 hours):", file, unit, data)
+	fmt.Fprintln(a.out, ready.Invite)
+	if ready.Invite == "" {
+		return nil
+	}
+	return a.printQR(ready.Invite)
+}
+
+// unitFile runs the relay under its own user with what systemd can take away.
+func unitFile(program, data string) string {
+	return fmt.Sprintf(`[Unit]
+Description=Message relay
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=notify
+ExecStart=%s serve --data %s
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+RestartSec=1
+TimeoutStopSec=60
+LimitNOFILE=65536
+AmbientCapabilities=CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=read-only
+ReadWritePaths=%s
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectKernelTunables=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+`, program, data, data)
+}

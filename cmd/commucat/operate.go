@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commucat/commucat/core/api"
+	"github.com/commucat/commucat/sdk/link"
+)
+
+// operatorFlags find the running relay.
+type operatorFlags struct{ relayFlags }
+
+// client connects to the operator's socket of the relay on the data folder.
+func (f *operatorFlags) client() (*api.Client, error) {
+	cfg, _, data, err := f.load()
+	if err != nil {
+		return nil, err
+	}
+	socket := string(cfg.Admin.Socket)
+	if socket == "" {
+		socket = filepath.Join(data, "admin.sock")
+	}
+	return api.NewClient(socket), nil
+}
+
+// operator is a command that talks to the running relay.
+func (a *app) operator(c *cobra.Command, work func(ctx context.Context, cl *api.Client, args []string) error) *cobra.Command {
+	var f operatorFlags
+	f.relayFlags.add(c)
+	c.RunE = func(c *cobra.Command, args []string) error {
+		cl, err := f.client()
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(c.Context(), 30*time.Second)
+		defer cancel()
+		return work(ctx, cl, args)
+	}
+	return c
+}
+
+func (a *app) linkCommand() *cobra.Command {
+	var (
+		quota int
+		ttl   time.Duration
+		qr    bool
+	)
+	create := a.operator(&cobra.Command{
+		Use: "create", Short: "Make an invitation link", Args: exactly(0, ""),
+	}, func(ctx context.Context, cl *api.Client, _ []string) error {
+		l, err := cl.CreateLink(ctx, api.LinkRequest{Kind: api.InviteLink, Quota: quota, TTLSeconds: int64(ttl / time.Second)})
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.emit(l)
+		}
+		fmt.Fprintln(a.out, l.Text)
+		if qr {
+			return a.printQR(l.Text)
+		}
+		return nil
+	})
+	create.Flags().IntVar(&quota, "quota", 1, "accounts that can be made with it")
+	create.Flags().DurationVar(&ttl, "ttl", 7*24*time.Hour, "how long it is good for")
+	create.Flags().BoolVar(&qr, "qr", false, "print a QR code as well")
+
+	list := a.operator(&cobra.Command{
+		Use: "list", Short: "List live invitations (their secrets are kept nowhere)", Args: exactly(0, ""),
+	}, func(ctx context.Context, cl *api.Client, _ []string) error {
+		p, err := cl.Links(ctx, "", api.PageLimit)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.emit(p)
+		}
+		t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "invitation\tused\tquota\tuntil\t")
+		for _, l := range p.Items {
+			fmt.Fprintf(t, "%s\t%d\t%d\t%s\t\n", l.ID, l.Used, l.Quota, l.Expires.Local().Format(time.DateTime))
+		}
+		return t.Flush()
+	})
+	revoke := a.operator(&cobra.Command{
+		Use: "revoke INVITATION", Short: "End an invitation", Args: exactly(1, "the id of one invitation (see 'link list')"),
+	}, func(ctx context.Context, cl *api.Client, args []string) error {
+		return cl.RevokeLink(ctx, args[0])
+	})
+	show := &cobra.Command{
+		Use: "show LINK", Short: "Say what a link holds, without its secrets", Args: exactly(1, "one link"),
+		RunE: func(_ *cobra.Command, args []string) error { return a.showLink(args[0]) },
+	}
+	code := &cobra.Command{
+		Use: "qr LINK", Short: "Print a link as a QR code", Args: exactly(1, "one link"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if _, err := link.Parse(args[0]); err != nil {
+				return usageError{err}
+			}
+			return a.printQR(args[0])
+		},
+	}
+	return group("link", "Invitation links", create, list, revoke, show, code)
+}
+
+func (a *app) showLink(text string) error {
+	l, err := link.Parse(text)
+	if err != nil {
+		return usageError{err}
+	}
+	type endpoint struct {
+		Transport string `json:"transport"`
+		Host      string `json:"host"`
+		Port      uint16 `json:"port"`
+	}
+	out := struct {
+		Kind      string     `json:"kind"`
+		Domain    string     `json:"domain"`
+		Root      string     `json:"root"`
+		Noise     string     `json:"noise"`
+		Expires   *time.Time `json:"expires,omitempty"`
+		Promises  []string   `json:"promises"`
+		Pinned    bool       `json:"pinned"`
+		Endpoints []endpoint `json:"endpoints"`
+	}{
+		Kind: l.Kind.String(), Domain: l.Domain, Root: fmt.Sprintf("%x", l.Root), Noise: fmt.Sprintf("%x (version %d)", l.NoisePublic, l.NoiseVersion),
+		Promises: l.Promises().Names(), Pinned: len(l.Pins) > 0,
+	}
+	if !l.Expires.IsZero() {
+		out.Expires = &l.Expires
+	}
+	for _, e := range l.Endpoints {
+		out.Endpoints = append(out.Endpoints, endpoint{e.Transport, e.Host, e.Port})
+	}
+	if a.json {
+		return a.emit(out)
+	}
+	fmt.Fprintf(a.out, "kind      %s\ndomain    %s\nroot      %s\nnoise     %s\npinned    %v\npromises  %v\n", out.Kind, out.Domain, out.Root, out.Noise, out.Pinned, out.Promises)
+	if out.Expires != nil {
+		fmt.Fprintf(a.out, "until     %s\n", l.Expires.Local().Format(time.DateTime))
+	}
+	for _, e := range out.Endpoints {
+		fmt.Fprintf(a.out, "endpoint  %s %s:%d\n", e.Transport, e.Host, e.Port)
+	}
+	return nil
+}
+
+func (a *app) userCommand() *cobra.Command {
+	list := a.operator(&cobra.Command{
+		Use: "list", Short: "List accounts", Args: exactly(0, ""),
+	}, func(ctx context.Context, cl *api.Client, _ []string) error {
+		p, err := cl.Users(ctx, "", api.PageLimit)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.emit(p)
+		}
+		t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+		fmt.Fprintln(t, "handle\taccount\t")
+		for _, u := range p.Items {
+			fmt.Fprintf(t, "%s\t%s\t\n", u.Handle, u.ID)
+		}
+		return t.Flush()
+	})
+	show := a.operator(&cobra.Command{
+		Use: "show HANDLE|ACCOUNT", Short: "Show an account and its devices", Args: exactly(1, "one account"),
+	}, func(ctx context.Context, cl *api.Client, args []string) error {
+		u, err := cl.User(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.object(u)
+	})
+	return group("user", "Accounts of the running relay", list, show)
+}
+
+func (a *app) deviceCommand() *cobra.Command {
+	show := a.operator(&cobra.Command{
+		Use: "show DEVICE", Short: "Show a device", Args: exactly(1, "one device id"),
+	}, func(ctx context.Context, cl *api.Client, args []string) error {
+		d, err := cl.Device(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.object(d)
+	})
+	revoke := a.operator(&cobra.Command{
+		Use: "revoke DEVICE", Short: "Cut a device off, for ever", Args: exactly(1, "one device id"),
+	}, func(ctx context.Context, cl *api.Client, args []string) error {
+		return cl.RevokeDevice(ctx, args[0])
+	})
+	return group("device", "Devices of the running relay", show, revoke)
+}
+
+func (a *app) keysCommand() *cobra.Command {
+	show := a.operator(&cobra.Command{
+		Use: "show", Short: "Show the public halves of the relay's keys", Args: exactly(0, ""),
+	}, func(ctx context.Context, cl *api.Client, _ []string) error {
+		b, err := cl.Keys(ctx)
+		if err != nil {
+			return err
+		}
+		return a.object(b)
+	})
+	rotate := a.operator(&cobra.Command{
+		Use: "rotate", Short: "Make a new Noise key now; the old one keeps its grace", Args: exactly(0, ""),
+	}, func(ctx context.Context, cl *api.Client, _ []string) error {
+		b, err := cl.RotateKeys(ctx)
+		if err != nil {
+			return err
+		}
+		return a.object(b)
+	})
+	return group("keys", "Keys of the running relay", show, rotate)
+}
+
+// object prints one JSON object: a line with --json, indented for people.
+func (a *app) object(v any) error {
+	if a.json {
+		return a.emit(v)
+	}
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return errors.Join(errors.New("the answer cannot be shown"), err)
+	}
+	_, err = fmt.Fprintf(a.out, "%s\n", b)
+	return err
+}

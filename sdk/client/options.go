@@ -1,0 +1,57 @@
+package client
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// Options configure a Client. Profile, Store and Dialers are required.
+type Options struct {
+	Profile *Profile
+	Store   Store
+	// Dialers are the transports of this program, in the order of preference.
+	Dialers []transport.Dialer
+	// Transport restricts the client to one of them; "" chooses by itself.
+	Transport string
+	// Handle is called for each message, one at a time, in order. With an error it
+	// is not called again: this message and those that follow stay in the store
+	// for the next client. With Handle nil all messages stay there. It may use the
+	// client, but not Close it.
+	Handle func(Message) error
+	// OnEvent is told of everything that is not a message; it must not block.
+	OnEvent func(Event)
+	// Log gets no secret and no message; nil discards.
+	Log *slog.Logger
+	// Now and Rand default to time.Now and crypto/rand; both are used by several
+	// goroutines at once.
+	Now  func() time.Time
+	Rand io.Reader
+	// AnswerTimeout is how long a sent message may stay unanswered before the
+	// connection counts as dead, besides the time that large messages need on a
+	// slow line; 0 means 10 s.
+	AnswerTimeout time.Duration
+	// DialTCP replaces the carrier; roots and the like are the dialers' business.
+	DialTCP func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Event is what happened beside messages.
+type Event struct {
+	// Name is "connected", "disconnected", "refused", "downgraded" (somebody may
+	// sit between: tell the user), "presence", "event", "catalogue",
+	// "certificate", "move" or "join".
+	Name string
+	// Transport and Milliseconds belong to "connected": which way, and how long
+	// from the dial to the relay's Ack.
+	Transport    string
+	Milliseconds float64
+	Resumed      bool
+	Channel      uint32
+	// Payload is the control frame's JSON, where there is one.
+	Payload []byte
+	Err     error
+}
