@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -136,13 +137,12 @@ func (a *app) startBench(ctx context.Context) (t *bench.Target, err error) {
 		return nil, err
 	}
 	stop := func() error {
-		cmd.Process.Signal(syscall.SIGTERM)
-		err := cmd.Wait()
-		return joinRemove(err, dir)
+		err := cmd.Process.Signal(syscall.SIGTERM)
+		return errors.Join(err, cmd.Wait(), os.RemoveAll(dir))
 	}
 	defer func() {
 		if err != nil {
-			stop()
+			err = errors.Join(err, stop())
 		}
 	}()
 	line, err := bufio.NewReader(stdout).ReadBytes('\n')
@@ -160,11 +160,4 @@ func (a *app) startBench(ctx context.Context) (t *bench.Target, err error) {
 		return nil, err
 	}
 	return &bench.Target{Link: l.Text, PID: cmd.Process.Pid, Stop: stop}, nil
-}
-
-func joinRemove(err error, dir string) error {
-	if rerr := os.RemoveAll(dir); err == nil {
-		return rerr
-	}
-	return err
 }

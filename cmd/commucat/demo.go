@@ -66,7 +66,7 @@ func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
 		Link: s.Ready().Invite, Dialers: ds, Messages: messages,
 		Row: func(r demo.Row) {
 			if a.json {
-				a.emit(r)
+				_ = a.emit(r) // a closed pipe shows in the last line's exit
 			} else {
 				a.say("%s: done", r.Transport)
 			}

@@ -80,7 +80,10 @@ func discovered(b []byte, to transport.Endpoint, path string) (l link.Link, err 
 		Endpoints: []link.Endpoint{{Transport: to.Transport, Host: to.Host, Port: to.Port, Params: "path=" + url.QueryEscape(path)}},
 	}
 	root, err := hex.DecodeString(info.Root)
-	if err != nil || len(root) != 32 || len(info.Catalogue) == 0 {
+	if err != nil {
+		return l, fmt.Errorf("the relay's root key: %w", err)
+	}
+	if len(root) != 32 || len(info.Catalogue) == 0 {
 		return l, nil
 	}
 	signed, err := link.ParseSigned(info.Catalogue)

@@ -116,7 +116,6 @@ func (a *app) command() *cobra.Command {
 	root.AddCommand(
 		a.serveCommand(), a.initCommand(), a.configCommand(), a.clientCommand(), a.linkCommand(),
 		a.userCommand(), a.deviceCommand(), a.keysCommand(), a.auditCommand(), a.demoCommand(), a.benchCommand(),
-		a.probeCommand(), a.doctorCommand(),
 	)
 	return root
 }

@@ -61,7 +61,7 @@ func Names() []string {
 }
 
 // Run measures one case by name; "offline" gives two.
-func Run(ctx context.Context, name string, o Options) ([]Case, error) {
+func Run(ctx context.Context, name string, o Options) (out []Case, err error) {
 	o = o.Defaults()
 	cases := map[string]func(context.Context, Options, *Target, *fleet) ([]Case, error){
 		"pairs": pairs, "latency": latency, "fanout": fanout, "offline": offline, "connect": connects, "idle": idle,
@@ -75,13 +75,17 @@ func Run(ctx context.Context, name string, o Options) ([]Case, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer t.Stop()
+	defer func() {
+		if stopErr := t.Stop(); err == nil {
+			err = stopErr
+		}
+	}()
 	f, err := newFleet(t, o.Dialer)
 	if err != nil {
 		return nil, err
 	}
 	defer f.close()
-	out, err := run(ctx, o, t, f)
+	out, err = run(ctx, o, t, f)
 	for i := range out {
 		out[i].Transport = o.Dialer.Name()
 	}

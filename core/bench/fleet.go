@@ -125,8 +125,8 @@ func (p *peer) close() {
 		return
 	}
 	p.cancel()
-	<-p.ended
-	p.client.Close()
+	_ = <-p.ended
+	_ = p.client.Close()
 	p.client = nil
 }
 

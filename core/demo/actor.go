@@ -79,9 +79,9 @@ func (a *actor) leave() {
 		return
 	}
 	a.stop()
-	<-a.ended
+	_ = <-a.ended
 	a.profile = a.client.Profile()
-	a.client.Close()
+	_ = a.client.Close()
 	a.client = nil
 }
 
@@ -113,7 +113,7 @@ func (a *actor) say(ctx context.Context, to *actor, n int) ([]time.Duration, err
 		t, err := a.client.Send(client.Draft{To: []string{to.profile.DeviceID}, Body: binary.BigEndian.AppendUint64(nil, a.said)})
 		if err != nil {
 			close(window)
-			<-done
+			_ = <-done
 			return nil, err
 		}
 		window <- sent{t, time.Now()}

@@ -61,7 +61,6 @@ func http2Kinds(opt Options) []Kind {
 		"connect":                start + frame(1, 4, 1, block(":method", "CONNECT", ":authority", "127.0.0.1:22")),
 		"extended connect":       start + frame(1, 4, 1, head("CONNECT", "/connect", ":protocol", "websocket")),
 		"two requests":           start + frame(1, 5, 1, head("GET", "/")) + frame(1, 5, 3, head("GET", "/nothing")),
-		"reset at once":          start + frame(1, 4, 1, head("POST", "/connect")) + frame(3, 0, 1, "\x00\x00\x00\x08"),
 		"goaway":                 start + frame(7, 0, 0, "\x00\x00\x00\x00\x00\x00\x00\x00"),
 		"ping":                   start + frame(6, 0, 0, "abcdefgh"),
 		"ping ack":               start + frame(6, 1, 0, "abcdefgh"),

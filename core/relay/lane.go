@@ -29,7 +29,6 @@ type lane struct {
 	mu      sync.Mutex
 	pending []row
 	marks   []*sender
-	ended   bool
 	wake    chan struct{}
 
 	// Of the goroutine.

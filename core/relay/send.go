@@ -98,7 +98,7 @@ func (l *Link) doneNow(id ccp.MessageID, now time.Time) {
 func (l *Link) mark(o *outLog, counter uint64) {
 	s := l.sender
 	s.mu.Lock()
-	o.sent.win.Mark(counter) // too far ahead was refused before
+	_, _ = o.sent.win.Mark(counter) // too far ahead was refused before
 	s.mu.Unlock()
 	l.h.markLater(s)
 }
@@ -145,9 +145,7 @@ func (l *Link) launch(m *message, rt *route, now time.Time) error {
 		f.epoch = f.log.epoch.Load()
 		l.in.mu.Unlock()
 	}
-	for _, r := range rt.refused {
-		f.refused = append(f.refused, r)
-	}
+	f.refused = append(f.refused, rt.refused...)
 	size := f.env.size()
 	rows := rt.to
 	if size > maxBodyWithoutRecords && !rt.allRecords {

@@ -137,27 +137,12 @@ func (s *Server) openAudit(ctx context.Context) error {
 		}
 	}
 	for _, name := range s.cfg.Ledger.Backends {
-		p := s.opt.plugin(sdk.Ledger, name)
-		if p == nil {
-			closeAll()
-			return fmt.Errorf("this build has no ledger %q", name)
-		}
-		env, err := s.env("ledger", name)
+		l, forgets, err := s.ledger(ctx, name)
 		if err != nil {
 			closeAll()
 			return err
 		}
-		raw, err := sdk.Resolve(p.Config(), s.cfg.Keys(sdk.Ledger, name), s.cfg.Files(s.opt.Environment))
-		if err != nil {
-			closeAll()
-			return err
-		}
-		l, err := ledger.Open(ctx, p, env, raw)
-		if err != nil {
-			closeAll()
-			return fmt.Errorf("ledger %s: %w", name, err)
-		}
-		sinks = append(sinks, audit.Sink{Name: name, Ledger: l, Forgets: ledger.Forgets(p)})
+		sinks = append(sinks, audit.Sink{Name: name, Ledger: l, Forgets: forgets})
 	}
 	rec, err := audit.Open(ctx, audit.Options{
 		Dir: s.data.path("audit"), DigestKey: s.ring.AuditKey(), Domain: string(s.cfg.Server.Domain), Key: s.ring.AuditSigner(),
@@ -171,6 +156,27 @@ func (s *Server) openAudit(ctx context.Context) error {
 	s.onClose(rec.Close)
 	s.onOpenAudit()
 	return nil
+}
+
+// ledger opens one ledger plugin and says whether it forgets records.
+func (s *Server) ledger(ctx context.Context, name string) (ledger.Ledger, bool, error) {
+	p := s.opt.plugin(sdk.Ledger, name)
+	if p == nil {
+		return nil, false, fmt.Errorf("this build has no ledger %q", name)
+	}
+	env, err := s.env("ledger", name)
+	if err != nil {
+		return nil, false, err
+	}
+	raw, err := sdk.Resolve(p.Config(), s.cfg.Keys(sdk.Ledger, name), s.cfg.Files(s.opt.Environment))
+	if err != nil {
+		return nil, false, err
+	}
+	l, err := ledger.Open(ctx, p, env, raw)
+	if err != nil {
+		return nil, false, fmt.Errorf("ledger %s: %w", name, err)
+	}
+	return l, ledger.Forgets(p), nil
 }
 
 func (s *Server) openAccounts(context.Context) error {
@@ -201,12 +207,11 @@ func (s *Server) openRelay(context.Context) (err error) {
 		return err
 	}
 	s.gate = s.newGate()
-	floor := ccp.Capabilities(minimum)
 	s.sessions = session.New(session.Options{
 		Accounts: s.accounts, Relay: session.Hub(s.hub), Cache: s.store.Cache, Keys: s.noiseKeys,
 		DeviceCA:  func() [32]byte { return s.ring.CA().Public() },
 		Catalogue: s.ring.Catalogue, Entry: s.newEntry,
-		Domain: string(s.cfg.Server.Domain), Prologue: []byte(s.cfg.Noise.Prologue), Offer: ccp.AllCapabilities, Min: floor,
+		Domain: string(s.cfg.Server.Domain), Prologue: []byte(s.cfg.Noise.Prologue), Offer: ccp.AllCapabilities, Min: minimum,
 		ClearFrames: s.cfg.Compat.ClearFrames, Node: s.data.drawn.Node, Gate: s.gate,
 		Limits: session.Limits{
 			Handshake: s.cfg.Limits.HandshakeTimeout, Keepalive: s.cfg.Server.Keepalive / 2, LargeFrames: int64(s.cfg.Limits.LargeFrames),

@@ -148,7 +148,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	wg.Wait()
 	s.sessions.Close()
 	stopHub()
-	<-hubEnded
+	_ = <-hubEnded
 	s.record(audit.Stopped("in order"))
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()

@@ -166,7 +166,7 @@ func (o *opening) resumeGrant(ctx context.Context, ses *Session, former *resumpt
 func logStates(in []relay.LogState) []ccp.LogState {
 	out := make([]ccp.LogState, 0, min(len(in), ccp.MaxLogs))
 	for _, l := range in[:min(len(in), ccp.MaxLogs)] {
-		out = append(out, ccp.LogState{Log: l.Log, Done: l.Done})
+		out = append(out, ccp.LogState(l))
 	}
 	return out
 }

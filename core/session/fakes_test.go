@@ -149,12 +149,6 @@ func (c *fakeCache) Delete(_ context.Context, keys ...string) error {
 	return nil
 }
 
-func (c *fakeCache) keys() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.m)
-}
-
 func (c *fakeCache) dump() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -339,6 +340,10 @@ func TestDrain(t *testing.T) {
 func TestClose(t *testing.T) {
 	h := newHouse(t, nil)
 	c := h.join(t, newDevice(t, "dev-a", "alice"))
+	// The client has its Ack a moment before the server counts the session.
+	for n := 0; n == 0; n, _ = h.Sessions() {
+		runtime.Gosched()
+	}
 	half, ended := h.serve(transport.Facts{}) // a handshake that never began
 	done := make(chan struct{})
 	go func() { h.Close(); close(done) }()

@@ -27,7 +27,7 @@ func (s *Session) Push(d relay.Delivery) bool {
 	if s.closing || s.ending.Load() {
 		return false
 	}
-	ok := true
+	var ok bool
 	if s.caps.Has(ccp.Ack) {
 		ok = s.pushDeliver(&d)
 	} else {
@@ -81,7 +81,7 @@ func (s *Session) Control(t ccp.Type, channel uint32, payload []byte) bool {
 		s.cut("control_overflow")
 		return false
 	}
-	sequence := uint32(0)
+	var sequence uint32
 	if t == ccp.TypeAck || t == ccp.TypeError {
 		sequence = s.nextAnswer()
 	} else {

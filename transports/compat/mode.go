@@ -71,5 +71,5 @@ func Select(r *http.Request) Mode {
 // Interval is the keep-alive interval that goes with the reference's setting
 // connection_keepalive, CCP-1 section 5.6.
 func Interval(keepalive time.Duration) time.Duration {
-	return max(5, keepalive/time.Second/2) * time.Second
+	return max(5*time.Second, (keepalive / 2).Truncate(time.Second))
 }

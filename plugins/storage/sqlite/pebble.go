@@ -379,7 +379,7 @@ func (n *instance) fill(b *pebble.Batch, c *change) error {
 	}
 	for i := range c.marks {
 		key = append(append(key[:0], markKey), c.marks[i].Key...)
-		err := error(nil)
+		var err error
 		if c.marks[i].Value == nil {
 			err = b.Delete(key, nil)
 		} else {
@@ -590,25 +590,4 @@ func (p *pebbleRows) high() (high uint64, err error) {
 		return closer.Close()
 	})
 	return high, err
-}
-
-// pebbleLog passes on what Pebble has to say. Fatalf must not return: it unwinds
-// a goroutine of ours with a panic that use turns into an error, and ends one of
-// Pebble's own.
-type pebbleLog struct {
-	log   *slog.Logger
-	guard *guard
-}
-
-func (l *pebbleLog) Infof(string, ...any) {}
-
-func (l *pebbleLog) Errorf(format string, args ...any) {
-	l.log.Warn("queues_error", "error", fmt.Sprintf(format, args...))
-}
-
-func (l *pebbleLog) Fatalf(format string, args ...any) {
-	err := fmt.Errorf(format, args...)
-	l.guard.fail(err)
-	l.log.Error("queues_fatal", "error", err)
-	unwind(err)
 }

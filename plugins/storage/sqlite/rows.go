@@ -71,7 +71,7 @@ func (s *sqliteRows) insert(t *tx, puts []put) error {
 
 func (s *sqliteRows) rest(t *tx, c *change) error {
 	for _, m := range c.marks {
-		err := error(nil)
+		var err error
 		if m.Value == nil {
 			err = t.exec("DELETE FROM mark WHERE key = ?", m.Key)
 		} else {

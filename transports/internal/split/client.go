@@ -171,7 +171,7 @@ func (c *client) fetch(op entry.Op) (*answer, error) {
 	} else {
 		r.Header.Set("Accept", "*/*")
 	}
-	resp, err := c.carrier.RoundTrip(r)
+	resp, err := c.carrier.RoundTrip(r) //nolint:bodyclose // the stream's reader closes it
 	if err != nil {
 		a.watch.Stop()
 		cancel()

@@ -135,7 +135,7 @@ func Raw(t testing.TB, s *Site, request string) string {
 	r := bufio.NewReader(c)
 	var all strings.Builder
 	tee := bufio.NewReader(io.TeeReader(r, &all))
-	resp, err := http.ReadResponse(tee, nil)
+	resp, err := http.ReadResponse(tee, nil) //nolint:bodyclose // it reads the connection, which is closed
 	if err != nil {
 		return ""
 	}
