@@ -110,7 +110,7 @@ func (d *device) connect(ctx context.Context) (transport string, err error) {
 func (d *device) close() error {
 	if d.stop != nil {
 		d.stop()
-		_ = <-d.ended
+		<-d.ended //nolint:errcheck // why it ended was told before
 	}
 	return errors.Join(d.Client.Close(), d.store.Close())
 }

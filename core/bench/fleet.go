@@ -125,7 +125,7 @@ func (p *peer) close() {
 		return
 	}
 	p.cancel()
-	_ = <-p.ended
+	<-p.ended //nolint:errcheck // why it ended was told before
 	_ = p.client.Close()
 	p.client = nil
 }

@@ -79,7 +79,7 @@ func (a *actor) leave() {
 		return
 	}
 	a.stop()
-	_ = <-a.ended
+	<-a.ended //nolint:errcheck // why it ended was told before
 	a.profile = a.client.Profile()
 	_ = a.client.Close()
 	a.client = nil
@@ -113,7 +113,7 @@ func (a *actor) say(ctx context.Context, to *actor, n int) ([]time.Duration, err
 		t, err := a.client.Send(client.Draft{To: []string{to.profile.DeviceID}, Body: binary.BigEndian.AppendUint64(nil, a.said)})
 		if err != nil {
 			close(window)
-			_ = <-done
+			<-done //nolint:errcheck // why it ended was told before
 			return nil, err
 		}
 		window <- sent{t, time.Now()}

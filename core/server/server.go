@@ -148,7 +148,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	wg.Wait()
 	s.sessions.Close()
 	stopHub()
-	_ = <-hubEnded
+	<-hubEnded //nolint:errcheck // why it ended was told before
 	s.record(audit.Stopped("in order"))
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()

@@ -163,10 +163,4 @@ func (o *opening) resumeGrant(ctx context.Context, ses *Session, former *resumpt
 	return g
 }
 
-func logStates(in []relay.LogState) []ccp.LogState {
-	out := make([]ccp.LogState, 0, min(len(in), ccp.MaxLogs))
-	for _, l := range in[:min(len(in), ccp.MaxLogs)] {
-		out = append(out, ccp.LogState(l))
-	}
-	return out
-}
+func logStates(in []relay.LogState) []ccp.LogState { return in[:min(len(in), ccp.MaxLogs)] }
