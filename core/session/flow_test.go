@@ -341,7 +341,7 @@ func TestClose(t *testing.T) {
 	h := newHouse(t, nil)
 	c := h.join(t, newDevice(t, "dev-a", "alice"))
 	// The client has its Ack a moment before the server counts the session.
-	for n := 0; n == 0; n, _ = h.Sessions() {
+	for n, opening := 0, 1; n == 0 || opening != 0; n, opening = h.Sessions() {
 		runtime.Gosched()
 	}
 	half, ended := h.serve(transport.Facts{}) // a handshake that never began
