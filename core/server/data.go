@@ -107,11 +107,16 @@ func (d *data) load(random io.Reader) error {
 	if err != nil {
 		return fmt.Errorf("%s cannot be read: %w", name, reason(err))
 	}
+	// The version first: a newer layout may look damaged to this one, and must not be
+	// overwritten by a backup.
+	var layout struct {
+		Version int `json:"version"`
+	}
+	if err := json.Unmarshal(b, &layout); err == nil && layout.Version > layoutVersion {
+		return fmt.Errorf("data folder %s was made by a newer version (layout %d, this one knows %d); install that version", d.dir, layout.Version, layoutVersion)
+	}
 	if err := json.Unmarshal(b, &d.drawn); err != nil || d.drawn.ConnectPath == "" || d.drawn.Cookie == "" {
 		return fmt.Errorf("%s is damaged; restore it from a backup: links in use name what it holds", name)
-	}
-	if d.drawn.Version > layoutVersion {
-		return fmt.Errorf("data folder %s was made by a newer version (layout %d, this one knows %d); install that version", d.dir, d.drawn.Version, layoutVersion)
 	}
 	return nil
 }
