@@ -28,10 +28,11 @@ func (a *app) auditCommand() *cobra.Command {
 			if a.json {
 				return a.emit(struct {
 					Records uint64    `json:"records"`
+					Last    uint64    `json:"last_seq"`
 					First   time.Time `json:"first"`
-					Last    time.Time `json:"last"`
+					Until   time.Time `json:"last"`
 					Head    string    `json:"head"`
-				}{rep.Records, rep.First, rep.Last, fmt.Sprintf("%x", rep.Head.Hash)})
+				}{rep.Records, rep.Head.Seq, rep.First, rep.Last, fmt.Sprintf("%x", rep.Head.Hash)})
 			}
 			_, err = fmt.Fprintf(a.out, "%d records from %s to %s, unbroken\n", rep.Records, rep.First.Format(time.RFC3339), rep.Last.Format(time.RFC3339))
 			return err

@@ -165,6 +165,16 @@ func (r *Ring) StorageKey() [32]byte { return r.storage }
 // AuditKey keys the digests of audit records; AuditSigner signs checkpoints.
 func (r *Ring) AuditKey() [32]byte { return r.audit }
 
+// AuditVerifier reads the key that checks a relay's audit checkpoints and touches
+// nothing else of the folder.
+func AuditVerifier(dir string) (ed25519.PublicKey, error) {
+	k, _, err := folder(dir).key("audit", false, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return (&Ring{audit: k}).AuditSigner().Public().(ed25519.PublicKey), nil
+}
+
 // AuditSigner is an Ed25519 key derived for checkpoints alone.
 func (r *Ring) AuditSigner() ed25519.PrivateKey {
 	seed := derive(r.audit[:], "commucat/audit-checkpoint/1")
