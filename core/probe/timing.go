@@ -44,6 +44,7 @@ func timing(ctx context.Context, target, reference string, opt Options) ([]Timin
 			if err := ctx.Err(); err != nil {
 				return out, err
 			}
+			opt.pace.wait(ctx)
 			first, second, x, y := target, reference, &a, &b
 			if i%2 == 1 {
 				first, second, x, y = second, first, y, x

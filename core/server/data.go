@@ -19,6 +19,9 @@ import (
 // layoutVersion is the layout of the data folder; a newer one is refused.
 const layoutVersion = 1
 
+// Layout is the newest layout of a data folder that this program knows.
+const Layout = layoutVersion
+
 // Names inside the data folder.
 const (
 	lockFile  = "lock"

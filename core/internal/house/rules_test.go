@@ -54,6 +54,7 @@ var inside = []edge{
 	{"core/bench", "core/server", "runs a relay in the process"},
 	{"core/bench", "core/config", "makes that relay's configuration"},
 	{"core/probe", "core/config", "reads what the compared server is meant to show"},
+	{"core/doctor", "core/config", "looks at what is configured"},
 	{"core/pluginhost", "core/metrics", "counts restarts"},
 }
 

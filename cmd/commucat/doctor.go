@@ -1,0 +1,99 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commucat/commucat/core/api"
+	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/core/doctor"
+	"github.com/commucat/commucat/core/server"
+)
+
+func (a *app) doctorCommand() *cobra.Command {
+	var f relayFlags
+	c := &cobra.Command{
+		Use:   "doctor [--config FILE] [--data DIR]",
+		Short: "Say what is misconfigured, weak or missing, and the command that mends it",
+		Long: "Look at the configuration, the files, the machine and, where it runs, the relay. Nothing is\n" +
+			"changed. Ends with 1 if something is wrong; what is only weak costs a promise and is named.",
+		Args: exactly(0, ""),
+		RunE: func(c *cobra.Command, _ []string) error {
+			report := doctor.Run(c.Context(), a.patient(&f))
+			var err error
+			if a.json {
+				err = a.emit(report)
+			} else {
+				err = report.Print(a.out)
+			}
+			if err == nil && !report.OK {
+				err = silent{exitFailed}
+			}
+			return err
+		},
+	}
+	f.add(c)
+	return c
+}
+
+// patient is what the doctor looks at.
+func (a *app) patient(f *relayFlags) doctor.Options {
+	cfg, env, data, err := f.load()
+	if data == "" {
+		if data = f.data; data == "" {
+			data, _ = server.DefaultData(os.Getenv) // the configuration's error is said
+		}
+	}
+	opt := doctor.Options{Config: cfg, ConfigError: err, Data: data, Layout: server.Layout}
+	if err != nil {
+		opt.Config, cfg = nil, config.Default()
+	}
+	opt.Verify = func(ctx context.Context) (uint64, error) {
+		if !slices.Contains(cfg.Ledger.Backends, "file") {
+			return 0, nil
+		}
+		rep, err := server.VerifyAudit(ctx, a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler)))
+		return rep.Records, err
+	}
+	socket := string(cfg.Admin.Socket)
+	if socket == "" {
+		socket = filepath.Join(data, "admin.sock")
+	}
+	opt.Relay = func(ctx context.Context) (*doctor.Status, error) { return relayStatus(ctx, api.NewClient(socket)) }
+	return opt
+}
+
+// relayStatus asks the running relay; nil when none runs.
+func relayStatus(ctx context.Context, cl *api.Client) (*doctor.Status, error) {
+	b, err := cl.Status(ctx)
+	if errors.Is(err, api.ErrNotRunning) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var in struct {
+		Version string            `json:"version"`
+		Failed  map[string]string `json:"failed"`
+		Relay   struct {
+			Sessions  int               `json:"sessions"`
+			Degraded  map[string]string `json:"degraded"`
+			Listeners []server.Listener `json:"listeners"`
+		} `json:"relay"`
+	}
+	if err := json.Unmarshal(b, &in); err != nil {
+		return nil, err
+	}
+	out := &doctor.Status{Version: in.Version, Failed: in.Failed, Degraded: in.Relay.Degraded, Sessions: in.Relay.Sessions}
+	for _, l := range in.Relay.Listeners {
+		out.Listeners = append(out.Listeners, doctor.Listener{Transport: l.Transport, Address: l.Address})
+	}
+	return out, nil
+}

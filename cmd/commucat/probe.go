@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/commucat/commucat/core/probe"
+	"github.com/commucat/commucat/core/server"
+)
+
+func (a *app) probeCommand() *cobra.Command {
+	var (
+		cover, domain string
+		rate          float64
+		o             probe.Options
+	)
+	c := &cobra.Command{
+		Use:   "probe HOST[:PORT] [--cover URL|FOLDER]",
+		Short: "Compare a server with its cover site, as a stranger who suspects a relay would",
+		Long: "Send a battery of well-formed and malformed requests to a server and to its cover site,\n" +
+			"which is started alone in this process, and show every difference. Ends with 1 if there is one.\n\n" +
+			"A relay limits new connections from one address; --rate stays below its default.",
+		Args: exactly(1, "the server's host, with :PORT if that is not 443"),
+		RunE: func(c *cobra.Command, args []string) error {
+			target, name, err := probed(args[0])
+			if err != nil {
+				return err
+			}
+			if domain != "" {
+				name = domain
+			}
+			o.ServerName = name
+			if rate > 0 {
+				o.Every = time.Duration(float64(time.Minute) / rate)
+			}
+			return a.probe(c.Context(), target, cover, o)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&cover, "cover", "", "what the server shows to strangers: cover.origin or cover.site of its configuration (default: the built-in site)")
+	f.StringVar(&domain, "domain", "", "name of the relay, if HOST is an address")
+	f.Uint64Var(&o.Seed, "seed", 1, "chooses the random parts of the inputs")
+	f.IntVar(&o.Rounds, "rounds", 1, "how often each kind of input is sent")
+	f.IntVar(&o.Timing, "timing", 0, "samples of the time to the first byte, for each of the timed requests")
+	f.DurationVar(&o.Wait, "wait", 1500*time.Millisecond, "how long an answer may take")
+	f.IntVar(&o.Parallel, "parallel", 8, "inputs at one time")
+	f.StringSliceVar(&o.Only, "only", nil, "only inputs whose name contains one of these words")
+	f.StringSliceVar(&o.Paths, "path", nil, "further paths to ask for")
+	f.Float64Var(&rate, "rate", 50, "connections a minute (0: as fast as they go)")
+	return c
+}
+
+// probed splits HOST[:PORT] into the address to dial and the name to ask for.
+func probed(host string) (address, name string, err error) {
+	if strings.Contains(host, "/") {
+		return "", "", usageError{fmt.Errorf("%q is a URL: give the host alone", host)}
+	}
+	name, port, err := net.SplitHostPort(host)
+	if err != nil {
+		name, port = strings.Trim(host, "[]"), "443"
+	}
+	if name == "" {
+		return "", "", usageError{errors.New("which host?")}
+	}
+	address = net.JoinHostPort(name, port)
+	if _, err := netip.ParseAddr(name); err == nil {
+		name = "localhost"
+	}
+	return address, name, nil
+}
+
+func (a *app) probe(ctx context.Context, target, cover string, o probe.Options) (err error) {
+	so := server.CoverOptions{Domain: o.ServerName, Log: slog.New(slog.DiscardHandler)}
+	if u, err := url.Parse(cover); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" {
+		so.Origin = u
+	} else {
+		so.Folder = cover
+	}
+	site, err := coverSite(so)
+	if err != nil {
+		return usageError{err}
+	}
+	alone, err := server.ServeAlone(ctx, site, o.ServerName)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, alone.Close()) }()
+	if o.Every > 0 {
+		n := len(probe.Kinds(o)) * max(o.Rounds, 1)
+		a.say("at most %d inputs, about %v; --rate 0 is faster where the server allows it", n, (time.Duration(n) * o.Every).Round(time.Second))
+	}
+	report, err := probe.Run(ctx, target, alone.Address, o)
+	if err != nil {
+		return err
+	}
+	if a.json {
+		err = a.emit(report)
+	} else {
+		_, err = fmt.Fprintln(a.out, strings.TrimRight(report.String(), "\n"))
+	}
+	if err == nil && !report.Equal() {
+		err = silent{exitFailed}
+	}
+	return err
+}
