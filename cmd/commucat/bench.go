@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -52,6 +53,11 @@ func (a *app) benchCommand() *cobra.Command {
 			ds, err := chosen(transport)
 			if err != nil {
 				return err
+			}
+			for name := range strings.SplitSeq(cases, ",") {
+				if !slices.Contains(bench.Names(), strings.TrimSpace(name)) {
+					return usageError{fmt.Errorf("there is no case %q, but %s", name, strings.Join(bench.Names(), ", "))}
+				}
 			}
 			o.Dialer, o.Start = ds[0], a.startBench
 			o.Progress = func(s string) { a.say("%s", s) }

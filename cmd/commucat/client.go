@@ -96,6 +96,9 @@ func (d *device) connect(ctx context.Context) (transport string, err error) {
 	}()
 	select {
 	case o := <-connected:
+		if errors.Is(o.err, context.DeadlineExceeded) {
+			o.err = fmt.Errorf("no connection to %s: %w", d.Profile().Relay.Domain, o.err)
+		}
 		return o.name, o.err
 	case err := <-d.ended:
 		d.ended <- err

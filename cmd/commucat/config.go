@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"text/tabwriter"
@@ -8,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/sdk"
 )
 
 func (a *app) configCommand() *cobra.Command {
@@ -30,7 +32,7 @@ func (a *app) configCommand() *cobra.Command {
 				return err
 			}
 			if _, err := config.Load(name, config.Process(known()...)); err != nil {
-				return configFailure{err}
+				return a.mistakes(name, err)
 			}
 			if a.json {
 				return a.emit(map[string]any{"ok": true, "file": name})
@@ -50,6 +52,9 @@ func (a *app) configCommand() *cobra.Command {
 			if err != nil {
 				return configFailure{err}
 			}
+			if a.json {
+				return a.emit(settingsOf(cfg))
+			}
 			_, err = a.out.Write(cfg.TOML())
 			return err
 		},
@@ -57,6 +62,9 @@ func (a *app) configCommand() *cobra.Command {
 	env := &cobra.Command{
 		Use: "env", Short: "List the environment variable of every key", Args: exactly(0, ""),
 		RunE: func(*cobra.Command, []string) error {
+			if a.json {
+				return a.emit(settingsOf(config.Default()))
+			}
 			t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 			for _, s := range config.Default().Settings() {
 				fmt.Fprintf(t, "%s\t%s\t%s\n", s.Variable, s.Key, s.Value)
@@ -76,4 +84,49 @@ func (e configFailure) Unwrap() error { return e.error }
 func exists(name string) bool {
 	_, err := os.Lstat(name)
 	return err == nil
+}
+
+// setting is one row of config show and env --json.
+type setting struct {
+	Key      string `json:"key"`
+	Value    string `json:"value"` // as TOML
+	Variable string `json:"variable"`
+	Given    bool   `json:"given"`
+	Where    string `json:"where,omitempty"`
+}
+
+func settingsOf(cfg *config.Config) []setting {
+	var out []setting
+	for _, s := range cfg.Settings() {
+		out = append(out, setting{s.Key, s.Value, s.Variable, s.Given, s.Pos.String()})
+	}
+	return out
+}
+
+// mistakes ends a check: each on a line of standard error, or one JSON object.
+func (a *app) mistakes(name string, err error) error {
+	var many sdk.ConfigErrors
+	if !a.json || !errors.As(err, &many) {
+		return configFailure{err}
+	}
+	type mistake struct {
+		File       string `json:"file"`
+		Line       int    `json:"line"`
+		Column     int    `json:"column"`
+		Key        string `json:"key,omitempty"`
+		Text       string `json:"text"`
+		Suggestion string `json:"suggestion,omitempty"`
+	}
+	out := struct {
+		OK       bool      `json:"ok"`
+		File     string    `json:"file"`
+		Mistakes []mistake `json:"mistakes"`
+	}{File: name}
+	for _, m := range many {
+		out.Mistakes = append(out.Mistakes, mistake{m.Pos.File, m.Pos.Line, m.Pos.Column, m.Key, m.Text, m.Suggestion})
+	}
+	if err := a.emit(out); err != nil {
+		return err
+	}
+	return silent{exitConfig}
 }

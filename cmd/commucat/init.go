@@ -31,7 +31,11 @@ func (a *app) initCommand() *cobra.Command {
 					return err
 				}
 			}
-			return a.prepare(c.Context(), domain, data)
+			var d config.Domain
+			if err := d.UnmarshalText([]byte(domain)); err != nil {
+				return usageError{fmt.Errorf("--domain: %w", err)}
+			}
+			return a.prepare(c.Context(), string(d), data)
 		},
 	}
 	c.Flags().StringVar(&domain, "domain", "", "host name of the relay")
@@ -39,9 +43,8 @@ func (a *app) initCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) prepare(ctx context.Context, domain, data string) error {
-	data, err := filepath.Abs(data)
-	if err != nil {
+func (a *app) prepare(ctx context.Context, domain, data string) (err error) {
+	if data, err = filepath.Abs(data); err != nil {
 		return err
 	}
 	file, unit := filepath.Join(data, "commucat.toml"), filepath.Join(data, "commucat.service")
@@ -50,18 +53,24 @@ func (a *app) prepare(ctx context.Context, domain, data string) error {
 			return usageError{fmt.Errorf("%s exists already and is not overwritten", name)}
 		}
 	}
-	text := strings.Replace(string(config.Sample()), `domain = "localhost"`, fmt.Sprintf("domain = %q", domain), 1)
+	text := strings.Replace(string(config.Sample()), `# domain = "localhost"`, fmt.Sprintf("domain = %q", domain), 1)
 	env := config.Process(known()...)
 	cfg, err := config.Parse(file, []byte(text), env)
 	if err != nil {
 		return configFailure{err}
 	}
-	if string(cfg.Server.Domain) != strings.ToLower(domain) {
+	if string(cfg.Server.Domain) != domain {
 		return errors.New("the sample configuration has no line for the domain")
 	}
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
+	defer func() {
+		if err != nil { // a second try shall not meet half of the first
+			os.Remove(file)
+			os.Remove(unit)
+		}
+	}()
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return err
 	}
@@ -98,6 +107,7 @@ func (a *app) prepare(ctx context.Context, domain, data string) error {
 
 // unitFile runs the relay under its own user with what systemd can take away.
 func unitFile(program, data string) string {
+	program, data = unitWord(program), unitWord(data)
 	return fmt.Sprintf(`[Unit]
 Description=Message relay
 After=network-online.target
@@ -129,4 +139,13 @@ SystemCallArchitectures=native
 [Install]
 WantedBy=multi-user.target
 `, program, data, data)
+}
+
+// unitWord quotes a word of a unit file (systemd.syntax(7)).
+func unitWord(s string) string {
+	s = strings.NewReplacer(`%`, `%%`, `\`, `\\`, `"`, `\"`).Replace(s)
+	if strings.ContainsAny(s, " \t'\"") {
+		return `"` + s + `"`
+	}
+	return s
 }

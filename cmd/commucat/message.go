@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/client"
 )
 
@@ -154,7 +155,7 @@ func (a *app) listenCommand() *cobra.Command {
 		},
 	}
 	f.add(c, 0)
-	c.Flags().IntVar(&count, "count", 0, "end after this many messages (0: never)")
+	c.Flags().IntVar(&count, "count", 0, "end after this many messages (0: never); what the relay tells of the account does not count")
 	return c
 }
 
@@ -176,6 +177,9 @@ func (a *app) listen(ctx context.Context, f profileFlags, count int) (err error)
 			if failed = a.print(m); failed != nil {
 				done()
 				return failed
+			}
+			if m.Kind != ccp.TypeMsg {
+				return nil // the relay's own notes do not count
 			}
 			if seen++; seen == count {
 				done()
@@ -227,6 +231,10 @@ func (a *app) print(m client.Message) error {
 			r.Base64 = m.Body
 		}
 		return a.emit(r)
+	}
+	if m.Kind != ccp.TypeMsg {
+		a.say("%s  %s: %s", m.Stored.Local().Format(time.DateTime), m.Kind, printable(m.Body))
+		return nil
 	}
 	_, err := fmt.Fprintf(a.out, "%s  %s  %s\n", m.Stored.Local().Format(time.DateTime), m.Device, printable(m.Body))
 	return err

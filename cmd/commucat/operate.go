@@ -42,7 +42,12 @@ func (a *app) operator(c *cobra.Command, work func(ctx context.Context, cl *api.
 		}
 		ctx, cancel := context.WithTimeout(c.Context(), 30*time.Second)
 		defer cancel()
-		return work(ctx, cl, args)
+		err = work(ctx, cl, args)
+		var no *api.Problem
+		if errors.As(err, &no) && no.Code != "" {
+			err = fmt.Errorf("%w (%s)", err, no.Code)
+		}
+		return err
 	}
 	return c
 }
@@ -76,16 +81,16 @@ func (a *app) linkCommand() *cobra.Command {
 	list := a.operator(&cobra.Command{
 		Use: "list", Short: "List live invitations (their secrets are kept nowhere)", Args: exactly(0, ""),
 	}, func(ctx context.Context, cl *api.Client, _ []string) error {
-		p, err := cl.Links(ctx, "", api.PageLimit)
+		items, err := pages(ctx, cl.Links)
 		if err != nil {
 			return err
 		}
 		if a.json {
-			return a.emit(p)
+			return a.emit(list[api.Link]{items})
 		}
 		t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "invitation\tused\tquota\tuntil\t")
-		for _, l := range p.Items {
+		for _, l := range items {
 			fmt.Fprintf(t, "%s\t%d\t%d\t%s\t\n", l.ID, l.Used, l.Quota, l.Expires.Local().Format(time.DateTime))
 		}
 		return t.Flush()
@@ -93,7 +98,10 @@ func (a *app) linkCommand() *cobra.Command {
 	revoke := a.operator(&cobra.Command{
 		Use: "revoke INVITATION", Short: "End an invitation", Args: exactly(1, "the id of one invitation (see 'link list')"),
 	}, func(ctx context.Context, cl *api.Client, args []string) error {
-		return cl.RevokeLink(ctx, args[0])
+		if err := cl.RevokeLink(ctx, args[0]); err != nil {
+			return err
+		}
+		return a.revoked("invitation", args[0])
 	})
 	show := &cobra.Command{
 		Use: "show LINK", Short: "Say what a link holds, without its secrets", Args: exactly(1, "one link"),
@@ -157,16 +165,16 @@ func (a *app) userCommand() *cobra.Command {
 	list := a.operator(&cobra.Command{
 		Use: "list", Short: "List accounts", Args: exactly(0, ""),
 	}, func(ctx context.Context, cl *api.Client, _ []string) error {
-		p, err := cl.Users(ctx, "", api.PageLimit)
+		items, err := pages(ctx, cl.Users)
 		if err != nil {
 			return err
 		}
 		if a.json {
-			return a.emit(p)
+			return a.emit(list[api.User]{items})
 		}
 		t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(t, "handle\taccount\t")
-		for _, u := range p.Items {
+		for _, u := range items {
 			fmt.Fprintf(t, "%s\t%s\t\n", u.Handle, u.ID)
 		}
 		return t.Flush()
@@ -184,6 +192,9 @@ func (a *app) userCommand() *cobra.Command {
 }
 
 func (a *app) deviceCommand() *cobra.Command {
+	all := a.operator(&cobra.Command{
+		Use: "list [HANDLE|ACCOUNT]", Short: "List the devices of one account or of all", Args: cobra.ArbitraryArgs,
+	}, a.listDevices)
 	show := a.operator(&cobra.Command{
 		Use: "show DEVICE", Short: "Show a device", Args: exactly(1, "one device id"),
 	}, func(ctx context.Context, cl *api.Client, args []string) error {
@@ -196,9 +207,12 @@ func (a *app) deviceCommand() *cobra.Command {
 	revoke := a.operator(&cobra.Command{
 		Use: "revoke DEVICE", Short: "Cut a device off, for ever", Args: exactly(1, "one device id"),
 	}, func(ctx context.Context, cl *api.Client, args []string) error {
-		return cl.RevokeDevice(ctx, args[0])
+		if err := cl.RevokeDevice(ctx, args[0]); err != nil {
+			return err
+		}
+		return a.revoked("device", args[0])
 	})
-	return group("device", "Devices of the running relay", show, revoke)
+	return group("device", "Devices of the running relay", all, show, revoke)
 }
 
 func (a *app) keysCommand() *cobra.Command {
@@ -233,5 +247,69 @@ func (a *app) object(v any) error {
 		return errors.Join(errors.New("the answer cannot be shown"), err)
 	}
 	_, err = fmt.Fprintf(a.out, "%s\n", b)
+	return err
+}
+
+// list is a whole list as JSON.
+type list[T any] struct {
+	Items []T `json:"items"`
+}
+
+// pages reads a list to its end.
+func pages[T any](ctx context.Context, read func(ctx context.Context, after string, limit int) (api.Page[T], error)) ([]T, error) {
+	out := []T{}
+	for after := ""; ; {
+		p, err := read(ctx, after, api.PageLimit)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p.Items...)
+		if after = p.Next; after == "" {
+			return out, nil
+		}
+	}
+}
+
+func (a *app) listDevices(ctx context.Context, cl *api.Client, args []string) error {
+	names := args
+	if len(args) > 1 {
+		return usageError{errors.New("expected one account, or none for all")}
+	}
+	if len(args) == 0 {
+		users, err := pages(ctx, cl.Users)
+		if err != nil {
+			return err
+		}
+		for _, u := range users {
+			names = append(names, u.ID)
+		}
+	}
+	devices := []api.Device{}
+	handles := map[string]string{}
+	for _, name := range names {
+		u, err := cl.User(ctx, name)
+		if err != nil {
+			return err
+		}
+		handles[u.ID] = u.Handle
+		devices = append(devices, u.Devices...)
+	}
+	if a.json {
+		return a.emit(list[api.Device]{devices})
+	}
+	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "device\tof\tstatus\tsince\t")
+	for _, d := range devices {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t\n", d.ID, handles[d.User], d.Status, d.Created.Local().Format(time.DateTime))
+	}
+	return t.Flush()
+}
+
+// revoked confirms.
+func (a *app) revoked(what, id string) error {
+	if a.json {
+		return a.emit(map[string]string{what: id, "status": "revoked"})
+	}
+	_, err := fmt.Fprintf(a.out, "revoked %s\n", id)
 	return err
 }

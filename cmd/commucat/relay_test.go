@@ -51,26 +51,28 @@ func (p *process) said() string {
 	return p.notes.String()
 }
 
-// spawn starts "commucat serve --json" without waiting for it.
-func spawn(t *testing.T, dir string, args ...string) *process {
-	t.Helper()
+// serve starts "commucat serve --json" without waiting for it.
+func serve(dir string, args ...string) (*process, error) {
 	p := new(process)
 	p.cmd = exec.Command("commucat", append([]string{"serve", "--json", "--data", dir}, args...)...)
 	p.cmd.Stderr = p
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	p.out = bufio.NewReader(stdout)
-	if err := p.cmd.Start(); err != nil {
+	return p, p.cmd.Start()
+}
+
+// spawn is serve for a test, which ends it.
+func spawn(t *testing.T, dir string, args ...string) *process {
+	t.Helper()
+	p, err := serve(dir, args...)
+	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if p.cmd.ProcessState == nil {
-			p.kill()
-		}
-	})
+	t.Cleanup(p.kill)
 	return p
 }
 
@@ -85,19 +87,30 @@ func (p *process) ready() error {
 
 // kill ends the process as a power cut would, as far as the process knows.
 func (p *process) kill() {
-	_ = p.cmd.Process.Kill()
-	_ = p.cmd.Wait()
+	if p.cmd.ProcessState == nil {
+		_ = p.cmd.Process.Kill()
+		_ = p.cmd.Wait()
+	}
 }
 
-// terminate asks the relay to drain and gives its exit code.
-func (p *process) terminate(t *testing.T) int {
-	t.Helper()
+// stop asks the relay to drain and gives its exit code.
+func (p *process) stop() (int, error) {
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
+		return 0, err
 	}
 	_, _ = io.Copy(io.Discard, p.out)
 	_ = p.cmd.Wait()
-	return p.cmd.ProcessState.ExitCode()
+	return p.cmd.ProcessState.ExitCode(), nil
+}
+
+// terminate is stop for a test.
+func (p *process) terminate(t *testing.T) int {
+	t.Helper()
+	code, err := p.stop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code
 }
 
 // address is where the relay listens.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/client"
 )
@@ -62,7 +63,10 @@ func run(ctx context.Context, s streams, args []string) int {
 	}
 	code := exitCode(err)
 	if text := err.Error(); text != "" {
-		fmt.Fprintln(s.err, "commucat:", text)
+		if code != exitConfig {
+			text = "commucat: " + text // mistakes in a file begin with its name
+		}
+		fmt.Fprintln(s.err, text)
 		if code == exitUsage {
 			fmt.Fprintln(s.err, "Run 'commucat help' for the commands.")
 		}
@@ -77,6 +81,7 @@ func exitCode(err error) int {
 		config sdk.ConfigErrors
 		file   configFailure
 		ce     *client.Error
+		no     *api.Problem
 	)
 	switch {
 	case errors.As(err, &quiet):
@@ -87,7 +92,7 @@ func exitCode(err error) int {
 		return exitConfig
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
-	case errors.As(err, &ce) && ce.Kind == client.Refused:
+	case errors.As(err, &ce) && ce.Kind == client.Refused, errors.As(err, &no) && no.Status/100 == 4:
 		return exitRefused
 	}
 	return exitFailed

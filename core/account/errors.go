@@ -37,9 +37,9 @@ func (e *Error) Is(target error) bool {
 // Codes beside those of package ccp.
 const (
 	// CodeHandleInvalid: the handle breaks the rules of CheckHandle.
-	CodeHandleInvalid = "handle_invalid"
+	CodeHandleInvalid = ccp.CodeHandleInvalid
 	// CodeDeviceLimit: the account has as many active devices as it may have.
-	CodeDeviceLimit = "device_limit"
+	CodeDeviceLimit = ccp.CodeDeviceLimit
 )
 
 // Refusals of operations outside the handshake; compare with errors.Is.

@@ -99,7 +99,11 @@ func (k *checker) tls() {
 		k.add("tls.cert", "needs tls.key as well")
 		return
 	}
-	if k.bad["tls.cert"] || k.bad["tls.key"] || !k.readable("tls.cert", t.Cert) || !k.readable("tls.key", t.Key) {
+	if k.bad["tls.cert"] || k.bad["tls.key"] {
+		return
+	}
+	certThere, keyThere := k.readable("tls.cert", t.Cert), k.readable("tls.key", t.Key)
+	if !certThere || !keyThere {
 		return
 	}
 	_, cert, err := k.files.File(string(t.Cert))

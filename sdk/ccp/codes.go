@@ -19,7 +19,9 @@ const (
 	CodeCertificateInvalid = "certificate_invalid"
 	CodeInviteInvalid      = "invite_invalid"
 	CodeHandleTaken        = "handle_taken"
+	CodeHandleInvalid      = "handle_invalid"
 	CodePairingInvalid     = "pairing_invalid"
+	CodeDeviceLimit        = "device_limit"
 	CodeUseXK              = "use_xk"
 
 	// CodeUnavailable is a passing failure, before or after establishment.

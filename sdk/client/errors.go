@@ -115,6 +115,10 @@ func refusal(code string) string {
 		return "the invitation is unknown, spent or expired; ask for a new link"
 	case ccp.CodeHandleTaken:
 		return "that handle is taken; choose another"
+	case ccp.CodeHandleInvalid:
+		return "that handle is not allowed; choose another"
+	case ccp.CodeDeviceLimit:
+		return "the account has as many devices as it may; revoke one first"
 	case ccp.CodePairingInvalid:
 		return "the pairing code is unknown, used or expired; create a new one"
 	}
