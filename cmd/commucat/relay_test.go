@@ -13,6 +13,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/commucat/commucat/core/server"
 )
@@ -36,13 +37,32 @@ type process struct {
 
 	mu    sync.Mutex
 	notes bytes.Buffer
+	more  chan struct{} // one slot: standard error has grown
 }
 
 // Write collects standard error.
 func (p *process) Write(b []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	select {
+	case p.more <- struct{}{}:
+	default:
+	}
 	return p.notes.Write(b)
+}
+
+// waitFor says whether text comes on standard error before the time is over.
+func (p *process) waitFor(text string, within time.Duration) bool {
+	over := time.NewTimer(within)
+	defer over.Stop()
+	for !strings.Contains(p.said(), text) {
+		select {
+		case <-p.more:
+		case <-over.C:
+			return false
+		}
+	}
+	return true
 }
 
 func (p *process) said() string {
@@ -53,7 +73,7 @@ func (p *process) said() string {
 
 // serve starts "commucat serve --json" without waiting for it.
 func serve(dir string, args ...string) (*process, error) {
-	p := new(process)
+	p := &process{more: make(chan struct{}, 1)}
 	p.cmd = exec.Command("commucat", append([]string{"serve", "--json", "--data", dir}, args...)...)
 	p.cmd.Stderr = p
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}

@@ -121,7 +121,7 @@ func (s *Server) storage(ctx context.Context, name string) (storage.Store, stora
 	}
 	store, err := storage.Open(ctx, p, env, raw)
 	if err != nil {
-		return storage.Store{}, storage.Traits{}, fmt.Errorf("storage %s: %w", name, err)
+		return storage.Store{}, storage.Traits{}, err // it names the plugin
 	}
 	if store.Close != nil {
 		s.onClose(store.Close)
@@ -174,7 +174,7 @@ func (s *Server) ledger(ctx context.Context, name string) (ledger.Ledger, bool, 
 	}
 	l, err := ledger.Open(ctx, p, env, raw)
 	if err != nil {
-		return nil, false, fmt.Errorf("ledger %s: %w", name, err)
+		return nil, false, err // it names the plugin
 	}
 	return l, ledger.Forgets(p), nil
 }

@@ -96,8 +96,10 @@ func (c *Client) dial(ctx context.Context, r route, p *Profile) (conn net.Conn, 
 	var cred entry.Credential
 	if e, found := p.Relay.entry(c.serverTime()); found {
 		cred, ok = entry.Credential{ID: [8]byte(e.ID), Key: [16]byte(e.Key)}, true
-		with.Token = func(method, path, st string) string {
-			return cred.Token(method, path, st, c.serverTime(), c.opt.Rand)
+		if !bare(r.Endpoint) {
+			with.Token = func(method, path, st string) string {
+				return cred.Token(method, path, st, c.serverTime(), c.opt.Rand)
+			}
 		}
 	} else if len(p.Relay.Entry) > 0 {
 		hint = "; this device was away so long that its right to enter has expired: ask for a new link"
@@ -111,6 +113,13 @@ func (c *Client) dial(ctx context.Context, r route, p *Profile) (conn net.Conn, 
 		token = cred.Token(entry.MethodRaw, r.Transport, "", c.serverTime(), c.opt.Rand)
 	}
 	return conn, token, nil
+}
+
+// bare says that an endpoint is the reference's connect path: a path without the
+// name of a cookie. No token is looked at there, and the relay's status comes
+// after the Hello, so that a dialer must not wait for it.
+func bare(e Endpoint) bool {
+	return e.Params[transport.ParamPath] != "" && e.Params[transport.ParamCookie] == ""
 }
 
 // readAuth reads the relay's answer to the Hello.

@@ -112,6 +112,10 @@ func (c *Client) caller(ctx context.Context, p *Profile) (transport.RoundTripClo
 			if e.Transport != d.Name() {
 				continue
 			}
+			with := with
+			if bare(e) {
+				with.Token = nil
+			}
 			trip, err := caller.Call(ctx, transport.Endpoint(e), with)
 			if err == nil {
 				return trip, nil

@@ -311,6 +311,8 @@ func plain(op string, err error) error {
 		return unavailable(op, errors.New("cannot be written; check owner and mode of the file and its folder"))
 	case lib.SQLITE_FULL:
 		return unavailable(op, errors.New("the disk is full"))
+	case lib.SQLITE_IOERR:
+		return unavailable(op, fmt.Errorf("the disk is full or failing (SQLite error %d)", s.Code()))
 	case lib.SQLITE_TOOBIG, lib.SQLITE_MISMATCH, lib.SQLITE_RANGE:
 		return &storage.Error{Kind: sdk.Invalid, Op: op, Err: err}
 	}
