@@ -1,0 +1,265 @@
+package doctor
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/commucat/commucat/core/config"
+)
+
+var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
+
+// sound is a data folder in which nothing is wrong.
+func sound(t *testing.T) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "data")
+	for name, text := range map[string]string{
+		"relay.json": `{"version":1,"connect_path":"/a/b","cookie":"c"}`,
+		"keys/root":  "", "keys/ca": "", "keys/storage": "", "keys/audit": "",
+	} {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(file, now, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// certify writes a certificate signed by an authority of its own, and gives the
+// authority as roots.
+func certify(t *testing.T, dir, domain string, from, to time.Time) (cert, key string, roots *x509.CertPool) {
+	t.Helper()
+	make := func(c, by *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey, []byte) {
+		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if by == nil {
+			by, signer = c, k
+		}
+		der, err := x509.CreateCertificate(rand.Reader, c, by, &k.PublicKey, signer)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parsed, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return parsed, k, der
+	}
+	ca, caKey, _ := make(&x509.Certificate{
+		SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: now.AddDate(-10, 0, 0), NotAfter: now.AddDate(10, 0, 0),
+	}, nil, nil)
+	_, _, der := make(&x509.Certificate{SerialNumber: big.NewInt(2), DNSNames: []string{domain}, NotBefore: from, NotAfter: to}, ca, caKey)
+	cert, key = filepath.Join(dir, "crt.pem"), filepath.Join(dir, "key.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	if err := errors.Join(os.WriteFile(cert, text, 0o600), os.WriteFile(key, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	roots = x509.NewCertPool()
+	roots.AddCert(ca)
+	return cert, key, roots
+}
+
+// TestFindings breaks one thing at a time in a relay where nothing is wrong.
+func TestFindings(t *testing.T) {
+	tests := []struct {
+		name  string
+		spoil func(t *testing.T, o *Options)
+		level Level
+		check string
+		text  string
+		mend  string
+	}{
+		{name: "nothing", spoil: func(*testing.T, *Options) {}},
+		{name: "folder open to others", level: Wrong, check: "data folder", text: "can be changed by other users", mend: "chmod 700",
+			spoil: func(t *testing.T, o *Options) { chmod(t, o.Data, 0o777) }},
+		{name: "folder readable", level: Weak, check: "data folder", text: "can be read by other users", mend: "chmod 700",
+			spoil: func(t *testing.T, o *Options) { chmod(t, o.Data, 0o755) }},
+		{name: "newer layout", level: Wrong, check: "data folder", text: "layout 1, this one knows 0", mend: "install that version",
+			spoil: func(_ *testing.T, o *Options) { o.Layout = 0 }},
+		{name: "damaged state", level: Wrong, check: "data folder", text: "relay.json is damaged", mend: "backup",
+			spoil: func(t *testing.T, o *Options) { write(t, filepath.Join(o.Data, "relay.json"), "{") }},
+		{name: "key readable", level: Wrong, check: "keys", text: "ca is readable by other users (mode 0640)", mend: "chmod 600",
+			spoil: func(t *testing.T, o *Options) { chmod(t, filepath.Join(o.Data, "keys", "ca"), 0o640) }},
+		{name: "key folder open", level: Wrong, check: "keys", text: "open to other users", mend: "chmod 700",
+			spoil: func(t *testing.T, o *Options) { chmod(t, filepath.Join(o.Data, "keys"), 0o750) }},
+		{name: "key missing", level: Wrong, check: "keys", text: "storage is missing", mend: "backup",
+			spoil: func(t *testing.T, o *Options) { remove(t, filepath.Join(o.Data, "keys", "storage")) }},
+		{name: "key from the future", level: Wrong, check: "clock", text: "from the future", mend: "timedatectl",
+			spoil: func(t *testing.T, o *Options) {
+				later := now.Add(time.Hour)
+				if err := os.Chtimes(filepath.Join(o.Data, "keys", "ca"), later, later); err != nil {
+					t.Fatal(err)
+				}
+			}},
+		{name: "certificate expired", level: Wrong, check: "certificate", text: "expired on 2026-04-30", mend: "certbot renew",
+			spoil: func(t *testing.T, o *Options) {
+				o.certified(t, "relay.example", now.AddDate(0, -1, 0), now.Add(-24*time.Hour))
+			}},
+		{name: "certificate not yet", level: Wrong, check: "certificate", text: "not valid before", mend: "clock",
+			spoil: func(t *testing.T, o *Options) {
+				o.certified(t, "relay.example", now.Add(time.Hour), now.AddDate(0, 1, 0))
+			}},
+		{name: "certificate soon over", level: Weak, check: "certificate", text: "expires on 2026-05-08", mend: "certbot renew",
+			spoil: func(t *testing.T, o *Options) {
+				o.certified(t, "relay.example", now.AddDate(0, -1, 0), now.AddDate(0, 0, 7))
+			}},
+		{name: "certificate of another name", level: Wrong, check: "certificate", text: "not made out for relay.example", mend: "certbot",
+			spoil: func(t *testing.T, o *Options) {
+				o.certified(t, "other.example", now.AddDate(0, -1, 0), now.AddDate(0, 2, 0))
+			}},
+		{name: "certificate of a private authority", level: Weak, check: "certificate", text: "not trusted publicly", mend: "full chain",
+			spoil: func(_ *testing.T, o *Options) { o.Roots = x509.NewCertPool() }},
+		{name: "own certificate", level: Weak, check: "certificate", text: "self-signed", mend: "[tls]",
+			spoil: func(_ *testing.T, o *Options) { o.Config.TLS = config.TLS{} }},
+		{name: "TLS key for everybody", level: Wrong, check: "certificate", text: "readable by every user", mend: "chmod o-rwx",
+			spoil: func(t *testing.T, o *Options) { chmod(t, string(o.Config.TLS.Key), 0o644) }},
+		{name: "switch", level: Weak, check: "compat.clear_frames", text: "reads and changes them", mend: "[compat] clear_frames = false",
+			spoil: func(_ *testing.T, o *Options) { o.Config.Compat.ClearFrames = true }},
+		{name: "built-in cover", level: Weak, check: "cover", text: "built-in site", mend: "[cover]",
+			spoil: func(_ *testing.T, o *Options) { o.Config.Cover.Origin = "" }},
+		{name: "no ledger", level: Weak, check: "ledger.backends", text: "no record", mend: "file",
+			spoil: func(_ *testing.T, o *Options) { o.Config.Ledger.Backends = nil }},
+		{name: "storage that forgets", level: Wrong, check: "storage.backend", text: "keeps nothing", mend: "sqlite",
+			spoil: func(_ *testing.T, o *Options) { o.Config.Storage.Backend = "memory" }},
+		{name: "chain broken", level: Wrong, check: "audit chain", text: "record 7 is broken", mend: "audit verify",
+			spoil: func(_ *testing.T, o *Options) {
+				o.Verify = func(context.Context) (uint64, error) { return 0, errors.New("record 7 is broken") }
+			}},
+		{name: "relay silent", level: Wrong, check: "relay", text: "does not answer: 500", mend: "journalctl",
+			spoil: func(_ *testing.T, o *Options) {
+				o.Relay = func(context.Context) (*Status, error) { return nil, errors.New("500") }
+			}},
+		{name: "relay without storage", level: Wrong, check: "storage", text: "not ready: the disk is full", mend: "journalctl",
+			spoil: func(_ *testing.T, o *Options) {
+				o.Relay = func(context.Context) (*Status, error) {
+					return &Status{Failed: map[string]string{"storage": "the disk is full"}}, nil
+				}
+			}},
+		{name: "listener gone", level: Wrong, check: "listener 127.0.0.1:1", text: "cannot be reached", mend: "firewall",
+			spoil: func(_ *testing.T, o *Options) {
+				o.Relay = func(context.Context) (*Status, error) {
+					return &Status{Listeners: []Listener{{"http2", "127.0.0.1:1"}}}, nil
+				}
+			}},
+		{name: "configuration broken", level: Wrong, check: "configuration", text: `server.lisen: unknown key (did you mean "listen"?)`, mend: "config check",
+			spoil: func(_ *testing.T, o *Options) {
+				_, o.ConfigError = config.Parse("commucat.toml", []byte("[server]\nlisen = 1\n"), config.Env{})
+				o.Config = nil
+			}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			o := healthy(t)
+			tt.spoil(t, &o)
+			report := Run(t.Context(), o)
+			var found, wrong bool
+			for _, f := range report.Findings {
+				wrong = wrong || f.Level == Wrong
+				if f.Level != OK && f.Mend == "" {
+					t.Errorf("%s has no mend: %s", f.Check, f.Text)
+				}
+				if f.Level == tt.level && f.Check == tt.check && strings.Contains(f.Text, tt.text) && strings.Contains(f.Mend, tt.mend) {
+					found = true
+				}
+			}
+			if !found && tt.level != "" {
+				t.Errorf("not found; findings: %+v", report.Findings)
+			}
+			if report.OK == wrong || wrong != (tt.level == Wrong) {
+				t.Errorf("ok %v with %+v", report.OK, report.Findings)
+			}
+		})
+	}
+}
+
+// healthy is a relay, not running, in which nothing is wrong.
+func healthy(t *testing.T) Options {
+	o := Options{
+		Config: config.Default(), Data: sound(t), Layout: 1, Now: func() time.Time { return now },
+		Relay:  func(context.Context) (*Status, error) { return nil, nil },
+		Verify: func(context.Context) (uint64, error) { return 12, nil },
+	}
+	o.Config.Server.Domain, o.Config.Cover.Origin = "relay.example", "http://127.0.0.1:8080"
+	o.Config.Server.Listen = []config.Address{"127.0.0.1:0"}
+	o.certified(t, "relay.example", now.AddDate(0, -1, 0), now.AddDate(0, 2, 0))
+	return o
+}
+
+func (o *Options) certified(t *testing.T, domain string, from, to time.Time) {
+	t.Helper()
+	cert, key, roots := certify(t, t.TempDir(), domain, from, to)
+	o.Config.TLS, o.Roots = config.TLS{Cert: config.Path(cert), Key: config.Path(key)}, roots
+}
+
+// TestRunChangesNothing looks at the folder before and after.
+func TestRunChangesNothing(t *testing.T) {
+	o := healthy(t)
+	before := tree(t, o.Data)
+	Run(t.Context(), o)
+	if after := tree(t, o.Data); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+	o.Data = filepath.Join(t.TempDir(), "absent")
+	Run(t.Context(), o)
+	if _, err := os.Stat(o.Data); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the folder was made: %v", err)
+	}
+}
+
+func tree(t *testing.T, dir string) string {
+	t.Helper()
+	var b strings.Builder
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st, err := d.Info()
+		if err == nil {
+			b.WriteString(name + " " + st.Mode().String() + " " + st.ModTime().String() + "\n")
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b.String()
+}
+
+func chmod(t *testing.T, name string, mode fs.FileMode) {
+	t.Helper()
+	if err := os.Chmod(name, mode); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func remove(t *testing.T, name string) {
+	t.Helper()
+	if err := os.Remove(name); err != nil {
+		t.Fatal(err)
+	}
+}
