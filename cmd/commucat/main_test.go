@@ -10,5 +10,9 @@ import (
 // TestMain lets the test binary be the program: scripts and tests start it as
 // "commucat".
 func TestMain(m *testing.M) {
+	if raceDetector && os.Getenv("GORACE") == "" {
+		// The race detector makes every process wait for a second when it ends.
+		os.Setenv("GORACE", "atexit_sleep_ms=10")
+	}
 	testscript.Main(m, map[string]func(){"commucat": func() { os.Exit(start()) }})
 }
