@@ -223,9 +223,9 @@ func TestDiff(t *testing.T) {
 		{"storage.dsn", `"[redacted]"`, `"[redacted]"`, false},
 		{"admin.token", `"[redacted]"`, `"[redacted]"`, false},
 		{"log.level", `"info"`, `"warn"`, true},
-		{"transport.x.enabled", "", "true", true},
-		{"transport.x.plugin", "", `""`, true},
-		{"transport.x.k", "", "1", true},
+		{"transport.x.enabled", "", "true", false},
+		{"transport.x.plugin", "", `""`, false},
+		{"transport.x.k", "", "1", false},
 	}
 	if d := cmp.Diff(want, Diff(a, b)); d != "" {
 		t.Error(d)

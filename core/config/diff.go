@@ -18,12 +18,9 @@ type Change struct {
 	Live bool
 }
 
-// live are the keys (or, ending in a dot, the sections) that a running relay takes
-// over on reload.
-var live = []string{
-	"relay.", "tls.", "cover.", "limits.", "pairing.", "log.", "server.trusted_proxies",
-	"server.public_endpoints", "server.keepalive", "server.drain", "transport.",
-}
+// live are the keys that a running relay takes over on reload. Certificate files
+// are read again whatever their names are.
+var live = []string{"relay.registration", "log.level"}
 
 // Diff lists what a reload from a to b changes, in the order of the reference
 // page.
@@ -69,8 +66,4 @@ func rawAt(raw map[string]any, key string) any {
 	return bare(v)
 }
 
-func isLive(key string) bool {
-	return slices.ContainsFunc(live, func(l string) bool {
-		return key == l || strings.HasSuffix(l, ".") && strings.HasPrefix(key, l)
-	})
-}
+func isLive(key string) bool { return slices.Contains(live, key) }

@@ -6,10 +6,6 @@ import (
 	"github.com/commucat/commucat/core/config"
 )
 
-// applied are the keys that Reload takes over; every other change waits for a
-// restart, and the log says so.
-var applied = map[string]bool{"relay.registration": true, "log.level": true}
-
 // Reload reads the configuration again and takes over what a running relay can:
 // certificates, registration and the log level. A broken file changes nothing.
 func (s *Server) Reload() error {
@@ -24,7 +20,7 @@ func (s *Server) Reload() error {
 	defer s.reloading.Unlock()
 	var keys []string
 	for _, c := range config.Diff(s.current, next) {
-		if !applied[c.Key] {
+		if !c.Live {
 			s.log.Warn("a change waits for a restart", "key", c.Key)
 			continue
 		}
@@ -41,7 +37,10 @@ func (s *Server) Reload() error {
 			return err
 		}
 	}
-	s.current = next
+	// What waits for a restart goes on to differ, so that each reload says so.
+	now := *s.current
+	now.Relay.Registration, now.Log.Level = next.Relay.Registration, next.Log.Level
+	s.current = &now
 	if len(keys) > 0 {
 		s.record(audit.Configured(keys, "reload"))
 	}
