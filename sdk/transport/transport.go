@@ -102,6 +102,9 @@ type Dial struct {
 	Insecure bool
 	// Fingerprint names the ClientHello ("chrome" by default).
 	Fingerprint string
+	// Key is the device's private key for this transport (see KeyMaker); nil
+	// where it has none.
+	Key []byte
 	// DialTCP opens the carrier; nil means a net.Dialer.
 	DialTCP func(ctx context.Context, network, address string) (net.Conn, error)
 }
