@@ -144,8 +144,49 @@ func TestStreamKeepsItsPlaceAfterTheConnection(t *testing.T) {
 		t.Errorf("open = %d", got)
 	}
 	s.Hold() // a stream that outlived its request
+	if got := g.Stats().Open; got != 1 {
+		t.Errorf("a stream without its request counts %d", got)
+	}
 	s.Authenticated()
+	if got := g.Stats().Open; got != 0 {
+		t.Errorf("open = %d", got)
+	}
 	s.Release()
+	s.Hold() // has authenticated
+	if got := g.Stats().Open; got != 0 {
+		t.Errorf("open = %d", got)
+	}
+	s.Release()
+	if got := g.Stats().Open; got != 0 {
+		t.Errorf("open = %d", got)
+	}
+}
+
+// TestW11StreamsOutliveTheirRequests: what goes on without its request (WebSocket,
+// event stream, long-poll) stays within the budget of its source.
+func TestW11StreamsOutliveTheirRequests(t *testing.T) {
+	g := New(Options{Narrow: Budget{Open: 5}})
+	conn, err := g.Admit(from("203.0.113.7"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sessions []*Ticket
+	for range 10 {
+		s, err := conn.Stream()
+		if err != nil {
+			break
+		}
+		s.Release() // the request has been answered
+		s.Hold()    // its session begins
+		sessions = append(sessions, s)
+	}
+	if len(sessions) != 4 {
+		t.Errorf("%d streams beside their connection, budget 5", len(sessions))
+	}
+	for _, s := range sessions {
+		s.Release()
+	}
+	conn.Release()
 	if got := g.Stats().Open; got != 0 {
 		t.Errorf("open = %d", got)
 	}

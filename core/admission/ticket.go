@@ -139,16 +139,29 @@ func (t *Ticket) giveBack() int {
 }
 
 // Hold adds a user of the ticket, who must Release it as well. A ticket that
-// was released by all may be held again; it then holds no place.
+// was released by all may be held again: unless it has authenticated it takes its
+// place anew, so a session that outlives the request which brought it counts.
 func (t *Ticket) Hold() {
 	if t == nil {
 		return
 	}
 	t.gate.mu.Lock()
-	defer t.gate.mu.Unlock()
+	again := t.refs == 0 && !t.proven
 	t.hold()
+	if again {
+		t.holdsOpen = true
+		t.gate.open++
+		for _, e := range t.entries[:t.n] {
+			e.open++
+		}
+	}
+	t.gate.mu.Unlock()
+	if again {
+		t.gate.opt.Metrics.Move(metrics.ConnectionsUnauthenticated, 1)
+	}
 }
 
+// hold is called with the lock held; it takes no place.
 func (t *Ticket) hold() {
 	if t.refs == 0 {
 		for _, e := range t.entries[:t.n] {
