@@ -62,7 +62,8 @@ type Options struct {
 	// MemoryEach to one connection (64 KiB).
 	Memory     int64
 	MemoryEach int64
-	// Prefixes bounds the table of sources (65 536).
+	// Prefixes bounds the sources that are remembered while none of their
+	// connections is open (65 536).
 	Prefixes int
 	// Deadline is the time a connection has to authenticate (10 s); each
 	// connection gets its own, drawn within ± 10 %.
@@ -202,14 +203,11 @@ func (g *Gate) admit(keys []key, budgets []Budget, now time.Time) (*Ticket, erro
 	pressure := g.pressure()
 	t := &Ticket{gate: g}
 	for i, k := range keys {
-		// Without an entry (every remembered source is in use) only the limits
-		// of the whole relay apply.
-		if e := g.table.get(k, budgets[i], now); e != nil {
-			g.table.use(e)
-			e.fill(now, pressure)
-			t.entries[t.n] = e
-			t.n++
-		}
+		e := g.table.get(k, budgets[i], now)
+		g.table.use(e)
+		e.fill(now, pressure)
+		t.entries[t.n] = e
+		t.n++
 	}
 	if err := g.check(t, pressure); err != nil {
 		for _, e := range t.entries[:t.n] {

@@ -317,14 +317,37 @@ func TestTableIsBounded(t *testing.T) {
 			k.Release()
 		}
 	}
-	if n := g.Stats().Prefixes; n > 100 {
+	if n := g.Stats().Prefixes; n > 100+2*len(held) {
 		t.Errorf("%d prefixes", n)
 	}
 	for _, k := range held {
 		k.Release()
 	}
-	if s := g.Stats(); s.Open != 0 {
-		t.Errorf("open = %d", s.Open)
+	if s := g.Stats(); s.Open != 0 || s.Prefixes > 100 {
+		t.Errorf("left over: %+v", s)
+	}
+}
+
+// TestW11MoreClientsThanTheTableRemembers: sources are counted however many other
+// clients are connected.
+func TestW11MoreClientsThanTheTableRemembers(t *testing.T) {
+	g := New(Options{Prefixes: 10, Burst: 1e6, Rate: 1e6, Narrow: Budget{Burst: 3, Rate: .001}})
+	for i := range 100 {
+		k, err := g.Admit(from(fmt.Sprintf("10.%d.0.1", i)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.Authenticated() // and stays connected
+	}
+	in := 0
+	for range 50 {
+		if k, err := g.Admit(from("203.0.113.7")); err == nil {
+			in++
+			k.Release()
+		}
+	}
+	if in != 3 {
+		t.Errorf("a flood got in %d times, budget 3", in)
 	}
 }
 
@@ -370,7 +393,7 @@ func TestProperties(t *testing.T) {
 				now = now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "ms")) * time.Millisecond)
 			}
 			s := g.Stats()
-			if s.Open < 0 || s.Open > opt.Open || s.Memory < 0 || s.Memory > opt.Memory || s.Prefixes > opt.Prefixes {
+			if s.Open < 0 || s.Open > opt.Open || s.Memory < 0 || s.Memory > opt.Memory || s.Prefixes > opt.Prefixes+2*len(live) {
 				t.Fatalf("broken books: %+v", s)
 			}
 		}
@@ -386,8 +409,8 @@ func TestProperties(t *testing.T) {
 				t.Fatalf("bad entry %+v", e)
 			}
 		}
-		if n != g.table.len() {
-			t.Fatalf("%d unused of %d", n, g.table.len())
+		if n != g.table.len() || n != g.table.idle || n > opt.Prefixes {
+			t.Fatalf("%d unused of %d, %d counted", n, g.table.len(), g.table.idle)
 		}
 	})
 }

@@ -129,10 +129,13 @@ func (e *entry) punish(pressure float64) {
 	}
 }
 
-// table remembers sources. Unused entries form a list in order of last use;
-// the oldest goes when the table is full.
+// table remembers sources. Unused entries form a list in order of last use; the
+// oldest goes when there are too many of them. Entries in use are as many as the
+// connections at hand allow, two each: a relay with more clients than the table
+// remembers still counts every source.
 type table struct {
-	limit   int
+	limit   int // of unused entries
+	idle    int // unused entries
 	entries map[key]*entry
 	unused  entry // sentinel
 }
@@ -145,8 +148,7 @@ func (t *table) init(limit int) {
 
 func (t *table) len() int { return len(t.entries) }
 
-// get returns the entry for k, made with a full budget when new; nil when the
-// table is full of entries in use.
+// get returns the entry for k, made with a full budget when new.
 func (t *table) get(k key, b Budget, now time.Time) *entry {
 	if e := t.entries[k]; e != nil {
 		if e.refs == 0 {
@@ -155,11 +157,7 @@ func (t *table) get(k key, b Budget, now time.Time) *entry {
 		}
 		return e
 	}
-	if len(t.entries) >= t.limit {
-		old := t.unused.next
-		if old == &t.unused {
-			return nil
-		}
+	if old := t.unused.next; t.idle >= t.limit && old != &t.unused {
 		t.unlink(old)
 		delete(t.entries, old.key)
 	}
@@ -177,6 +175,7 @@ func (t *table) push(e *entry) {
 	last := t.unused.prev
 	last.next, e.prev = e, last
 	e.next, t.unused.prev = &t.unused, e
+	t.idle++
 }
 
 func (t *table) unlink(e *entry) {
@@ -185,6 +184,7 @@ func (t *table) unlink(e *entry) {
 	}
 	e.prev.next, e.next.prev = e.next, e.prev
 	e.prev, e.next = nil, nil
+	t.idle--
 }
 
 func (t *table) use(e *entry) {
@@ -195,7 +195,12 @@ func (t *table) use(e *entry) {
 }
 
 func (t *table) leave(e *entry) {
-	if e.refs--; e.refs == 0 && t.entries[e.key] == e {
-		t.push(e)
+	if e.refs--; e.refs > 0 || t.entries[e.key] != e {
+		return
+	}
+	t.push(e)
+	if old := t.unused.next; t.idle > t.limit {
+		t.unlink(old)
+		delete(t.entries, old.key)
 	}
 }
