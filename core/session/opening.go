@@ -250,17 +250,16 @@ func (o *opening) write(t ccp.Type, channel, sequence uint32, unit []byte) error
 	return nil
 }
 
-// keyWork waits for a turn at public-key work, runs f and charges its time.
+// keyWork waits for a turn at public-key work and runs f. The gate charges its time.
 func (o *opening) keyWork(ctx context.Context, f func() error) error {
-	if g := o.srv.opt.Gate; g != nil {
-		done, err := g.KeyWork(ctx, o.ticket, o.entered)
-		if err != nil {
-			return &refusal{reason: "busy", code: ccp.CodeHandshake, err: err}
-		}
-		defer done()
+	g := o.srv.opt.Gate
+	if g == nil {
+		return f()
 	}
-	began := time.Now()
-	err := f()
-	o.ticket.Spend(time.Since(began))
-	return err
+	done, err := g.KeyWork(ctx, o.ticket, o.entered)
+	if err != nil {
+		return &refusal{reason: "busy", code: ccp.CodeHandshake, err: err}
+	}
+	defer done()
+	return f()
 }

@@ -2,7 +2,9 @@ package session
 
 import (
 	"context"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -170,10 +172,11 @@ func (s *Server) Drain(ctx context.Context, move ccp.Move) {
 func (s *Server) Close() {
 	s.stop()
 	s.mu.Lock()
-	for o := range s.openings {
-		o.abort()
-	}
+	openings := slices.Collect(maps.Keys(s.openings))
 	s.mu.Unlock()
+	for _, o := range openings {
+		go o.abort() // closing may wait for a peer that does not read
+	}
 	s.closeWhere(ccp.CodeUnavailable, func(*Session) bool { return true })
 	<-s.idle
 	s.cancel()
