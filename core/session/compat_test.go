@@ -266,6 +266,36 @@ func TestClearFrames(t *testing.T) {
 	})
 }
 
+// TestClearFramesAfterRecords: a client that turns out to speak clear frames has not
+// read what went out as records before. It is not taken for delivered.
+func TestClearFramesAfterRecords(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := compatHouse(t, true)
+		c := h.old(t, newDevice(t, "device-1", "alice"), "other")
+		if err := c.connect(); err != nil {
+			t.Fatal(err)
+		}
+		link := h.relay.link("device-1")
+		link.box.Push(relay.Delivery{Position: 7, Kind: ccp.TypeMsg, Channel: 9, Body: []byte("waiting")})
+		if _, err := c.conn.Read(make([]byte, 512)); err != nil {
+			t.Fatal(err)
+		}
+		b, _ := ccp.Append(nil, ccp.Frame{Type: ccp.TypeLeave, Channel: 1, Sequence: 3, Payload: []byte(`{}`)})
+		if _, err := c.conn.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		select {
+		case <-link.gone:
+		default:
+			t.Error("the connection goes on, and what it carried would count as read")
+		}
+		if len(link.alive) != 0 {
+			t.Errorf("delivered up to %d, unread", <-link.alive)
+		}
+	})
+}
+
 // TestW7BytesBehindAuth: what comes together with the client's Auth belongs to the
 // record layer.
 func TestW7BytesBehindAuth(t *testing.T) {

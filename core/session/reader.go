@@ -36,9 +36,12 @@ func (s *Session) read() string {
 	s.early = nil
 	plain := s.earlyPlain
 	s.earlyPlain = nil
+	spent := s.spent
+	s.spent = "" // what came before our Ack went out does not show that it arrived
 	if s.plaintext(in, plain) {
 		s.consume(in)
 	}
+	s.spent = spent
 	s.clock.partial(in.waiting(), 0)
 	for in.ended == "" {
 		n, err := s.receive(in)
@@ -111,9 +114,10 @@ func (s *Session) arrived(n int) {
 	s.prove()
 }
 
-// prove tells the relay, for peers without ack, that what was written arrived.
+// prove tells the relay, for peers without ack, that what was written arrived. As
+// long as the form of the data is not known, nobody knows whether it was understood.
 func (s *Session) prove() {
-	if s.caps.Has(ccp.Ack) {
+	if s.caps.Has(ccp.Ack) || s.form() == modeUndecided {
 		return
 	}
 	if w := s.written.Load(); w > s.proven.Load() {
@@ -205,13 +209,27 @@ func (s *Session) decide(in *intake) bool {
 	}
 	if ferr == nil {
 		if exact, e := ccp.EncodedLen(f.Type, f.Channel, f.Sequence, len(f.Payload)); e == nil && exact == n {
-			s.settle(modeClear)
-			return true
+			return s.turnClear(in)
 		}
 	}
 	in.ended = "record"
 	s.cut(in.ended)
 	return false
+}
+
+// turnClear serves clear frames from here on. Deliveries that went out as records
+// cannot have been read: the connection ends and they come again on the next one.
+func (s *Session) turnClear(in *intake) bool {
+	s.mu.Lock()
+	unread := s.position > 0
+	s.mu.Unlock()
+	if unread {
+		in.ended = "record"
+		s.cut(in.ended)
+		return false
+	}
+	s.settle(modeClear)
+	return true
 }
 
 func (s *Session) settle(m mode) {

@@ -90,6 +90,45 @@ func TestResumeTokenIsOneUse(t *testing.T) {
 	})
 }
 
+// TestResumeTokenOutlivesWhatCameBeforeTheAck: a record that was sent together with
+// the Confirm does not show that the Ack, with the new token, has arrived.
+func TestResumeTokenOutlivesWhatCameBeforeTheAck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, nil)
+		first := h.join(t, newDevice(t, "dev-a", "alice"))
+		first.conn.Close()
+		synctest.Wait()
+		c := h.again(t, first, true)
+		if err := c.first(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.third(); err != nil {
+			t.Fatal(err)
+		}
+		hold := &holdConn{Conn: c.conn}
+		c.conn = hold
+		if err := c.confirm(); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.frame(ccp.TypeMsg, 9, []byte("pipelined")); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := hold.Conn.Write(hold.held.Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := hold.Conn.Read(make([]byte, 64<<10)); err != nil { // the Ack, which gets lost
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		hold.Conn.Close()
+		synctest.Wait()
+		again := h.again(t, first, true)
+		if err := again.connect(); err != nil || !again.ack.Ext.Resume.Resumed {
+			t.Errorf("after a lost Ack: %v", err)
+		}
+	})
+}
+
 func TestResumeWindow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, nil)
