@@ -508,6 +508,7 @@ func TestFriends(t *testing.T) {
 func TestAPIW14Handles(t *testing.T) {
 	for h, ok := range map[string]bool{
 		"alice": true, "Ålesund": true, "юлия": true, "a.b-c_d": true, "x": true, strings.Repeat("é", 64): true,
+		strings.Repeat("\ufdfa", 15): true, strings.Repeat("\ufdfa", 16): false, // 33 bytes each when folded
 		"": false, "a b": false, "a@b": false, "a\x00b": false, "a\u202eb": false, "a\u200bb": false, strings.Repeat("a", 65): false, "\xff": false,
 	} {
 		if err := account.CheckHandle(h); (err == nil) != ok {
@@ -525,7 +526,7 @@ func TestAPIW14Handles(t *testing.T) {
 }
 
 func FuzzHandle(f *testing.F) {
-	for _, s := range []string{"alice", "a@b", "Ａ-b_c.d", "\u200b", "İı", "ﬀ"} {
+	for _, s := range []string{"alice", "a@b", "Ａ-b_c.d", "\u200b", "İı", "ﬀ", strings.Repeat("\ufdfa", 20)} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {

@@ -44,14 +44,14 @@ func (s *Store) lapsed(c identity.Certificate, now time.Time) bool {
 
 // judge checks a certificate that a device presented against what the device
 // proved. known is the stored device, active and with this key, or nil: if it is
-// known, an expired certificate counts during the grace, and one that equals the
-// stored one needs no second look at its signature. A certificate for the Noise static
-// key (old clients) is accepted and to be replaced.
+// known, an earlier CA's certificate counts, an expired one during the grace, and one
+// that equals the stored one needs no second look at its signature. A certificate for
+// the Noise static key (old clients) is accepted and to be replaced.
 func (s *Store) judge(c *identity.Certificate, r *Request, user string, known *Device, now time.Time) (replace bool, err error) {
 	bad := func(text string) error { return refuse(ccp.CodeCertificateInvalid, text) }
 	current := s.opt.CA().Public()
 	if c.Issuer != current {
-		if s.opt.TrustedCAs == nil || !slices.Contains(s.opt.TrustedCAs(), c.Issuer) {
+		if known == nil || s.opt.TrustedCAs == nil || !slices.Contains(s.opt.TrustedCAs(), c.Issuer) {
 			return false, bad("unknown issuer")
 		}
 		replace = true

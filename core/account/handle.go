@@ -8,6 +8,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/storage"
 )
 
 // Limits of texts, in characters.
@@ -31,7 +32,8 @@ func CheckHandle(h string) error {
 			return bad
 		}
 	}
-	if Fold(h) == "" {
+	// Some characters unfold into many; the key must be one that records can have.
+	if k := Fold(h); k == "" || len(k) > storage.MaxID {
 		return bad
 	}
 	return nil

@@ -116,7 +116,7 @@ type expiring[T any] struct {
 
 func loadExpiring[T any](ctx context.Context, s *Store, kind, id string) (expiring[T], error) {
 	k := storage.Key{Kind: kind, ID: id}
-	recs, err := s.dir.Get(ctx, s.now(), []storage.Key{k})
+	recs, err := s.get(ctx, k)
 	if err != nil {
 		return expiring[T]{}, err
 	}

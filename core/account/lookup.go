@@ -68,7 +68,7 @@ func (s *Store) loadDevices(ctx context.Context, ids []string) ([]held[deviceRec
 	for i, id := range ids {
 		keys[i] = storage.Key{Kind: kindDevice, ID: id}
 	}
-	recs, err := s.dir.Get(ctx, s.now(), keys)
+	recs, err := s.get(ctx, keys...)
 	if err != nil {
 		return nil, err
 	}

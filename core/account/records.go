@@ -125,17 +125,23 @@ func decode[T any](r storage.Record, k storage.Key) (held[T], error) {
 	return h, nil
 }
 
+// get reads records, one for each key whatever the storage answers.
+func (s *Store) get(ctx context.Context, keys ...storage.Key) ([]storage.Record, error) {
+	r, err := s.dir.Get(ctx, s.now(), keys)
+	if err == nil && len(r) != len(keys) {
+		err = &sdk.Error{Kind: sdk.Corrupt, Op: "account: get", Text: fmt.Sprintf("the storage gave %d answers for %d keys", len(r), len(keys))}
+	}
+	return r, err
+}
+
 func load[T any](ctx context.Context, s *Store, kind, id string) (held[T], error) {
 	k := storage.Key{Kind: kind, ID: id}
-	if id == "" || len(id) > 512 {
+	if id == "" || len(id) > storage.MaxID {
 		return held[T]{key: k}, nil // no such key can exist
 	}
-	r, err := s.dir.Get(ctx, s.now(), []storage.Key{k})
+	r, err := s.get(ctx, k)
 	if err != nil {
 		return held[T]{}, err
-	}
-	if len(r) != 1 {
-		return held[T]{}, &sdk.Error{Kind: sdk.Corrupt, Op: "account: get", Text: fmt.Sprintf("%d answers for one key", len(r))}
 	}
 	return decode[T](r[0], k)
 }

@@ -125,7 +125,7 @@ func (s *Store) bearer(ctx context.Context, hash TokenHash, touch bool) (Bearer,
 // lookToken reads a token and its device, and judges both.
 func (s *Store) lookToken(ctx context.Context, hash TokenHash) (Bearer, held[tokenRecord], error) {
 	key := storage.Key{Kind: kindToken, ID: hash.id()}
-	recs, err := s.dir.Get(ctx, s.now(), []storage.Key{key})
+	recs, err := s.get(ctx, key)
 	if err != nil {
 		return Bearer{}, held[tokenRecord]{}, err
 	}

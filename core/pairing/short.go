@@ -202,6 +202,9 @@ func (c *Codes) try(ctx context.Context, text string) ([]byte, error) {
 	for n := 0; ; n++ {
 		now := c.opt.Clock()
 		recs, err := c.opt.Directory.Get(ctx, now, []storage.Key{shortKey(text)})
+		if err == nil && len(recs) != 1 {
+			err = fmt.Errorf("pairing: the storage gave %d answers for one key", len(recs))
+		}
 		if err != nil {
 			return nil, err
 		}

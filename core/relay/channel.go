@@ -51,9 +51,18 @@ func openKey(channel uint32) storage.Key {
 	return storage.Key{Kind: kindOpen, ID: fmt.Sprintf("%08x", channel)}
 }
 
-// get reads one record into v; false: absent.
+// records reads records, one for each key whatever the storage answers.
+func (h *Hub) records(ctx context.Context, keys ...storage.Key) ([]storage.Record, error) {
+	recs, err := h.directory.Get(ctx, h.now(), keys)
+	if err == nil && len(recs) != len(keys) {
+		err = fmt.Errorf("relay: the storage gave %d answers for %d keys", len(recs), len(keys))
+	}
+	return recs, err
+}
+
+// get reads one record into v and gives its version; 0: absent.
 func (h *Hub) get(ctx context.Context, k storage.Key, v any) (uint64, error) {
-	recs, err := h.directory.Get(ctx, h.now(), []storage.Key{k})
+	recs, err := h.records(ctx, k)
 	if err != nil {
 		return 0, err
 	}
@@ -98,7 +107,7 @@ func (c *change) load(ctx context.Context, channel uint32, devices []string) (ma
 	for _, d := range devices {
 		keys = append(keys, entryKey(d, channel), tableKey(d))
 	}
-	recs, err := c.h.directory.Get(ctx, c.h.now(), keys)
+	recs, err := c.h.records(ctx, keys...)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -214,7 +223,7 @@ func (b *routeBuilder) peers(ctx context.Context, channel uint32, peers []string
 	for i, p := range peers {
 		keys[i] = entryKey(p, channel)
 	}
-	recs, err := h.directory.Get(ctx, h.now(), keys)
+	recs, err := h.records(ctx, keys...)
 	if err != nil {
 		return err
 	}

@@ -298,6 +298,31 @@ func TestStorageErrorOnTheWayToARoute(t *testing.T) {
 	})
 }
 
+// TestMiscountingStorage: a storage that answers with too few or too many records
+// ends no process; the sender is told that it was not the message's fault.
+func TestMiscountingStorage(t *testing.T) {
+	for _, off := range []int{-1, 1} {
+		bubble(t, func(t *testing.T) {
+			b := newBed(t, nil)
+			defer b.stop()
+			s := b.connect("s.1", allCaps, 0)
+			b.connect("a.1", allCaps, 0)
+			s.must(ccp.TypeJoin, 9, `{"members":["a.1"],"relay":true}`)
+			settle()
+			s.takeControls()
+			b.store.set(func() { b.store.miscount = off })
+			s.must(ccp.TypeJoin, 9, `{"members":["a.1"]}`)
+			settle()
+			check(t, "join", s.errors(), "unavailable")
+			if err := s.sendAs(1, 9, nil, "on the channel", 0); err != nil {
+				t.Fatal(err)
+			}
+			settle()
+			check(t, "send", s.errors(), "unavailable")
+		})
+	}
+}
+
 // TestModel runs random histories against a client that keeps to the protocol:
 // nothing acknowledged is lost, what is shown is in order and nobody else sees
 // it.

@@ -29,6 +29,7 @@ type fakeStore struct {
 	after    func() error
 	readErr  func() error
 	dirErr   func() error
+	miscount int           // records more or fewer than asked for
 	gate     chan struct{} // when set, Append waits for it
 	quota    int
 	appends  int
@@ -228,7 +229,10 @@ func (d *fakeDirectory) Get(_ context.Context, now time.Time, keys []storage.Key
 		out[i] = d.recs[k]
 		out[i].Key = k
 	}
-	return out, nil
+	if d.miscount > 0 {
+		out = append(out, make([]storage.Record, d.miscount)...)
+	}
+	return out[:len(out)+min(d.miscount, 0)], nil
 }
 
 func (d *fakeDirectory) List(_ context.Context, now time.Time, r storage.Range) ([]storage.Record, error) {
