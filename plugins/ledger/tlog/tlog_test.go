@@ -1,0 +1,96 @@
+package tlog_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/commucat/commucat/plugins/ledger/tlog"
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/ledger"
+	"github.com/commucat/commucat/sdk/ledger/tiles"
+	"github.com/commucat/commucat/sdk/plugintest"
+)
+
+func TestConformance(t *testing.T) {
+	plugintest.Ledger(t, tlog.Plugin, plugintest.LedgerOptions{Config: map[string]any{"origin": "relay.example/audit"}})
+}
+
+func open(t *testing.T, state string, raw map[string]any) (ledger.Ledger, error) {
+	t.Helper()
+	l, err := ledger.Open(t.Context(), tlog.Plugin, sdk.NewEnv(sdk.EnvOptions{State: state}), raw)
+	if err == nil {
+		t.Cleanup(func() { _ = l.Close(t.Context()) })
+	}
+	return l, err
+}
+
+// Records can be proved to whoever has the key and nothing else of the relay.
+func TestProof(t *testing.T) {
+	state := t.TempDir()
+	l, err := open(t, state, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := plugintest.LedgerRecords(t, ledger.Record{}, 300)
+	if err := l.Submit(t.Context(), records); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(filepath.Join(state, "log", "key.pub"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := strings.TrimSpace(string(key))
+	r, err := tiles.OpenReader(os.DirFS(filepath.Join(state, "log")), public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.Prove(256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c, err := p.Verify(records[256].AppendLine(nil), public); err != nil || !strings.HasPrefix(c.Origin, "audit-") || c.Size != 300 {
+		t.Errorf("%+v %v", c, err)
+	}
+}
+
+func TestOriginIsKept(t *testing.T) {
+	state := t.TempDir()
+	l, err := open(t, state, map[string]any{"origin": "relay.example/audit"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, state, map[string]any{"origin": "other.example/audit"}); !errors.Is(err, sdk.Invalid) || !strings.Contains(err.Error(), "relay.example/audit") {
+		t.Error(err)
+	}
+	info, err := os.Stat(filepath.Join(state, "key"))
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Error(info.Mode(), err)
+	}
+	if err := os.WriteFile(filepath.Join(state, "key"), []byte("PRIVATE+KEY+x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, state, nil); !errors.Is(err, sdk.Corrupt) || strings.Contains(err.Error(), "PRIVATE") {
+		t.Error(err)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for name, raw := range map[string]map[string]any{
+		"origin":       {"origin": "a b"},
+		"witnesses[1]": {"witnesses": []any{"sigsum.org/w+e4ade967+BBQwEVwBUgPfNNPsXZ4FKAmk5u7kCxQsGyO8Bhsw0yTS", "x"}},
+	} {
+		_, err := open(t, t.TempDir(), raw)
+		if sdk.KindOf(err) != sdk.Invalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := ledger.Open(t.Context(), tlog.Plugin, nil, nil); !errors.Is(err, sdk.Invalid) {
+		t.Errorf("no folder: %v", err)
+	}
+}
