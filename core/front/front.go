@@ -191,15 +191,20 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // serveWeb charges the stream and hands it over. A source that has too many
 // unauthenticated streams gets what a stranger gets.
 func (f *Front) serveWeb(w http.ResponseWriter, r *http.Request, web transport.Web) {
-	ticket, err := f.charge(r)
-	if err != nil {
-		f.opt.Metrics.Count(metrics.CoverHits, "busy")
-		f.cover.ServeHTTP(w, r)
-		return
+	var ticket *admission.Ticket
+	if proven(web, r) {
+		admission.FromContext(r.Context()).Authenticated() // nor is its connection a stranger's
+	} else {
+		var err error
+		if ticket, err = f.charge(r); err != nil {
+			f.opt.Metrics.Count(metrics.CoverHits, "busy")
+			f.cover.ServeHTTP(w, r)
+			return
+		}
+		defer ticket.Release()
+		r = r.WithContext(admission.NewContext(r.Context(), ticket))
 	}
-	defer ticket.Release()
-	r = f.identify(r.WithContext(admission.NewContext(r.Context(), ticket)))
-	web.Serve(w, r, func(conn net.Conn) {
+	web.Serve(w, f.identify(r), func(conn net.Conn) {
 		ticket.Hold()
 		defer ticket.Release()
 		f.sessions.add(1)
@@ -207,6 +212,22 @@ func (f *Front) serveWeb(w http.ResponseWriter, r *http.Request, web transport.W
 		f.opt.Metrics.Count(metrics.AcceptedConnections, web.Name())
 		f.opt.Accept(conn)
 	})
+}
+
+// proven says that r carries bytes of a session that has proved its device. Such a
+// request costs no place among the unauthenticated: an event stream or long-poll
+// that lasts for days would hold one for ever. What it names is as secret as its
+// token, which is checked afterwards.
+func proven(web transport.Web, r *http.Request) bool {
+	j, ok := web.(transport.Joiner)
+	if !ok {
+		return false
+	}
+	conn := j.Joins(r)
+	if conn == nil {
+		return false
+	}
+	return admission.FromContext(transport.FactsOf(conn).Context).Proven()
 }
 
 // charge makes a ticket for one stream: of the connection's own sources, or of

@@ -250,6 +250,94 @@ func TestTicketTravels(t *testing.T) {
 	}
 }
 
+// pollWeb carries one conn by many requests: the first opens it, the others wait.
+type pollWeb struct {
+	in   chan struct{} // a request has come
+	hold chan struct{} // closed: they are answered
+
+	mu   sync.Mutex
+	conn *fakeConn
+}
+
+func (*pollWeb) Name() string               { return "poll" }
+func (*pollWeb) Match(r *http.Request) bool { return r.URL.Path == "/poll" }
+func (p *pollWeb) Joins(*http.Request) net.Conn {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.conn == nil {
+		return nil
+	}
+	return p.conn
+}
+
+func (p *pollWeb) Serve(w http.ResponseWriter, r *http.Request, accept func(net.Conn)) {
+	defer w.WriteHeader(200)
+	p.in <- struct{}{}
+	if p.Joins(r) != nil {
+		<-p.hold
+		return
+	}
+	p.mu.Lock()
+	p.conn = &fakeConn{facts: transport.Facts{Transport: "poll", Hidden: true, Context: context.WithoutCancel(r.Context())}}
+	p.mu.Unlock()
+	go accept(p.conn)
+}
+
+// TestProvenSessionNeedsNoPlace: the requests of a session that has proved its device
+// hold no place among the unauthenticated, however long they wait.
+func TestProvenSessionNeedsNoPlace(t *testing.T) {
+	g := admission.New(admission.Options{Narrow: admission.Budget{Open: 4}})
+	web := &pollWeb{in: make(chan struct{}), hold: make(chan struct{})}
+	got, end := make(chan *admission.Ticket, 1), make(chan struct{})
+	s := start(t, Options{Admission: g, Webs: []transport.Web{web}, Accept: func(c net.Conn) {
+		got <- admission.FromContext(transport.FactsOf(c).Context)
+		<-end
+	}})
+	c := client(t, true)
+	var requests sync.WaitGroup
+	ask := func() {
+		answered := make(chan struct{})
+		requests.Go(func() {
+			defer close(answered)
+			res, err := c.Get("https://" + s.addr + "/poll")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			res.Body.Close()
+		})
+		select {
+		case <-web.in:
+		case <-answered:
+			t.Error("a request got the cover's answer")
+		}
+	}
+	ask()
+	k := <-got
+	requests.Wait()
+	if n := g.Stats().Open; n != 2 {
+		t.Errorf("open = %d, want connection and session", n)
+	}
+	ask() // of a session without proof
+	if n := g.Stats().Open; n != 3 {
+		t.Errorf("open = %d, want one more", n)
+	}
+	k.Authenticated()
+	for range 10 {
+		ask()
+	}
+	if n := g.Stats().Open; n != 1 {
+		t.Errorf("open = %d, want the request from before the proof", n)
+	}
+	close(web.hold)
+	requests.Wait()
+	close(end)
+	s.stop()
+	if n := g.Stats().Open; n != 0 {
+		t.Errorf("open = %d at the end", n)
+	}
+}
+
 func TestTrustedProxyNamesTheClient(t *testing.T) {
 	g := admission.New(admission.Options{Trusted: prefixes("127.0.0.0/8"), Narrow: admission.Budget{Burst: 3, Rate: .001}})
 	addrs := make(chan string, 16)

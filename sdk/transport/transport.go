@@ -63,6 +63,13 @@ type Web interface {
 	Serve(w http.ResponseWriter, r *http.Request, accept func(net.Conn))
 }
 
+// Joiner may be implemented by a Web whose conns are carried by many requests.
+type Joiner interface {
+	// Joins answers the accepted conn that r belongs to by its shape, nil if
+	// there is none. It neither reads the body nor checks the token: Serve does.
+	Joins(r *http.Request) net.Conn
+}
+
 // Endpoint is an address of a relay by one transport, as links carry it.
 type Endpoint struct {
 	Transport string

@@ -63,7 +63,8 @@ func around(mean, spread time.Duration) time.Duration {
 	return mean - spread + rand.N(2*spread+1)
 }
 
-// Server is the server half of both forms. It implements transport.Web.
+// Server is the server half of both forms. It implements transport.Web and
+// transport.Joiner.
 type Server struct {
 	name   string
 	events bool
@@ -102,6 +103,16 @@ func (s *Server) Match(r *http.Request) bool {
 
 func wantsEvents(r *http.Request) bool {
 	return strings.Contains(r.Header.Get("Accept"), "text/event-stream")
+}
+
+// Joins gives the stream that r names; see transport.Joiner.
+func (s *Server) Joins(r *http.Request) net.Conn {
+	if _, st, ok := s.gate.Stream(r); ok {
+		if x := s.find(st.ID); x != nil {
+			return x
+		}
+	}
+	return nil
 }
 
 // Serve answers one request.

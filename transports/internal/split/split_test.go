@@ -453,3 +453,34 @@ func BenchmarkEcho(b *testing.B) {
 		}
 	}
 }
+
+// TestJoins: a request tells by its shape alone which stream it belongs to.
+func TestJoins(t *testing.T) {
+	conns := make(chan net.Conn, 1)
+	end := make(chan struct{})
+	site, server := start(t, false, DefaultTimes(), func(c net.Conn) { conns <- c; <-end })
+	c, err := Dial(t.Context(), "split", false, site.Endpoint, site.Dial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := <-conns
+	request := func(id [16]byte) *http.Request {
+		st := entry.Stream{Op: entry.OpDown, ID: id}
+		r, _ := http.NewRequest(http.MethodGet, "https://relay.example"+webtest.Path, nil)
+		r.Header.Set("Cookie", webtest.Cookie+"="+strings.Repeat("x", entry.TokenLength)+"."+st.String())
+		return r
+	}
+	if got := server.Joins(request(c.(*client).id)); got != opened {
+		t.Errorf("got %v", got)
+	}
+	other := request([16]byte{1})
+	if got := server.Joins(other); got != nil {
+		t.Errorf("another stream: %v", got)
+	}
+	other.Header.Del("Cookie")
+	if got := server.Joins(other); got != nil {
+		t.Errorf("no token: %v", got)
+	}
+	close(end)
+	_ = c.Close()
+}
