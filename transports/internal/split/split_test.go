@@ -484,3 +484,53 @@ func TestJoins(t *testing.T) {
 	close(end)
 	_ = c.Close()
 }
+
+// TestStalledUpload: an upload whose body stops coming ends, and what had arrived
+// counts.
+func TestStalledUpload(t *testing.T) {
+	for _, proto := range []string{"h2", "http/1.1"} {
+		t.Run(proto, func(t *testing.T) {
+			times := DefaultTimes()
+			times.Idle = 2 * time.Second
+			conns := make(chan net.Conn, 1)
+			over := make(chan struct{})
+			defer close(over)
+			site, _ := start(t, false, times, func(c net.Conn) { conns <- c; <-over }, proto)
+			h := newHand(t, site)
+			h.http = site.HTTP(t, proto == "h2")
+			h.do(entry.OpOpen, 0, "")
+			c := <-conns
+			body, feed := io.Pipe()
+			defer feed.Close()
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			r, _ := http.NewRequestWithContext(ctx, http.MethodPost, site.URL(), body)
+			st := entry.Stream{Op: entry.OpUp, ID: h.id}.String()
+			r.Header.Set("Cookie", webtest.Cookie+"="+site.Token("POST", webtest.Path, st))
+			ended := make(chan error, 1)
+			go func() {
+				resp, err := h.http.Do(r)
+				if err == nil {
+					_ = resp.Body.Close()
+				}
+				ended <- err
+			}()
+			if _, err := io.WriteString(feed, "abc"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, 3)); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-ended:
+			case <-ctx.Done():
+				_ = feed.Close()
+				<-ended
+				t.Fatal("the upload was still waited for")
+			}
+			if status, answer := h.do(entry.OpUp, 0, "abc"); status != http.StatusOK || answer != "3" {
+				t.Errorf("%d %q", status, answer)
+			}
+		})
+	}
+}

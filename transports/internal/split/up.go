@@ -13,7 +13,10 @@ func (s *Server) up(w http.ResponseWriter, r *http.Request, x *stream, offset ui
 		number(w, http.StatusRequestEntityTooLarge, x.next())
 		return
 	}
+	// A body that stops coming holds neither its request nor its stream for ever: the
+	// client goes on from what has arrived.
 	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(s.times.Idle))
 	f := &fetch{stop: func() { _ = rc.SetReadDeadline(time.Unix(1, 0)) }}
 	x.mu.Lock()
 	if offset > x.upNext {
