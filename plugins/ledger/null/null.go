@@ -1,5 +1,3 @@
-// Package null is the ledger that keeps nothing: for relays whose operator wants no
-// audit records.
 package null
 
 import (
