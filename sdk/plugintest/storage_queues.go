@@ -47,6 +47,9 @@ func queuesAppendRead(t *testing.T, k *storageKit) {
 	if p[0] >= p[2] || p[2] >= p[4] || p[1] >= p[3] {
 		t.Fatalf("positions %v do not grow", p)
 	}
+	if least := uint64(epoch.UnixMicro()); p[0] <= least {
+		t.Errorf("positions begin with %d, below the unix time in microseconds: a device that knew another store would never see them", p[0])
+	}
 	// The payload is the caller's again.
 	for i := range rows {
 		rows[i].Payload = append([]byte(nil), rows[i].Payload...)

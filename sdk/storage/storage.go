@@ -23,7 +23,10 @@ type Append struct {
 
 // Appended answers one Append.
 type Appended struct {
-	// Position is strictly increasing per queue; gaps are allowed.
+	// Position is strictly increasing per queue; gaps are allowed. It is above
+	// every position that the queue ever had, also in a store that this one has
+	// taken the place of: devices remember positions. A durable backend therefore
+	// begins at the unix time in microseconds.
 	Position uint64
 	// Duplicate says that the row was there already.
 	Duplicate bool

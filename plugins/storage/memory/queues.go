@@ -55,7 +55,7 @@ func (s *queues) append(now time.Time, a *storage.Append, quota storage.Quota) s
 	}
 	q := s.queues[a.Queue]
 	if q == nil {
-		q = &queue{ids: make(map[[16]byte]uint64)}
+		q = &queue{ids: make(map[[16]byte]uint64), last: uint64(max(now.UnixMicro(), 0))}
 		s.queues[a.Queue] = q
 	}
 	if pos, ok := q.ids[a.ID]; ok {

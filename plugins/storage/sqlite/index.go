@@ -7,6 +7,7 @@ import (
 	"sort"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/commucat/commucat/sdk/storage"
 )
@@ -68,11 +69,16 @@ type queue struct {
 	used     uint64
 }
 
-func newIndex(e engine, budget int64) (*index, error) {
+// newIndex reads the bound of all positions. They begin at the time in microseconds at
+// least: devices name the position up to which they have everything, and a store
+// that began anew below it (another engine, a folder brought back from a backup)
+// would give them messages that they believe to have.
+func newIndex(e engine, budget int64, now time.Time) (*index, error) {
 	high, err := e.high()
 	if err != nil {
 		return nil, err
 	}
+	high = max(high, uint64(max(now.UnixMicro(), 0)))
 	x := &index{engine: e, budget: budget, seed: maphash.MakeSeed()}
 	x.floor.Store(high)
 	x.reserved.Store(high)

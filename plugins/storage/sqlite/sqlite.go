@@ -90,7 +90,7 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 		}
 		s.engine = p
 	}
-	x, err := newIndex(s.engine, int64(c.Index))
+	x, err := newIndex(s.engine, int64(c.Index), time.Now())
 	if err != nil {
 		return storage.Store{}, err
 	}

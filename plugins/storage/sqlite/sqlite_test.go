@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/commucat/commucat/sdk/plugintest"
@@ -37,6 +38,47 @@ func TestConformance(t *testing.T) {
 			}, plugintest.StorageOptions{
 				Victim: true, Variables: []string{engineVariable + "=" + e},
 			})
+		})
+	}
+}
+
+// TestPositionsOutliveTheStore: whatever takes a store's place goes on above its
+// positions. A device asks for what lies behind the last one it has, and would never
+// see what came below.
+func TestPositionsOutliveTheStore(t *testing.T) {
+	for _, tc := range []struct {
+		name, before, after string
+		lose                []string // what is gone from the folder meanwhile
+	}{
+		{"to the other engine", "pebble", "sqlite", nil},
+		{"and back", "sqlite", "pebble", nil},
+		{"messages lost", "pebble", "pebble", []string{"queues", "queues.manifests"}},
+		{"everything lost", "sqlite", "sqlite", []string{"relay.db", "relay.db-wal", "relay.db-shm"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			last := uint64(0)
+			for _, e := range []string{tc.before, tc.after} {
+				s, err := opener(e)(t.Context(), dir)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for n := range 3 {
+					r, err := appendRow(t, s, n)
+					if err != nil || r.Position <= last {
+						t.Errorf("%s: position %d after %d, %v", e, r.Position, last, err)
+					}
+					last = r.Position
+				}
+				if err := s.Close(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				for _, name := range tc.lose {
+					if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
 		})
 	}
 }
