@@ -135,7 +135,9 @@ func TestPages(t *testing.T) {
 	}
 }
 
-func TestHealth(t *testing.T) {
+// TestW32HealthAndToken is W-32 and W-04 of the API sheet as well: the configured token
+// alone opens the interface over TCP.
+func TestW32HealthAndToken(t *testing.T) {
 	w := newWorld(t, nil)
 	var broken error
 	a, _ := NewAdmin(AdminOptions{

@@ -285,7 +285,7 @@ func TestTimeDoesNotRunBackwards(t *testing.T) {
 	}
 }
 
-func TestOpenRefusesAnotherPast(t *testing.T) {
+func TestW28OpenRefusesAnotherPast(t *testing.T) {
 	build := func(t *testing.T) (audit.Options, *memory) {
 		m := &memory{}
 		o := options(t.TempDir(), audit.Sink{Name: "m", Ledger: m})

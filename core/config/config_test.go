@@ -63,7 +63,7 @@ func known() []Known {
 	}
 }
 
-func TestBroken(t *testing.T) {
+func TestW36Broken(t *testing.T) {
 	files, err := filepath.Glob("testdata/bad/*.toml")
 	if err != nil || len(files) < 15 {
 		t.Fatal(len(files), err)

@@ -61,7 +61,7 @@ func content(t *testing.T, r *Ring) link.Catalogue {
 	return c
 }
 
-func TestFirstStartAndNext(t *testing.T) {
+func TestW39FirstStartAndNext(t *testing.T) {
 	c, dir := start(), filepath.Join(t.TempDir(), "data", "keys")
 	r, changes, err := Open(dir, options(c))
 	if err != nil {
