@@ -23,7 +23,7 @@ export GOFLAGS ?= -mod=readonly
 export GOTOOLCHAIN ?= local
 
 .DEFAULT_GOAL := build
-.PHONY: build run test vet lint unit interop fuzz modules modules-update docs deps demo bench clean
+.PHONY: build run test vet lint unit interop fuzz generate modules modules-update docs deps demo bench clean
 
 build:
 	@mkdir -p bin
@@ -69,6 +69,11 @@ interop:
 
 fuzz:
 	@.ci/fuzz $(FUZZTIME)
+
+# The code beside the protobuf sources; compiler and generators are pinned by the
+# module sdk/internal/wire/generate.
+generate:
+	cd sdk/internal/wire/generate && $(GO) run . ../wirepb
 
 # Which modules reach which program: a new one shows in review.
 modules: build

@@ -20,6 +20,7 @@ const module = "github.com/commucat/commucat"
 type source struct {
 	name, pkg string // relative to the module
 	test      bool
+	generated bool
 	lines     int
 	imports   []string
 	syntax    *ast.File
@@ -67,7 +68,7 @@ func tree(t *testing.T) []source {
 		if err != nil {
 			return err
 		}
-		s := source{name: rel, pkg: path.Dir(rel), test: strings.HasSuffix(base, "_test.go"), lines: strings.Count(string(text), "\n"), syntax: syntax, set: set}
+		s := source{name: rel, pkg: path.Dir(rel), test: strings.HasSuffix(base, "_test.go"), generated: ast.IsGenerated(syntax), lines: strings.Count(string(text), "\n"), syntax: syntax, set: set}
 		for _, i := range syntax.Imports {
 			p, err := strconv.Unquote(i.Path.Value)
 			if err != nil {

@@ -89,7 +89,7 @@ var bans = []ban{
 	{"sdk/ledger/...", "std:database/sql", "the contract is made of standard library types"},
 	{"sdk/plugintest", "core/...", "an author tests without the relay"},
 	{"sdk/host/...", "core/...", "programs host plugins without the relay"},
-	{"sdk/internal/wire", "core/...", "adapters know the kinds, not the relay"},
+	{"sdk/internal/wire/...", "core/...", "adapters know the kinds, not the relay"},
 	{"core/front", "transports/...", "handlers are given to it"},
 	{"core/front", "plugins/...", "handlers are given to it"},
 	{"core/front", "core/session", "it hands connections over by a function"},
@@ -137,7 +137,7 @@ type only struct {
 }
 
 var onlys = []only{
-	{"sdk/internal/wire", []string{"sdk/plugin", "sdk/host/..."}, "Go's rule would let all of sdk in"},
+	{"sdk/internal/wire/...", []string{"sdk/plugin", "sdk/host/...", "sdk/internal/wire/..."}, "Go's rule would let all of sdk in"},
 	{"transports/internal/...", []string{"transports/..."}, "shared request forms are no API"},
 }
 
@@ -153,6 +153,8 @@ var modules = []only{
 	{"github.com/coreos/go-systemd/v22", []string{"cmd/...", "core/server"}, "notify and socket activation"},
 	{"github.com/elastic/go-seccomp-bpf", []string{"core/pluginhost/sandbox"}, "system calls that a plugin may not make"},
 	{"github.com/flynn/noise", []string{"sdk/noise"}, "Noise"},
+	{"github.com/hashicorp/go-hclog", []string{"sdk/plugin", "sdk/host"}, "what go-plugin logs with"},
+	{"github.com/hashicorp/go-plugin", []string{"sdk/plugin", "sdk/host"}, "start of and control connection to plugin processes"},
 	{"github.com/klauspost/compress", []string{"plugins/storage/..."}, "compression of what is stored sealed is useless; of directories it is not"},
 	{"github.com/landlock-lsm/go-landlock", []string{"core/pluginhost/sandbox"}, "files and ports that a plugin may use"},
 	{"github.com/mattn/go-isatty", []string{"cmd/..."}, "terminal output"},
@@ -169,6 +171,8 @@ var modules = []only{
 	{"golang.org/x/sys", []string{"core/...", "plugins/...", "sdk/...", "cmd/..."}, "system calls"},
 	{"golang.org/x/term", []string{"cmd/..."}, "terminal chat"},
 	{"golang.org/x/text", []string{"core/account", "sdk/identity"}, "normal form of names"},
+	{"google.golang.org/grpc", []string{"sdk/plugin", "sdk/host", "sdk/internal/wire/..."}, "control of plugin processes"},
+	{"google.golang.org/protobuf", []string{"sdk/internal/wire/..."}, "control of plugin processes"},
 	{"lukechampine.com/blake3", []string{"sdk/identity", "core/..."}, "the reference's digests"},
 	{"modernc.org/sqlite", []string{"plugins/storage/sqlite"}, "embedded database"},
 	{"rsc.io/qr", []string{"cmd/..."}, "QR codes"},

@@ -1,0 +1,7 @@
+//go:build !unix
+
+package plugin
+
+func dropBinary() {}
+
+func fileLimit() int { return 0 }
