@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -42,8 +44,14 @@ func (f *relayFlags) load() (*config.Config, config.Env, string, error) {
 		file = defaultConfig(data)
 	}
 	for _, a := range f.listen {
+		var to config.Address
+		if err := to.UnmarshalText([]byte(a)); err != nil || a == "" {
+			return nil, env, "", usageError{fmt.Errorf("--listen: %w", cmp.Or(err, errors.New("give an address such as \":8443\"")))}
+		}
+	}
+	if len(f.listen) > 0 {
 		// A flag counts more than file and environment.
-		env.Variables = append(env.Variables, config.Variable("server.listen")+"="+a)
+		env.Variables = append(env.Variables, config.Variable("server.listen")+"="+strings.Join(f.listen, ","))
 	}
 	cfg, err := config.Load(file, env)
 	if err != nil {
@@ -97,7 +105,7 @@ func (a *app) serveCommand() *cobra.Command {
 		},
 	}
 	f.add(c)
-	c.Flags().StringArrayVar(&f.listen, "listen", nil, "TCP address of the public listener, port 0 takes a free one")
+	c.Flags().StringArrayVar(&f.listen, "listen", nil, "TCP address of the public listener, port 0 takes a free one (may be repeated)")
 	return c
 }
 
