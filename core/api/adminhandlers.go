@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/core/account"
+	"github.com/commucat/commucat/sdk"
 )
 
 // Limits of the operator's requests.
@@ -284,7 +285,9 @@ func (a *Admin) rotateKeys(r *http.Request, _ http.ResponseWriter) (any, error) 
 	if a.opt.RotateKeys == nil {
 		return nil, a.absent()
 	}
-	if err := a.opt.RotateKeys(r.Context()); err != nil {
+	if err := a.opt.RotateKeys(r.Context()); errors.Is(err, sdk.Conflict) {
+		return nil, problem(409, "keys_in_grace", err.Error())
+	} else if err != nil {
 		return nil, err
 	}
 	a.record(r, "keys.rotate", "noise")

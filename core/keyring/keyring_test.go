@@ -14,10 +14,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/entry"
 	"github.com/commucat/commucat/sdk/identity"
@@ -278,6 +280,33 @@ func TestNoiseRotation(t *testing.T) {
 	}
 	if again := mustOpen(t, dir, options(c)); content(t, again).Serial != serial || again.NoiseKeys()[0].Version != 13 {
 		t.Error("state is lost in a restart")
+	}
+}
+
+// TestRenewKeepsEveryGrace: however often the operator asks for a new key, none that
+// devices were promised ends early.
+func TestRenewKeepsEveryGrace(t *testing.T) {
+	for _, pinned := range []bool{false, true} {
+		c, dir := start(), filepath.Join(t.TempDir(), "keys")
+		o := options(c)
+		o.Pinned = pinned
+		r := mustOpen(t, dir, o)
+		for range maxNoiseKeys - 1 {
+			if _, err := r.Renew(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		before := r.NoiseKeys()
+		if changes, err := r.Renew(); !errors.Is(err, sdk.Conflict) || len(changes) != 0 {
+			t.Errorf("a fourth key was made: %v %v", changes, err)
+		}
+		if after := mustOpen(t, dir, o).NoiseKeys(); !slices.EqualFunc(before, after, func(a, b NoiseKey) bool { return a.Version == b.Version }) {
+			t.Errorf("pinned %t: %v became %v", pinned, before, after)
+		}
+		c.add(31 * day)
+		if _, err := r.Renew(); err != nil {
+			t.Errorf("after the grace: %v", err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/noise"
 )
 
@@ -110,6 +111,11 @@ func (r *Ring) rotateNoise(now time.Time, force bool) (changes []Change, err err
 		i := len(keys) - 1
 		if keys[i].Version == first {
 			i--
+		}
+		if force {
+			return nil, &sdk.Error{Kind: sdk.Conflict, Text: fmt.Sprintf(
+				"%d Noise keys are in force; another would end version %d before its grace and lock out every device that knows no newer one: wait until %s",
+				maxNoiseKeys, keys[i].Version, keys[i].ExpiresAt.Format(time.DateOnly))}
 		}
 		keys = slices.Delete(keys, i, i+1)
 	}

@@ -197,7 +197,7 @@ func (r *Ring) NewEntry(expires time.Time) entry.Credential {
 func (r *Ring) Rotate() ([]Change, error) { return r.rotate(false) }
 
 // Renew makes a new Noise key at once, for the operator; the old one has its
-// grace.
+// grace. While that would end another key's grace it is an error of kind Conflict.
 func (r *Ring) Renew() ([]Change, error) { return r.rotate(true) }
 
 func (r *Ring) rotate(force bool) ([]Change, error) {
