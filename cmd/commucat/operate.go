@@ -61,6 +61,12 @@ func (a *app) linkCommand() *cobra.Command {
 	create := a.operator(&cobra.Command{
 		Use: "create", Short: "Make an invitation link", Args: exactly(0, ""),
 	}, func(ctx context.Context, cl *api.Client, _ []string) error {
+		switch {
+		case quota < 1:
+			return usageError{errors.New("--quota: a link is for one account or more")}
+		case ttl < time.Second:
+			return usageError{errors.New("--ttl: the shortest life of a link is one second")}
+		}
 		l, err := cl.CreateLink(ctx, api.LinkRequest{Kind: api.InviteLink, Quota: quota, TTLSeconds: int64(ttl / time.Second)})
 		if err != nil {
 			return err

@@ -44,6 +44,9 @@ func (a *app) pairCreateCommand() *cobra.Command {
 		Short: "Make a link with which another device joins this account, once",
 		Args:  exactly(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
+			if c.Flags().Changed("ttl") && ttl < time.Second {
+				return usageError{errors.New("--ttl: the shortest life of a pairing link is one minute")}
+			}
 			return a.withDevice(c.Context(), f, func(ctx context.Context, d *device) error {
 				var in struct {
 					TTL *int64 `json:"ttl,omitempty"`
@@ -74,7 +77,7 @@ func (a *app) pairCreateCommand() *cobra.Command {
 		},
 	}
 	f.add(c, 30*time.Second)
-	c.Flags().DurationVar(&ttl, "ttl", 0, "life of the link (default: the relay's, 5 minutes)")
+	c.Flags().DurationVar(&ttl, "ttl", 0, "life of the link, one minute at least (default and most: the relay's pairing.ttl)")
 	c.Flags().BoolVar(&qr, "qr", false, "print a QR code as well")
 	return c
 }

@@ -2,6 +2,7 @@ package api
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"time"
@@ -104,6 +105,9 @@ func (a *Admin) createLink(r *http.Request, w http.ResponseWriter) (any, error) 
 	}
 	if in.Quota == 0 {
 		in.Quota = DefaultQuota
+	}
+	if in.Quota < 1 || in.Quota > account.MaxInviteQuota {
+		return nil, problem(400, "bad_request", fmt.Sprintf("quota must be 1 to %d", account.MaxInviteQuota))
 	}
 	ttl, err := life(in.TTLSeconds, DefaultLinkLife)
 	if err != nil {

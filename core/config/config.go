@@ -104,7 +104,7 @@ type Noise struct {
 
 // Pairing is [pairing].
 type Pairing struct {
-	TTL       time.Duration `cfg:"ttl" default:"5m" min:"30s" max:"1h" doc:"life of a code"`
+	TTL       time.Duration `cfg:"ttl" default:"5m" min:"1m" max:"1h" doc:"life of a code, and the longest that a device may ask for"`
 	Tries     uint8         `cfg:"tries" default:"5" min:"1" max:"20" doc:"wrong tries after which a code ends"`
 	PerPrefix uint32        `cfg:"per_prefix" default:"5" min:"1" doc:"tries a minute from one network"`
 	PerMinute uint32        `cfg:"per_minute" default:"60" min:"1" doc:"tries a minute of the whole relay"`
