@@ -70,7 +70,7 @@ type Limits struct {
 	PresenceTTL      time.Duration `cfg:"presence_ttl" default:"60s" min:"15s" max:"1h" doc:"after this silence a device counts as offline; routes are renewed three times as often"`
 	NewContacts      uint32        `cfg:"new_contacts" default:"60" doc:"accounts that an account may write to for the first time, each day"`
 	Devices          uint8         `cfg:"devices" default:"16" min:"1" max:"16" doc:"devices of one account"`
-	Sessions         uint32        `cfg:"sessions" default:"20000" min:"1" max:"10000000" doc:"live sessions of the relay"`
+	Sessions         uint32        `cfg:"sessions" default:"20000" min:"1" max:"10000000" doc:"live sessions of the relay; further devices wait, unless they are connected already"`
 	LargeFrames      sdk.Size      `cfg:"large_frames" default:"64MiB" min:"16MiB" max:"1TiB" doc:"memory for frames over 1 MiB, of all sessions together"`
 	HandshakeTimeout time.Duration `cfg:"handshake_timeout" default:"10s" min:"1s" max:"1m" doc:"from accept to the proven device; varied by a tenth"`
 	HandshakeRate    uint32        `cfg:"handshake_rate" default:"60" min:"1" doc:"new connections a minute from one IPv4 address or IPv6 /64"`
@@ -138,7 +138,7 @@ type Compat struct {
 type Log struct {
 	Level     string `cfg:"level" default:"info" enum:"debug,info,warn,error" doc:"least severe records written"`
 	Format    string `cfg:"format" default:"text" enum:"text,json" doc:"form of a record"`
-	Addresses string `cfg:"addresses" default:"short" enum:"none,short,full" doc:"how much of a client's address is written; short is the network only"`
+	Addresses string `cfg:"addresses" default:"short" enum:"none,short,full" doc:"how much of a client's address is written beside a refused handshake (level debug); short is the network only"`
 }
 
 // Transport is one [transport.NAME].

@@ -21,11 +21,11 @@ const (
 
 // Limits of guessing short codes.
 const (
-	// TriesPerCode wrong guesses end a code.
+	// TriesPerCode wrong guesses end a code, unless Options say otherwise.
 	TriesPerCode = 5
-	// TriesPerPrefix a minute are heard from one source prefix.
+	// TriesPerPrefix a minute are heard from one source prefix, likewise.
 	TriesPerPrefix = 5
-	// TriesPerMinute are heard in all.
+	// TriesPerMinute are heard in all, likewise.
 	TriesPerMinute = 60
 )
 
@@ -55,7 +55,11 @@ type Options struct {
 	// ShortCodes offers CreateShort and Claim (compat.public_api).
 	ShortCodes bool
 	// Life is how long a code lives when nothing shorter is asked for (5 min).
-	Life  time.Duration
+	Life time.Duration
+	// Tries end a code (TriesPerCode); PerPrefix and PerMinute are heard from one
+	// source prefix and in all (TriesPerPrefix, TriesPerMinute).
+	Tries, PerPrefix, PerMinute int
+
 	Clock func() time.Time // time.Now
 	Rand  io.Reader        // crypto/rand
 }
@@ -79,6 +83,14 @@ func New(opt Options) *Codes {
 	}
 	if opt.Life <= 0 {
 		opt.Life = DefaultLife
+	}
+	for _, n := range []struct {
+		given *int
+		def   int
+	}{{&opt.Tries, TriesPerCode}, {&opt.PerPrefix, TriesPerPrefix}, {&opt.PerMinute, TriesPerMinute}} {
+		if *n.given <= 0 {
+			*n.given = n.def
+		}
 	}
 	c := &Codes{opt: opt}
 	if opt.Limiter == nil {

@@ -205,6 +205,26 @@ func TestW23Guessing(t *testing.T) {
 			t.Errorf("after a while: %v", err)
 		}
 	})
+	t.Run("as configured", func(t *testing.T) {
+		w := newWorld(t, true)
+		w.Codes = pairing.New(pairing.Options{
+			Accounts: w.accounts, Directory: w.dir, ShortCodes: true, Tries: 1, PerPrefix: 2, PerMinute: 3, Clock: w.now,
+		})
+		code, err := w.CreateShort(ctx, w.user.ID, "dev-a", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, try := range []struct {
+			text, prefix string
+			throttled    bool
+		}{{wrong(code.Text), "p", false}, {code.Text, "p", false}, {code.Text, "p", true}, {code.Text, "q", false}, {code.Text, "r", true}} {
+			var throttled *pairing.Throttled
+			_, err := w.Claim(ctx, pairing.Claim{Code: try.text, Prefix: try.prefix})
+			if errors.As(err, &throttled) != try.throttled || !try.throttled && !errors.Is(err, pairing.ErrInvalid) {
+				t.Errorf("try %d: %v", i+1, err)
+			}
+		}
+	})
 	t.Run("all", func(t *testing.T) {
 		w := newWorld(t, true)
 		refused := 0

@@ -182,9 +182,9 @@ func (c *Codes) throttle(ctx context.Context, prefix string) error {
 	now := c.opt.Clock()
 	for _, l := range []struct {
 		key   string
-		burst uint32
-	}{{"pair/p/" + prefix, TriesPerPrefix}, {"pair/all", TriesPerMinute}} {
-		wait, err := c.opt.Limiter.Take(ctx, now, l.key, storage.Rate{Burst: l.burst, Per: time.Minute}, 1)
+		burst int
+	}{{"pair/p/" + prefix, c.opt.PerPrefix}, {"pair/all", c.opt.PerMinute}} {
+		wait, err := c.opt.Limiter.Take(ctx, now, l.key, storage.Rate{Burst: uint32(l.burst), Per: time.Minute}, 1)
 		if err != nil {
 			return err
 		}
@@ -215,7 +215,7 @@ func (c *Codes) try(ctx context.Context, text string) ([]byte, error) {
 			}
 		}
 		secret, ok := rec.open(text)
-		if recs[0].Version == 0 || rec.Tries >= TriesPerCode {
+		if recs[0].Version == 0 || rec.Tries >= c.opt.Tries {
 			return nil, nil
 		}
 		rec.Tries++

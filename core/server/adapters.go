@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"time"
 
 	"github.com/commucat/commucat/core/account"
@@ -67,6 +68,28 @@ const entryLife = 30 * 24 * time.Hour
 func (s *Server) newEntry() (ccp.Entry, bool) {
 	c := s.ring.NewEntry(s.opt.Clock().Add(entryLife))
 	return ccp.Entry{ID: c.ID, Key: c.Key}, c.Expires().After(s.opt.Clock())
+}
+
+// source writes a client's address into the log as log.addresses says: not at all,
+// its network (IPv4 /24, IPv6 /48), or all of it.
+func source(how string) func(netip.Addr) string {
+	switch how {
+	case "none":
+		return nil
+	case "full":
+		return netip.Addr.String
+	}
+	return func(a netip.Addr) string {
+		bits := 48
+		if a.Is4() {
+			bits = 24
+		}
+		p, err := a.Prefix(bits)
+		if err != nil {
+			return ""
+		}
+		return p.String()
+	}
 }
 
 // newGate turns the configured limits into admission's budgets.

@@ -187,7 +187,8 @@ func (s *Server) openAccounts(context.Context) error {
 	})
 	s.codes = pairing.New(pairing.Options{
 		Accounts: s.accounts, Directory: s.store.Directory, Limiter: s.store.Limiter, ShortCodes: s.cfg.Compat.PublicAPI,
-		Life: s.cfg.Pairing.TTL, Clock: s.opt.Clock, Rand: s.opt.Rand,
+		Life: s.cfg.Pairing.TTL, Tries: int(s.cfg.Pairing.Tries), PerPrefix: int(s.cfg.Pairing.PerPrefix),
+		PerMinute: int(s.cfg.Pairing.PerMinute), Clock: s.opt.Clock, Rand: s.opt.Rand,
 	})
 	return nil
 }
@@ -214,9 +215,9 @@ func (s *Server) openRelay(context.Context) (err error) {
 		Domain: string(s.cfg.Server.Domain), Prologue: []byte(s.cfg.Noise.Prologue), Offer: ccp.AllCapabilities, Min: minimum,
 		ClearFrames: s.cfg.Compat.ClearFrames, Node: s.data.drawn.Node, Gate: s.gate,
 		Limits: session.Limits{
-			Handshake: s.cfg.Limits.HandshakeTimeout, Keepalive: s.cfg.Server.Keepalive / 2, LargeFrames: int64(s.cfg.Limits.LargeFrames),
+			Sessions: int(s.cfg.Limits.Sessions), Handshake: s.cfg.Limits.HandshakeTimeout, Keepalive: s.cfg.Server.Keepalive / 2, LargeFrames: int64(s.cfg.Limits.LargeFrames),
 		},
-		Metrics: s.metrics, Log: s.log, Clock: s.opt.Clock, Rand: s.opt.Rand,
+		Source: source(s.cfg.Log.Addresses), Metrics: s.metrics, Log: s.log, Clock: s.opt.Clock, Rand: s.opt.Rand,
 	})
 	s.accounts.OnChange(s.changed)
 	return nil

@@ -15,7 +15,9 @@ func (o *opening) establish(ctx context.Context, conf *ccp.Confirm, req account.
 	ses := o.newSession(&req)
 	// Known by its device before the device's standing is read: a revocation that
 	// comes between the two finds it.
-	o.srv.register(ses)
+	if !o.srv.register(ses) {
+		return nil, refused(ccp.CodeUnavailable, "limits.sessions are connected", nil)
+	}
 	ok := false
 	defer func() {
 		if !ok {

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"time"
 
@@ -32,7 +33,7 @@ func (o *opening) fail(ctx context.Context, err error) {
 		label = r.code
 	}
 	o.srv.opt.Metrics.Count(metrics.Handshakes, label)
-	o.srv.opt.Log.Debug("handshake refused", "reason", label, "detail", r.Error(), "transport", o.facts.Transport)
+	o.srv.opt.Log.Debug("handshake refused", "reason", label, "detail", r.Error(), "transport", o.facts.Transport, o.source())
 	if label == "timeout" {
 		return
 	}
@@ -52,6 +53,14 @@ func (o *opening) fail(ctx context.Context, err error) {
 		o.sendClear(r)
 	}
 	o.farewell()
+}
+
+// source is the client's address for the log, as far as it may stand there.
+func (o *opening) source() slog.Attr {
+	if a := o.facts.Remote.Addr(); o.srv.opt.Source != nil && a.IsValid() && !o.facts.Hidden {
+		return slog.String("source", o.srv.opt.Source(a.Unmap().WithZone("")))
+	}
+	return slog.Attr{}
 }
 
 // sendClear sends the one error there is before the Confirm. A verified peer of

@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
+	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -201,6 +204,54 @@ func TestW9Replacement(t *testing.T) {
 	h.Close()
 	if n := gauge(t, m); n != 0 {
 		t.Errorf("gauge %v, want 0", n)
+	}
+}
+
+// TestSessionsAreBounded: a full relay turns a device away for a while and changes
+// nothing for it; one that is connected already may take its own place.
+func TestSessionsAreBounded(t *testing.T) {
+	var log bytes.Buffer
+	h := newHouse(t, func(o *Options, _ *account.Options) {
+		o.Limits.Sessions = 2
+		o.Log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		o.Source = netip.Addr.String
+	})
+	enter := func(d *device, newcomer bool) (net.Conn, chan struct{}, error) {
+		conn, ended := h.serve(transport.Facts{Transport: "pipe", Remote: netip.MustParseAddrPort("203.0.113.7:77")})
+		c := h.client(t, d, conn)
+		if newcomer {
+			c.invite = h.invite(t)
+		}
+		return conn, ended, c.connect()
+	}
+	alice, carol := newDevice(t, "dev-a", "alice"), newDevice(t, "dev-c", "carol")
+	first, firstEnded, err := enter(alice, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.join(t, newDevice(t, "dev-b", "bob"))
+	third, thirdEnded, err := enter(carol, true)
+	if codeOf(err) != ccp.CodeUnavailable {
+		t.Errorf("a third session: %v", err)
+	}
+	third.Close()
+	<-thirdEnded
+	if text := log.String(); !strings.Contains(text, "limits.sessions are connected") || !strings.Contains(text, "source=203.0.113.7\n") {
+		t.Errorf("log: %s", text)
+	}
+	if _, err := h.accounts.Device(t.Context(), "dev-c"); err == nil {
+		t.Error("the device was stored")
+	}
+	second, secondEnded, err := enter(alice, false)
+	if err != nil {
+		t.Errorf("taking its own place: %v", err)
+	}
+	first.Close()
+	<-firstEnded
+	second.Close()
+	<-secondEnded
+	if _, _, err := enter(carol, true); err != nil {
+		t.Errorf("with room again: %v", err)
 	}
 }
 

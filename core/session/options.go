@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/commucat/commucat/core/account"
@@ -41,6 +42,9 @@ type Link interface {
 
 // Limits of sessions. A zero field takes its default.
 type Limits struct {
+	// Sessions is how many are established or being so at one time; 0 is no bound.
+	// A device that is connected already may always take over.
+	Sessions int
 	// PreAuth bounds the bytes read before establishment: 64 KiB.
 	PreAuth int
 	// Handshake is the time for it, ± 10 %: 10 s. Where admission has drawn a
@@ -131,6 +135,8 @@ type Options struct {
 	Limits  Limits
 	Metrics *metrics.Set
 	Log     *slog.Logger
+	// Source writes a client's address for the log; nil leaves it out.
+	Source func(netip.Addr) string
 	Clock   func() time.Time // time.Now; the wall clock of stored times
 	Rand    io.Reader        // crypto/rand
 }

@@ -90,11 +90,26 @@ func (s *Server) leave() {
 }
 
 // register makes the session known by its device before the device's standing is
-// read, so that a revocation in between is not lost on it.
-func (s *Server) register(ses *Session) {
+// read, so that a revocation in between is not lost on it. It says no when there
+// are as many as Limits.Sessions.
+func (s *Server) register(ses *Session) bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if most := s.opt.Limits.Sessions; most > 0 && len(s.sessions) >= most && !s.connected(ses.device) {
+		return false
+	}
 	s.sessions[ses] = struct{}{}
-	s.mu.Unlock()
+	return true
+}
+
+// connected looks for a session of the device; mu is held.
+func (s *Server) connected(device string) bool {
+	for x := range s.sessions {
+		if x.device == device {
+			return true
+		}
+	}
+	return false
 }
 
 func (s *Server) unregister(ses *Session) {
