@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -45,6 +47,68 @@ type device struct {
 	store *client.FileStore
 	ended chan error
 	stop  context.CancelFunc
+	line  *line
+}
+
+// line follows a device's connection.
+type line struct {
+	mu   sync.Mutex
+	once bool  // it has been connected
+	last error // why the newest try failed
+}
+
+func (l *line) note(e client.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch e.Name {
+	case "connected":
+		l.once, l.last = true, nil
+	case "waiting":
+		l.last = e.Err
+	}
+}
+
+func (l *line) been() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.once
+}
+
+// why is the newest failure in one line.
+func (l *line) why() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return oneLine(l.last)
+}
+
+// oneLine shows an error; of several that were joined, those that say something new.
+func oneLine(err error) string {
+	if err == nil {
+		return ""
+	}
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) > 1 {
+		lines[1] = fmt.Sprintf("and %d other ways failed", len(lines)-1)
+		lines = lines[:2]
+	}
+	return strings.Join(lines, "; ")
+}
+
+// timeout is what ran out of time; the program ends with 4.
+type timeout struct{ text string }
+
+func (e timeout) Error() string        { return e.text }
+func (e timeout) Is(target error) bool { return target == context.DeadlineExceeded }
+
+// unreached says that there was no connection, and why not.
+func (d *device) unreached() error {
+	text := "no connection to " + d.Profile().Relay.Domain
+	if why := d.line.why(); why != "" {
+		text += ": " + why
+	} else {
+		text += " in time"
+	}
+	return timeout{text}
 }
 
 // open loads the profile and makes its client, not yet connected.
@@ -68,13 +132,20 @@ func (a *app) openProfile(p *client.Profile, f profileFlags, opt client.Options)
 	if err != nil {
 		return nil, err
 	}
+	l, told := new(line), opt.OnEvent
+	opt.OnEvent = func(e client.Event) {
+		l.note(e)
+		if told != nil {
+			told(e)
+		}
+	}
 	opt.Profile, opt.Store, opt.Dialers, opt.Log = p, store, ds, a.log()
 	c, err := client.New(opt)
 	if err != nil {
 		store.Close()
 		return nil, err
 	}
-	return &device{Client: c, store: store}, nil
+	return &device{Client: c, store: store, line: l}, nil
 }
 
 // connect runs the client in the background and waits until it is connected, or
@@ -97,7 +168,7 @@ func (d *device) connect(ctx context.Context) (transport string, err error) {
 	select {
 	case o := <-connected:
 		if errors.Is(o.err, context.DeadlineExceeded) {
-			o.err = fmt.Errorf("no connection to %s: %w", d.Profile().Relay.Domain, o.err)
+			o.err = d.unreached()
 		}
 		return o.name, o.err
 	case err := <-d.ended:

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -98,7 +99,11 @@ func (a *app) send(ctx context.Context, f profileFlags, draft client.Draft) (err
 		}
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return fmt.Errorf("the relay has not acknowledged the message in time; it stays in the outbox: %w", err)
+		text := "the relay has not acknowledged the message in time; it stays in the outbox"
+		if why := d.line.why(); why != "" || !d.line.been() {
+			text += ": " + d.unreached().Error()
+		}
+		return timeout{text}
 	}
 	return err
 }
@@ -186,17 +191,39 @@ func (a *app) listen(ctx context.Context, f profileFlags, count int) (err error)
 			}
 			return nil
 		},
-		OnEvent: func(e client.Event) {
-			if e.Name == "connected" && !a.json {
-				a.say("connected by %s", e.Transport)
-			}
-		},
+		OnEvent: a.connection(),
 	})
 	if err != nil {
 		return err
 	}
 	err = a.listening(ctx, enough, d, count > 0)
 	return errors.Join(failed, err) // the handler has ended with the client
+}
+
+// connection tells of the connection on standard error: each state once.
+func (a *app) connection() func(client.Event) {
+	var (
+		mu   sync.Mutex
+		last string
+	)
+	return func(e client.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		text := last
+		switch e.Name {
+		case "connected":
+			text = "connected by " + e.Transport
+		case "waiting":
+			text = "not connected: " + oneLine(e.Err)
+		}
+		if text == last {
+			return
+		}
+		last = text
+		if e.Name == "waiting" || !a.json {
+			a.say("%s", text)
+		}
+	}
 }
 
 func (a *app) listening(ctx, enough context.Context, d *device, counted bool) error {
@@ -207,10 +234,12 @@ func (a *app) listening(ctx, enough context.Context, d *device, counted bool) er
 	select {
 	case <-enough.Done():
 	case <-ctx.Done():
-		if err = ctx.Err(); !counted || errors.Is(err, context.Canceled) {
-			err = nil
-		} else {
-			err = fmt.Errorf("not as many messages as asked for: %w", err)
+		switch {
+		case errors.Is(ctx.Err(), context.Canceled):
+		case !d.line.been():
+			err = d.unreached()
+		case counted:
+			err = timeout{"not as many messages as asked for came in time"}
 		}
 	case err = <-d.ended:
 		d.ended <- err

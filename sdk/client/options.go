@@ -41,8 +41,9 @@ type Options struct {
 
 // Event is what happened beside messages.
 type Event struct {
-	// Name is "connected", "disconnected", "refused", "downgraded" (somebody may
-	// sit between: tell the user), "presence", "event", "catalogue",
+	// Name is "connected", "disconnected", "waiting" (a try failed, or a connection
+	// ended, by Err; the next follows after a pause), "refused", "downgraded"
+	// (somebody may sit between: tell the user), "presence", "event", "catalogue",
 	// "certificate", "move" or "join".
 	Name string
 	// Transport and Milliseconds belong to "connected": which way, and how long

@@ -52,6 +52,9 @@ func TestReconnectPauses(t *testing.T) {
 		}}}
 		u := start(t, opt)
 		time.Sleep(10 * time.Minute)
+		if e := u.event("waiting"); e.Err == nil || !strings.Contains(e.Err.Error(), "no route") {
+			t.Errorf("waiting: %v", e.Err)
+		}
 		u.stop()
 		if err := <-u.ended; err != nil {
 			t.Error(err)
