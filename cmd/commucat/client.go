@@ -224,9 +224,12 @@ func (a *app) registerCommand() *cobra.Command {
 			}
 			p, err := client.NewProfile(l, handle, rand.Reader)
 			if err != nil {
-				return err
+				return usageError{err}
 			}
 			p.DisplayName, p.Name = display, name
+			if err := p.Check(); err != nil {
+				return usageError{err}
+			}
 			p.Relay.Compat, p.Relay.Insecure = compat, insecure
 			return a.join(ctx, p, f)
 		},

@@ -39,9 +39,13 @@ func (a *app) sendCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			draft := client.Draft{To: to, Body: body, TTL: ttl}
+			if err := draft.Check(); err != nil {
+				return usageError{err}
+			}
 			ctx, cancel := f.bound(c.Context())
 			defer cancel()
-			return a.send(ctx, f, client.Draft{To: to, Body: body, TTL: ttl})
+			return a.send(ctx, f, draft)
 		},
 	}
 	f.add(c, 30*time.Second)

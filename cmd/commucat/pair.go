@@ -112,6 +112,9 @@ func (a *app) pairClaimCommand() *cobra.Command {
 				return err
 			}
 			p.Name = name
+			if err := p.Check(); err != nil {
+				return usageError{err}
+			}
 			return a.join(ctx, p, f)
 		},
 	}

@@ -31,6 +31,8 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata/sc
 //	stop NAME             ends it in order
 //	exits CODE CMD ARG…   runs a command that must end with that code
 //	keep VAR REGEXP       sets $VAR to the first group of REGEXP in the last stdout
+//
+// and $LONG, a word of 300 letters.
 func TestScript(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -41,6 +43,7 @@ func TestScript(t *testing.T) {
 			e.Setenv("HOME", e.WorkDir)
 			e.Setenv("XDG_STATE_HOME", filepath.Join(e.WorkDir, "state"))
 			e.Setenv("TZ", "UTC")
+			e.Setenv("LONG", strings.Repeat("x", 300))
 			e.Setenv("GORACE", os.Getenv("GORACE"))
 			e.Values[relays{}] = map[string]*process{}
 			return expiredPair(e.WorkDir)

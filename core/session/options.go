@@ -137,8 +137,8 @@ type Options struct {
 	Log     *slog.Logger
 	// Source writes a client's address for the log; nil leaves it out.
 	Source func(netip.Addr) string
-	Clock   func() time.Time // time.Now; the wall clock of stored times
-	Rand    io.Reader        // crypto/rand
+	Clock  func() time.Time // time.Now; the wall clock of stored times
+	Rand   io.Reader        // crypto/rand
 }
 
 func (o *Options) complete() {

@@ -37,7 +37,7 @@ func New(opt Options) (*Client, error) {
 	if opt.Profile == nil || opt.Store == nil || len(opt.Dialers) == 0 {
 		return nil, invalid("a client needs a profile, a store and at least one transport")
 	}
-	if err := opt.Profile.check(); err != nil {
+	if err := opt.Profile.Check(); err != nil {
 		return nil, err
 	}
 	if opt.Now == nil {

@@ -3,6 +3,7 @@ package client
 import (
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/commucat/commucat/sdk/ccp"
 )
@@ -13,6 +14,8 @@ const (
 	MaxBody = ccp.MaxBody - 32<<10
 	// MaxRecipients is how many ids one message may name.
 	MaxRecipients = ccp.MaxTo
+	// maxName bounds a recipient's name, a handle among them.
+	maxName = 255
 )
 
 // Draft is a message to send.
@@ -45,23 +48,36 @@ func (c *Client) Send(d Draft) (*Ticket, error) {
 	return c.out.put(it)
 }
 
+// Check says whether Send would take the draft: nil, or an error of kind Invalid.
+func (d *Draft) Check() error {
+	switch {
+	case (len(d.To) == 0) == (d.Channel == 0):
+		return invalid("a message goes either to named recipients or to a channel")
+	case len(d.To) > MaxRecipients:
+		return invalid("at most %d recipients a message", MaxRecipients)
+	case len(d.Body) > MaxBody:
+		return invalid("the message is larger than %d bytes", MaxBody)
+	case d.TTL < 0 || d.TTL/time.Second > 1<<32-1:
+		return invalid("the time to live is out of range")
+	case d.TTL > 0 && d.TTL < time.Second:
+		return invalid("the shortest time to live is one second")
+	}
+	for _, to := range d.To {
+		if len(to) == 0 || len(to) > maxName || !utf8.ValidString(to) {
+			return invalid("a recipient's name is text of 1 to %d bytes", maxName)
+		}
+	}
+	return nil
+}
+
 // item checks the draft and writes it as the payload of a Send, whose message id
 // is filled in when it is sent.
 func (d *Draft) item() (*item, error) {
+	if err := d.Check(); err != nil {
+		return nil, err
+	}
 	if d.Kind == 0 {
 		d.Kind = ccp.TypeMsg
-	}
-	switch {
-	case (len(d.To) == 0) == (d.Channel == 0):
-		return nil, invalid("a message goes either to named recipients or to a channel")
-	case len(d.To) > MaxRecipients:
-		return nil, invalid("at most %d recipients a message", MaxRecipients)
-	case len(d.Body) > MaxBody:
-		return nil, invalid("the message is larger than %d bytes", MaxBody)
-	case d.TTL < 0 || d.TTL/time.Second > 1<<32-1:
-		return nil, invalid("the time to live is out of range")
-	case d.TTL > 0 && d.TTL < time.Second:
-		return nil, invalid("the shortest time to live is one second")
 	}
 	it := new(item)
 	it.Kind, it.Channel, it.TTL = d.Kind, d.Channel, uint32(d.TTL/time.Second)

@@ -116,7 +116,7 @@ func refusal(code string) string {
 	case ccp.CodeHandleTaken:
 		return "that handle is taken; choose another"
 	case ccp.CodeHandleInvalid:
-		return "that handle is not allowed; choose another"
+		return "that handle is not allowed; choose one of 1 to 64 letters, digits and signs that print, without spaces and @ / \\ \" < > &"
 	case ccp.CodeDeviceLimit:
 		return "the account has as many devices as it may; revoke one first"
 	case ccp.CodePairingInvalid:

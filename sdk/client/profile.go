@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"time"
+	"unicode/utf8"
 
 	"github.com/commucat/commucat/sdk/identity"
 	"github.com/commucat/commucat/sdk/link"
@@ -132,6 +133,9 @@ func NewProfile(l link.Link, handle string, random io.Reader) (*Profile, error) 
 		if handle == "" {
 			return nil, invalid("an invitation needs a handle for the new account")
 		}
+		if !isName(handle) {
+			return nil, invalid("a handle is text of 1 to 64 characters")
+		}
 		p.Invite = append([]byte(nil), l.Secret[:]...)
 	case link.Pairing:
 		if handle != "" {
@@ -177,14 +181,20 @@ func LoadProfile(dir string) (*Profile, error) {
 	if err := json.Unmarshal(b, p); err != nil {
 		return nil, &Error{Kind: Invalid, Text: name + " is damaged", Err: err}
 	}
-	if err := p.check(); err != nil {
+	if err := p.Check(); err != nil {
 		return nil, err
 	}
 	p.dir = dir
 	return p, nil
 }
 
-func (p *Profile) check() error {
+// isName: the relay has stricter rules for some; what is longer breaks the
+// handshake's bounds.
+func isName(s string) bool { return len(s) <= maxName && utf8.ValidString(s) }
+
+// Check says whether the profile is complete and within bounds; its error is of kind
+// Invalid.
+func (p *Profile) Check() error {
 	switch {
 	case !identity.ValidDeviceID(p.DeviceID):
 		return invalid("profile: device_id is not 1 to 64 of A-Z a-z 0-9 - _ .")
@@ -194,6 +204,8 @@ func (p *Profile) check() error {
 		return invalid("profile: the relay has no endpoint")
 	case len(p.Relay.Endpoints) > maxEndpoints:
 		return invalid("profile: the relay has more than %d endpoints", maxEndpoints)
+	case !isName(p.Handle) || !isName(p.DisplayName) || !isName(p.Name):
+		return invalid("handle, display name and the device's name are texts of at most %d bytes", maxName)
 	case p.Device == Hex32{} || p.Static == Hex32{}:
 		return invalid("profile: a secret key is missing; restore the file or register again")
 	case p.Relay.Noise == Hex32{}:
