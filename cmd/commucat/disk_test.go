@@ -71,3 +71,28 @@ func TestDisk(t *testing.T) {
 		}
 	})
 }
+
+// TestDiskOfAClient: a device on a disk that is full or read-only is told so. Nobody is
+// told to throw its messages away, and it works again afterwards.
+func TestDiskOfAClient(t *testing.T) {
+	p := relay(t, dataFolder(t, wide))
+	profile := t.TempDir() + "/alice"
+	if code, _, notes := commucat(t, "client", "register", "--server", p.Invite, "--handle", "alice", "--profile", profile); code != exitOK {
+		t.Fatal(code, notes)
+	}
+	t.Setenv("PROFILE", profile)
+	const send = `commucat client send --profile "$DIR/p" --to alice hello; `
+	stdout, notes := mounted(t, "size=200k", `
+		cp -r "$PROFILE" "$DIR/p" && rm "$DIR/p/messages.db"
+		dd if=/dev/zero of="$DIR/fill" bs=1k 2>/dev/null
+		`+send+`test $? = 1 || exit 8
+		rm "$DIR/fill"; `+send+`test $? = 0 || exit 7
+		mount -o remount,ro "$DIR"
+		`+send+`test $? = 1 || exit 6
+		mount -o remount,rw "$DIR"
+		`+send+`test $? = 0 || exit 5`)
+	if strings.Count(stdout, "stored ") != 2 || strings.Contains(notes, "damaged") ||
+		!strings.Contains(notes, "check the disk: ") || !strings.Contains(notes, "read-only file system") || !strings.Contains(notes, "no space left on device") {
+		t.Errorf("stdout %q, stderr %q", stdout, notes)
+	}
+}

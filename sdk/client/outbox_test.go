@@ -532,10 +532,15 @@ func TestDamagedStore(t *testing.T) {
 				t.Fatal(err)
 			}
 			s, err := OpenStore(dir)
-			if !isKind(err, Invalid) || !strings.Contains(err.Error(), "move it away") {
+			if !isKind(err, Invalid) || !strings.Contains(err.Error(), "move it away") || strings.Contains(err.Error(), "runtime error") {
 				t.Fatalf("got %v, %v", s, err)
 			}
 		})
+	}
+	if dir := t.TempDir(); os.Mkdir(filepath.Join(dir, storeFile), 0o700) != nil {
+		t.Fatal("no folder")
+	} else if _, err := OpenStore(dir); !isKind(err, Invalid) || !strings.Contains(err.Error(), "is not a regular file") {
+		t.Errorf("a folder in its place: %v", err)
 	}
 	s := &counting{MemoryStore: memory()}
 	_ = s.MemoryStore.PutOutbox([]Outgoing{{Counter: 1, Kind: ccp.TypeMsg, To: []string{"b"}}})

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"syscall"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -68,6 +69,8 @@ func OpenStore(dir string) (*FileStore, error) {
 		}
 	case err != nil:
 		return nil, &Error{Kind: Invalid, Text: name + " cannot be opened", Err: err}
+	case !st.Mode().IsRegular():
+		return nil, invalid("%s is not a regular file", name)
 	case runtime.GOOS != "windows" && st.Mode().Perm()&0o077 != 0:
 		return nil, invalid("%s is readable by others: it holds messages and a secret token; run 'chmod 600 %s'", name, name)
 	}
@@ -85,7 +88,10 @@ func OpenStore(dir string) (*FileStore, error) {
 	if s.db != nil {
 		_ = guard(s.db.Close)
 	}
-	var e *Error
+	var (
+		e      *Error
+		system syscall.Errno
+	)
 	switch {
 	case errors.As(err, &e):
 		return nil, e
@@ -93,6 +99,8 @@ func OpenStore(dir string) (*FileStore, error) {
 		return nil, &Error{Kind: InUse, Text: "another program uses this profile; end it first: " + dir}
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &Error{Kind: Invalid, Text: name + " cannot be opened", Err: err}
+	case errors.As(err, &system): // full, read-only, failing: the file itself may be sound
+		return nil, &Error{Kind: Invalid, Text: name + " cannot be used; check the disk", Err: err}
 	}
 	return nil, &Error{
 		Kind: Invalid, Err: err,
@@ -106,6 +114,9 @@ func guard(f func() error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
+			if _, program := r.(runtime.Error); program {
+				r = "its pages contradict each other"
+			}
 			err = fmt.Errorf("store: %v", r)
 		}
 	}()
