@@ -18,6 +18,7 @@ import (
 
 	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/bench"
+	"github.com/commucat/commucat/sdk/client"
 )
 
 // benchConfig widens the limits that protect a relay from strangers: here every
@@ -54,6 +55,20 @@ func (a *app) benchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if len(ds) != 1 {
+				return usageError{errors.New("--transport: name one transport to load")}
+			}
+			for name, n := range map[string]int{
+				"size": o.Size, "clients": o.Clients, "rate": o.Rate, "members": o.Members, "messages": o.Messages,
+				"sessions": o.Sessions, "duration": int(o.Duration),
+			} {
+				if n < 1 {
+					return usageError{fmt.Errorf("--%s: must be more than nothing", name)}
+				}
+			}
+			if o.Size > client.MaxBody {
+				return usageError{fmt.Errorf("--size: a message holds %d bytes at most", client.MaxBody)}
+			}
 			for name := range strings.SplitSeq(cases, ",") {
 				if !slices.Contains(bench.Names(), strings.TrimSpace(name)) {
 					return usageError{fmt.Errorf("there is no case %q, but %s", name, strings.Join(bench.Names(), ", "))}
@@ -79,6 +94,15 @@ func (a *app) benchCommand() *cobra.Command {
 }
 
 func (a *app) bench(ctx context.Context, cases, out string, o bench.Options) error {
+	if out != "" { // before minutes of work, not after them
+		f, err := os.OpenFile(out, os.O_WRONLY|os.O_CREATE, 0o644)
+		if err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+		if err := f.Close(); err != nil {
+			return fmt.Errorf("--out: %w", err)
+		}
+	}
 	r := bench.NewReport(version, time.Now())
 	failed := false
 	for name := range strings.SplitSeq(cases, ",") {
@@ -92,20 +116,18 @@ func (a *app) bench(ctx context.Context, cases, out string, o bench.Options) err
 			break
 		}
 	}
-	if out != "" {
-		b, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(out, append(b, '\n'), 0o644); err != nil {
-			return err
-		}
-	}
 	var err error
 	if a.json {
 		err = a.emit(r)
 	} else {
 		err = r.Print(a.out)
+	}
+	if out != "" {
+		b, no := json.MarshalIndent(r, "", "  ")
+		if no == nil {
+			no = os.WriteFile(out, append(b, '\n'), 0o644)
+		}
+		err = errors.Join(err, no)
 	}
 	if err == nil && failed {
 		err = silent{exitFailed}

@@ -25,7 +25,12 @@ func (a *app) demoCommand() *cobra.Command {
 			"devices talk through each transport: handshake, messages both ways, delivery to a device\n" +
 			"that was away, and resumption after the connections are cut. Ends with 1 if a row failed.",
 		Args: exactly(0, ""),
-		RunE: func(c *cobra.Command, _ []string) error { return a.demo(c.Context(), transports, messages) },
+		RunE: func(c *cobra.Command, _ []string) error {
+			if messages < 1 {
+				return usageError{errors.New("--messages: at least one each way")}
+			}
+			return a.demo(c.Context(), transports, messages)
+		},
 	}
 	c.Flags().StringVar(&transports, "transports", "", "comma-separated transports (default: all)")
 	c.Flags().IntVar(&messages, "messages", 1000, "messages each way")
@@ -66,7 +71,7 @@ func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
 		Link: s.Ready().Invite, Dialers: ds, Messages: messages,
 		Row: func(r demo.Row) {
 			if a.json {
-				_ = a.emit(r) // a closed pipe shows in the last line's exit
+				_ = a.emit(r) // what cannot be written shows in the exit code
 			} else {
 				a.say("%s: done", r.Transport)
 			}

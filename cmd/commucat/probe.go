@@ -39,6 +39,12 @@ func (a *app) probeCommand() *cobra.Command {
 				name = domain
 			}
 			o.ServerName = name
+			switch {
+			case len(probe.Chosen(o)) == 0:
+				return usageError{fmt.Errorf("--only: no input has %s in its name", strings.Join(o.Only, " or "))}
+			case o.Rounds < 1 || o.Parallel < 1 || o.Timing < 0 || o.Wait <= 0 || rate < 0:
+				return usageError{errors.New("--rounds, --parallel and --wait are more than nothing, --timing and --rate not less")}
+			}
 			if rate > 0 {
 				o.Every = time.Duration(float64(time.Minute) / rate)
 			}
@@ -95,7 +101,7 @@ func (a *app) probe(ctx context.Context, target, cover string, o probe.Options) 
 	}
 	defer func() { err = errors.Join(err, alone.Close()) }()
 	if o.Every > 0 {
-		n := len(probe.Kinds(o)) * max(o.Rounds, 1)
+		n := len(probe.Chosen(o)) * max(o.Rounds, 1)
 		a.say("at most %d inputs, about %v; --rate 0 is faster where the server allows it", n, (time.Duration(n) * o.Every).Round(time.Second))
 	}
 	report, err := probe.Run(ctx, target, alone.Address, o)

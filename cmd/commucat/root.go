@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -37,8 +38,23 @@ type streams struct {
 // app is what the commands share.
 type app struct {
 	streams
+	stdout  *results
 	json    bool
 	verbose bool
+}
+
+// results is standard output; it keeps its first error.
+type results struct {
+	w   io.Writer
+	err error
+}
+
+func (r *results) Write(b []byte) (int, error) {
+	n, err := r.w.Write(b)
+	if r.err == nil {
+		r.err = err
+	}
+	return n, err
 }
 
 // usageError is a mistake in the command line.
@@ -51,13 +67,17 @@ func (silent) Error() string { return "" }
 
 // run executes one command line and gives the exit code.
 func run(ctx context.Context, s streams, args []string) int {
-	a := &app{streams: s}
+	a := &app{streams: s, stdout: &results{w: s.out}}
+	a.out = a.stdout
 	root := a.command()
 	root.SetArgs(args)
 	root.SetIn(s.in)
-	root.SetOut(s.out)
+	root.SetOut(a.out)
 	root.SetErr(s.err)
-	err := root.ExecuteContext(ctx)
+	ran, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = a.stdout.err // a result that nobody could read is none
+	}
 	if err == nil {
 		return exitOK
 	}
@@ -68,7 +88,7 @@ func run(ctx context.Context, s streams, args []string) int {
 		}
 		fmt.Fprintln(s.err, text)
 		if code == exitUsage {
-			fmt.Fprintln(s.err, "Run 'commucat help' for the commands.")
+			fmt.Fprintf(s.err, "Run '%s --help' for how it is used.\n", ran.CommandPath())
 		}
 	}
 	return code
@@ -105,14 +125,26 @@ func (a *app) command() *cobra.Command {
 		Long: "A relay for secure messaging that stays reachable in hostile networks.\n\n" +
 			"Start one with 'commucat serve', register with the link that it prints, and send a message.",
 		SilenceErrors: true, SilenceUsage: true, Version: version,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("there is no command %q", args[0])}
+				return noCommand(c, "there", args[0])
 			}
 			return nil
 		},
 		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
+	root.SetHelpCommand(&cobra.Command{
+		Use: "help [COMMAND]", Short: "Help about any command", Args: cobra.ArbitraryArgs,
+		RunE: func(_ *cobra.Command, args []string) error {
+			c, rest, err := root.Find(args)
+			if err != nil || len(rest) > 0 {
+				return noCommand(root, "there", strings.Join(args, " "))
+			}
+			c.InitDefaultHelpFlag()
+			c.InitDefaultVersionFlag()
+			return c.Help()
+		},
+	})
 	root.SetVersionTemplate("commucat {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON on standard output")
@@ -123,6 +155,22 @@ func (a *app) command() *cobra.Command {
 		a.userCommand(), a.deviceCommand(), a.keysCommand(), a.auditCommand(), a.doctorCommand(), a.probeCommand(), a.demoCommand(), a.benchCommand(),
 	)
 	return root
+}
+
+// noCommand is the error for a word that is no command of c; it names the one that
+// was probably meant.
+func noCommand(c *cobra.Command, where, name string) error {
+	text := fmt.Sprintf("%s is no command %q", where, name)
+	var known []string
+	for _, sub := range c.Commands() {
+		if sub.IsAvailableCommand() {
+			known = append(known, sub.Name())
+		}
+	}
+	if s := sdk.Suggest(name, known); s != "" {
+		text += fmt.Sprintf(" (did you mean %q?)", s)
+	}
+	return usageError{errors.New(text)}
 }
 
 // exactly refuses another number of arguments with a usage error.
@@ -142,9 +190,9 @@ func exactly(n int, names string) cobra.PositionalArgs {
 func group(use, short string, subs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{
 		Use: use, Short: short,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(c *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usageError{fmt.Errorf("'%s' has no command %q", use, args[0])}
+				return noCommand(c, "in '"+use+"' there", args[0])
 			}
 			return nil
 		},

@@ -154,18 +154,24 @@ func (r Report) String() string {
 
 func indent(s string) string { return strings.ReplaceAll(s, "\n", "\n      ") }
 
+// Chosen are the kinds of input that Run sends: all, or those that Options.Only names.
+func Chosen(opt Options) []Kind {
+	kinds := Kinds(opt)
+	if len(opt.Only) == 0 {
+		return kinds
+	}
+	return slices.DeleteFunc(kinds, func(k Kind) bool {
+		return !slices.ContainsFunc(opt.Only, func(word string) bool { return strings.Contains(k.Name, word) })
+	})
+}
+
 // Run sends the battery to both addresses (host:port). It returns an error only
 // when a side cannot be reached at all or ctx ends; differences are in the
 // Report. Certificates are not verified: what is compared is the server.
 func Run(ctx context.Context, target, reference string, opt Options) (Report, error) {
 	opt = opt.withDefaults(target)
 	opt.pace = &pace{every: opt.Every}
-	kinds := Kinds(opt)
-	if len(opt.Only) > 0 {
-		kinds = slices.DeleteFunc(kinds, func(k Kind) bool {
-			return !slices.ContainsFunc(opt.Only, func(word string) bool { return strings.Contains(k.Name, word) })
-		})
-	}
+	kinds := Chosen(opt)
 	report := Report{Target: target, Reference: reference, Seed: opt.Seed, Kinds: len(kinds)}
 	for _, addr := range []string{target, reference} {
 		if err := reachable(ctx, addr); err != nil {
