@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -78,10 +80,12 @@ func (a *app) prepare(ctx context.Context, domain, data string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(unit, []byte(unitFile(self, data)), 0o644); err != nil {
+	if err := os.WriteFile(unit, []byte(unitFile(self, data, owner())), 0o644); err != nil {
 		return err
 	}
-	s, err := server.New(ctx, a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler)))
+	opt := a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler))
+	opt.Prepare = true
+	s, err := server.New(ctx, opt)
 	if err != nil {
 		return err
 	}
@@ -105,8 +109,16 @@ func (a *app) prepare(ctx context.Context, domain, data string) (err error) {
 	return a.printQR(ready.Invite)
 }
 
-// unitFile runs the relay under its own user with what systemd can take away.
-func unitFile(program, data string) string {
+// owner is the user who owns what init makes, and whom the keys' folder lets in.
+func owner() string {
+	if u, err := user.Current(); err == nil {
+		return u.Username
+	}
+	return strconv.Itoa(os.Getuid())
+}
+
+// unitFile runs the relay as the data folder's owner with what systemd can take away.
+func unitFile(program, data, owner string) string {
 	program, data = unitWord(program), unitWord(data)
 	return fmt.Sprintf(`[Unit]
 Description=Message relay
@@ -115,10 +127,12 @@ Wants=network-online.target
 
 [Service]
 Type=notify
+User=%s
 ExecStart=%s serve --data %s
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=1
+RestartPreventExitStatus=2 78
 TimeoutStopSec=60
 LimitNOFILE=65536
 AmbientCapabilities=CAP_NET_BIND_SERVICE
@@ -138,7 +152,7 @@ SystemCallArchitectures=native
 
 [Install]
 WantedBy=multi-user.target
-`, program, data, data)
+`, owner, program, data, data)
 }
 
 // unitWord quotes a word of a unit file (systemd.syntax(7)).

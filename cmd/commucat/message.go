@@ -278,6 +278,8 @@ func printable(b []byte) string {
 	if !utf8.Valid(b) {
 		return fmt.Sprintf("(%d bytes, not text)", len(b))
 	}
+	// Further lines are indented: none can pass for another message.
+	text := strings.ReplaceAll(strings.TrimRight(string(b), "\n"), "\n", "\n    ")
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' {
 			return r
@@ -286,5 +288,5 @@ func printable(b []byte) string {
 			return '\ufffd'
 		}
 		return r
-	}, string(b))
+	}, text)
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"text/tabwriter"
 	"time"
@@ -119,6 +120,13 @@ func (a *app) linkCommand() *cobra.Command {
 			if _, err := link.Parse(args[0]); err != nil {
 				return usageError{err}
 			}
+			if a.json {
+				rows, err := qrRows(args[0])
+				if err != nil {
+					return err
+				}
+				return a.emit(map[string]any{"link": args[0], "modules": rows})
+			}
 			return a.printQR(args[0])
 		},
 	}
@@ -140,12 +148,13 @@ func (a *app) showLink(text string) error {
 		Domain    string     `json:"domain"`
 		Root      string     `json:"root"`
 		Noise     string     `json:"noise"`
+		Version   uint32     `json:"noise_version"`
 		Expires   *time.Time `json:"expires,omitempty"`
 		Promises  []string   `json:"promises"`
 		Pinned    bool       `json:"pinned"`
 		Endpoints []endpoint `json:"endpoints"`
 	}{
-		Kind: l.Kind.String(), Domain: l.Domain, Root: fmt.Sprintf("%x", l.Root), Noise: fmt.Sprintf("%x (version %d)", l.NoisePublic, l.NoiseVersion),
+		Kind: l.Kind.String(), Domain: l.Domain, Root: fmt.Sprintf("%x", l.Root), Noise: fmt.Sprintf("%x", l.NoisePublic), Version: l.NoiseVersion,
 		Promises: l.Promises().Names(), Pinned: len(l.Pins) > 0,
 	}
 	if !l.Expires.IsZero() {
@@ -157,12 +166,17 @@ func (a *app) showLink(text string) error {
 	if a.json {
 		return a.emit(out)
 	}
-	fmt.Fprintf(a.out, "kind      %s\ndomain    %s\nroot      %s\nnoise     %s\npinned    %v\npromises  %v\n", out.Kind, out.Domain, out.Root, out.Noise, out.Pinned, out.Promises)
+	fmt.Fprintf(a.out, "kind      %s\ndomain    %s\nroot      %s\nnoise     %s (version %d)\npinned    %v\npromises  %v\n",
+		out.Kind, out.Domain, out.Root, out.Noise, out.Version, out.Pinned, out.Promises)
 	if out.Expires != nil {
-		fmt.Fprintf(a.out, "until     %s\n", l.Expires.Local().Format(time.DateTime))
+		over := ""
+		if l.Expired(time.Now()) {
+			over = " (expired)"
+		}
+		fmt.Fprintf(a.out, "until     %s%s\n", l.Expires.Local().Format(time.DateTime), over)
 	}
 	for _, e := range out.Endpoints {
-		fmt.Fprintf(a.out, "endpoint  %s %s:%d\n", e.Transport, e.Host, e.Port)
+		fmt.Fprintf(a.out, "endpoint  %s %s\n", e.Transport, net.JoinHostPort(e.Host, fmt.Sprint(e.Port)))
 	}
 	return nil
 }

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -156,9 +157,19 @@ func (a *app) announce(r server.Ready, data string) error {
 	if r.Invite != "" {
 		fmt.Fprintln(a.err, "  first invitation (16 accounts, 24 hours):")
 		fmt.Fprintln(a.out, r.Invite)
+	} else {
+		fmt.Fprintf(a.err, "  invite others with: commucat link create --data %s\n", shellWord(data))
 	}
 	_, err := fmt.Fprintln(a.err, "ready")
 	return err
+}
+
+// shellWord quotes a word for the shell where it must be.
+func shellWord(s string) string {
+	if s != "" && !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+:,@%", r) }) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
 // serverLog makes the relay's logger.

@@ -43,6 +43,13 @@ func (s *Server) addresses() []address {
 		return out
 	}
 	host, port := string(s.cfg.Server.Domain), uint16(0)
+	if s.opt.Prepare && len(s.public) == 0 && len(s.cfg.Server.Listen) > 0 {
+		a := s.cfg.Server.Listen[0]
+		port = a.Port()
+		if ip, err := netip.ParseAddr(a.Host()); err == nil && !ip.IsUnspecified() {
+			host = ip.Unmap().String()
+		}
+	}
 	if len(s.public) > 0 {
 		if a, ok := s.public[0].Addr().(*net.TCPAddr); ok {
 			port = uint16(a.Port)

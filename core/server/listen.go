@@ -93,6 +93,9 @@ func (s *Server) bind(ctx context.Context) error {
 	s.public = passed
 	if len(passed) == 0 {
 		for _, a := range s.cfg.Server.Listen {
+			if s.opt.Prepare && a.Port() != 0 {
+				continue
+			}
 			ln, err := new(net.ListenConfig).Listen(ctx, "tcp", string(a))
 			if err != nil {
 				return listenError(string(a), err)

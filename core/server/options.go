@@ -23,6 +23,9 @@ type Options struct {
 	Environment config.Env
 	// Data is the data folder; it is made if it is missing.
 	Data string
+	// Prepare makes everything that a relay needs, for a first start that follows:
+	// no public address with a port of its own is listened on, and Run fails.
+	Prepare bool
 	// Version is the program's, for logs and reports.
 	Version string
 	// Webs makes the transports that share the public port.

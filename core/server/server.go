@@ -111,6 +111,9 @@ const maintenance = 10 * time.Minute
 // Run serves until ctx ends, then drains: clients are asked to go, what was
 // accepted is stored, and everything is closed. It returns nil after a drain.
 func (s *Server) Run(ctx context.Context) (err error) {
+	if s.opt.Prepare {
+		return errors.Join(errors.New("this server was made to prepare its data folder only"), s.close(ctx))
+	}
 	s.started = s.opt.Clock()
 	work, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stop(nil)
