@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"net"
 	"time"
 
@@ -33,7 +32,7 @@ func (o *opening) fail(ctx context.Context, err error) {
 		label = r.code
 	}
 	o.srv.opt.Metrics.Count(metrics.Handshakes, label)
-	o.srv.opt.Log.Debug("handshake refused", "reason", label, "detail", r.Error(), "transport", o.facts.Transport, o.source())
+	o.srv.opt.Log.Debug("handshake refused", "reason", label, "detail", r.Error(), "transport", o.facts.Transport, "source", o.source())
 	if label == "timeout" {
 		return
 	}
@@ -56,11 +55,11 @@ func (o *opening) fail(ctx context.Context, err error) {
 }
 
 // source is the client's address for the log, as far as it may stand there.
-func (o *opening) source() slog.Attr {
+func (o *opening) source() string {
 	if a := o.facts.Remote.Addr(); o.srv.opt.Source != nil && a.IsValid() && !o.facts.Hidden {
-		return slog.String("source", o.srv.opt.Source(a.Unmap().WithZone("")))
+		return o.srv.opt.Source(a.Unmap().WithZone(""))
 	}
-	return slog.Attr{}
+	return ""
 }
 
 // sendClear sends the one error there is before the Confirm. A verified peer of

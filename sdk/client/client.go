@@ -155,12 +155,11 @@ func (c *Client) keep(ctx context.Context) error {
 			}
 			return err
 		}
-		if ctx.Err() != nil {
-			break
-		}
 		d := pause.next()
 		c.opt.Log.Debug("reconnecting", "pause", d, "error", err)
-		c.opt.OnEvent(Event{Name: "waiting", Err: err})
+		if ctx.Err() == nil {
+			c.opt.OnEvent(Event{Name: "waiting", Err: err})
+		}
 		t := time.NewTimer(d)
 		select {
 		case <-ctx.Done():
