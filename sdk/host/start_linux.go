@@ -228,6 +228,10 @@ func (p *Process) describe(ctx context.Context) error {
 		switch one.SDKKind() {
 		case sdk.Transport:
 			p.plugins = append(p.plugins, &remoteTransport{r})
+		case sdk.Storage:
+			p.plugins = append(p.plugins, &remoteStorage{r})
+		case sdk.Ledger:
+			p.plugins = append(p.plugins, &remoteLedger{r})
 		}
 	}
 	p.description = description(d)

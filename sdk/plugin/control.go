@@ -14,6 +14,8 @@ import (
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/internal/wire"
 	"github.com/commucat/commucat/sdk/internal/wire/wirepb"
+	"github.com/commucat/commucat/sdk/ledger"
+	"github.com/commucat/commucat/sdk/storage"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
@@ -60,6 +62,13 @@ func (c *control) open(ctx context.Context, r *wirepb.OpenRequest, reply *wirepb
 		if i.transport, err = transport.Open(ctx, p, e, raw); err == nil {
 			_, reply.Keys = i.transport.(transport.KeyMaker)
 		}
+	case sdk.Storage:
+		var store storage.Store
+		if store, err = storage.Open(ctx, p, e, raw); err == nil {
+			i.store, reply.Parts = &store, partsOf(&store)
+		}
+	case sdk.Ledger:
+		i.ledger, err = ledger.Open(ctx, p, e, raw)
 	default:
 		err = &sdk.Error{Kind: sdk.Unsupported, Text: "this kind of plugin cannot be opened"}
 	}

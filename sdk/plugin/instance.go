@@ -7,6 +7,8 @@ import (
 	"sync"
 
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/ledger"
+	"github.com/commucat/commucat/sdk/storage"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
@@ -17,6 +19,8 @@ type instance struct {
 	env    *env
 
 	transport transport.Opened
+	store     *storage.Store
+	ledger    ledger.Ledger
 
 	mu        sync.Mutex
 	listeners map[uint64]*listener
@@ -34,8 +38,13 @@ func (i *instance) close(ctx context.Context) error {
 		l.close()
 	}
 	var err error
-	if i.transport != nil {
+	switch {
+	case i.transport != nil:
 		err = i.transport.Close()
+	case i.store != nil && i.store.Close != nil:
+		err = i.store.Close(ctx)
+	case i.ledger != nil:
+		err = i.ledger.Close(ctx)
 	}
 	i.env.close()
 	return err

@@ -123,6 +123,8 @@ type service struct {
 func (s *service) GRPCServer(_ *goplugin.GRPCBroker, g *grpc.Server) error {
 	wirepb.RegisterControlServer(g, &control{server: s.server})
 	wirepb.RegisterTransportServer(g, &transports{server: s.server})
+	wirepb.RegisterStorageServer(g, &storages{server: s.server})
+	wirepb.RegisterLedgerServer(g, &ledgers{server: s.server})
 	return nil
 }
 

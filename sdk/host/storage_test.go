@@ -1,0 +1,44 @@
+package host_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/host"
+	"github.com/commucat/commucat/sdk/plugintest"
+	"github.com/commucat/commucat/sdk/storage"
+)
+
+const bundle = "github.com/commucat/commucat/examples/bundle"
+
+// named finds a plugin of a process.
+func named(t testing.TB, p *host.Process, name string) sdk.Plugin {
+	t.Helper()
+	for _, one := range p.Plugins() {
+		if one.Name() == name {
+			return one
+		}
+	}
+	t.Fatalf("no plugin %s", name)
+	return nil
+}
+
+func TestStorageConformance(t *testing.T) {
+	p := plugintest.Start(t, plugintest.Build(t, bundle), host.Options{})
+	t.Run("sqlite", func(t *testing.T) {
+		plugintest.Storage(t, func(ctx context.Context, dir string) (storage.Store, error) {
+			return storage.Open(ctx, named(t, p, "sqlite"), nil, map[string]any{"path": dir})
+		}, plugintest.StorageOptions{})
+	})
+	t.Run("memory", func(t *testing.T) {
+		plugintest.Storage(t, func(ctx context.Context, _ string) (storage.Store, error) {
+			return storage.Open(ctx, named(t, p, "memory"), nil, map[string]any{"durable": true})
+		}, plugintest.StorageOptions{Forgets: true})
+	})
+}
+
+func TestLedgerConformance(t *testing.T) {
+	p := plugintest.Start(t, plugintest.Build(t, bundle), host.Options{})
+	plugintest.Ledger(t, named(t, p, "file"), plugintest.LedgerOptions{Config: map[string]any{"rotate": "4KiB"}})
+}
