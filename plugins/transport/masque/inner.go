@@ -1,0 +1,115 @@
+package masque
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// innerEndpoint is the QUIC endpoint whose packets come through tunnels. It serves
+// the same site, so that a guest reaches the relay's stream there as it does
+// outside: by a proof bound to that inner connection.
+type innerEndpoint struct {
+	packets *packets
+	quic    *quic.Transport
+	chained net.Addr // the second UDP address, nil without one
+
+	mu      sync.RWMutex
+	next    uint64
+	tunnels map[netip.Addr]*tunnel
+}
+
+// innerLocal is the address of the site inside tunnels; those of tunnels begin with
+// the same byte. They are unique local (RFC 4193) and never leave the process.
+const innerLocal = 0xfd
+
+func newInner() *innerEndpoint {
+	e := &innerEndpoint{tunnels: make(map[netip.Addr]*tunnel)}
+	local := make(net.IP, net.IPv6len)
+	local[0], local[15] = innerLocal, 1
+	e.packets = newPackets(&net.UDPAddr{IP: local, Port: 1}, e.send)
+	return e
+}
+
+// add gives a tunnel an address: a /64 of its own.
+func (e *innerEndpoint) add(t *tunnel) *net.UDPAddr {
+	ip := make(net.IP, net.IPv6len)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.next++
+	binary.BigEndian.PutUint64(ip, e.next)
+	ip[0], ip[15] = innerLocal, 1
+	addr := &net.UDPAddr{IP: ip, Port: 1}
+	e.tunnels[addr.AddrPort().Addr()] = t
+	return addr
+}
+
+func (e *innerEndpoint) remove(addr *net.UDPAddr) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.tunnels, addr.AddrPort().Addr())
+}
+
+// tunnelOf finds the tunnel behind an address; nil if there is none.
+func (e *innerEndpoint) tunnelOf(addr netip.AddrPort) *tunnel {
+	if e == nil || !addr.Addr().Is6() || addr.Addr().As16()[0] != innerLocal {
+		return nil
+	}
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	return e.tunnels[addr.Addr()]
+}
+
+// send sends a packet of the inner QUIC into its tunnel. One whose tunnel is gone is
+// lost; the connection ends by its idle time.
+func (e *innerEndpoint) send(p []byte, to netip.AddrPort) error {
+	t := e.tunnelOf(to)
+	if t == nil {
+		return nil
+	}
+	if !t.pass.count(len(p)) {
+		t.pass.end()
+		return nil
+	}
+	_ = t.flow.send(p)
+	return nil
+}
+
+// transient says that a UDP socket's error is about one packet (an ICMP answer), not
+// about the socket.
+func transient(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.EHOSTUNREACH) || errors.Is(err, syscall.ENETUNREACH) || errors.Is(err, syscall.EMSGSIZE)
+}
+
+// What quic-go calls an initial packet size: the smallest that QUIC allows, so that
+// an inner packet and its wrapping fit an outer one on every path.
+const smallestPacket = 1200
+
+// quicConfig is what all QUIC endpoints of the server have.
+func (s *server) quicConfig() *quic.Config {
+	return &quic.Config{
+		Versions:             []quic.Version{quic.Version1, quic.Version2},
+		HandshakeIdleTimeout: 5 * time.Second,
+		MaxIdleTimeout:       30 * time.Second,
+		MaxIncomingStreams:   100,
+		EnableDatagrams:      s.cfg.UDP,
+		Allow0RTT:            false, // a CONNECT is not idempotent
+		AllowConnectionWindowIncrease: func(c *quic.Conn, _ uint64) bool {
+			v := visitorOf(c.Context())
+			return v != nil && v.guest.Load() // strangers cannot make the relay hold much
+		},
+	}
+}
+
+// addrOf is the UDP address to listen on beside the main one.
+func withPort(a net.Addr, port uint16) string {
+	return netip.AddrPortFrom(transport.AddrPort(a).Addr(), port).String()
+}
