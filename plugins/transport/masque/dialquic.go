@@ -163,7 +163,7 @@ func (d *dialer) ask(ctx context.Context, c *carrier, build func(exporter) (*htt
 	if err != nil {
 		return nil, err
 	}
-	str, resp, err := exchange(ctx, c, r)
+	str, resp, err := exchange(ctx, c, r) //nolint:bodyclose // the stream is the body, and is cancelled
 	if err != nil {
 		return nil, err
 	}

@@ -161,10 +161,7 @@ func TestRevokeEnds(t *testing.T) {
 	_ = r.server.Close()
 
 	again := startIn(t, state, nil, echo)
-	for _, e := range []transport.Endpoint{mine, theirs} {
-		e.Port = transport.AddrPort(again.server.Addr()).Port()
-		e.Params[paramTCP] = ""
-	}
+	mine.Params[paramTCP], theirs.Params[paramTCP] = "", ""
 	mine.Port, theirs.Port = transport.AddrPort(again.server.Addr()).Port(), transport.AddrPort(again.server.Addr()).Port()
 	if _, err := dialled(t, o, mine, transport.Dial{}); !errors.Is(err, transport.ErrRefused) {
 		t.Errorf("revoked before the restart: %v", err)

@@ -1,15 +1,18 @@
 package masque
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
 
 	"github.com/commucat/commucat/sdk/transport"
 )
@@ -19,7 +22,6 @@ import (
 // outside: by a proof bound to that inner connection.
 type innerEndpoint struct {
 	packets *packets
-	quic    *quic.Transport
 	chained net.Addr // the second UDP address, nil without one
 
 	mu      sync.RWMutex
@@ -52,10 +54,31 @@ func (e *innerEndpoint) add(t *tunnel) *net.UDPAddr {
 	return addr
 }
 
+// remove ends the connections of a tunnel that is gone; their peers cannot tell.
 func (e *innerEndpoint) remove(addr *net.UDPAddr) {
 	e.mu.Lock()
-	defer e.mu.Unlock()
+	t := e.tunnels[addr.AddrPort().Addr()]
 	delete(e.tunnels, addr.AddrPort().Addr())
+	conns := t.conns
+	t.conns = nil
+	e.mu.Unlock()
+	for _, c := range conns {
+		_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	}
+}
+
+// began notes a connection of a tunnel; it is http3.Server.ConnContext.
+func (e *innerEndpoint) began(ctx context.Context, c *quic.Conn) context.Context {
+	e.mu.Lock()
+	t := e.tunnels[transport.AddrPort(c.RemoteAddr()).Addr()]
+	if t != nil {
+		t.conns = append(slices.DeleteFunc(t.conns, func(c *quic.Conn) bool { return c.Context().Err() != nil }), c)
+	}
+	e.mu.Unlock()
+	if t == nil { // the tunnel ended meanwhile
+		_ = c.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	}
+	return withConn(ctx, c)
 }
 
 // tunnelOf finds the tunnel behind an address; nil if there is none.
@@ -107,9 +130,4 @@ func (s *server) quicConfig() *quic.Config {
 			return v != nil && v.guest.Load() // strangers cannot make the relay hold much
 		},
 	}
-}
-
-// addrOf is the UDP address to listen on beside the main one.
-func withPort(a net.Addr, port uint16) string {
-	return netip.AddrPortFrom(transport.AddrPort(a).Addr(), port).String()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -36,18 +35,6 @@ var page = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 	}
 	fmt.Fprintf(w, "<p>%s %s: %d bytes\n", r.Method, r.URL.Path, n)
 })
-
-// testLog shows what the plugin says of itself in the test's output.
-func testLog(t testing.TB) *slog.Logger {
-	return slog.New(slog.NewTextHandler(writerFunc(func(p []byte) (int, error) {
-		t.Logf("%s", p)
-		return len(p), nil
-	}), nil))
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // relay is a running server half.
 type relay struct {

@@ -49,12 +49,12 @@ func (s *server) open(ctx context.Context, env sdk.Env, cert tls.Certificate, no
 		tr := &quic.Transport{Conn: s.inner.packets.over(udp), ConnContext: newCrowd(innerAll, innerMost, now).admit}
 		conf := s.quicConfig()
 		conf.InitialPacketSize = smallestPacket
-		if err := s.serveQUIC(tr, cert, conf, &site{server: s}); err != nil {
+		if err := s.serveQUIC(tr, cert, conf, &site{server: s}, s.inner.began); err != nil {
 			return err
 		}
 	}
 	tr := s.transport(udp, visitors)
-	if err := s.serveQUIC(tr, cert, s.quicConfig(), &site{server: s}); err != nil {
+	if err := s.serveQUIC(tr, cert, s.quicConfig(), &site{server: s}, withConn); err != nil {
 		return err
 	}
 	if s.cfg.Chained == "" {
@@ -70,7 +70,7 @@ func (s *server) open(ctx context.Context, env sdk.Env, cert tls.Certificate, no
 	s.inner.chained = pc.LocalAddr()
 	conf := s.quicConfig()
 	conf.InitialPacketSize, conf.DisablePathMTUDiscovery = smallestPacket, true
-	return s.serveQUIC(s.transport(s.ready(pc), visitors), cert, conf, &site{server: s, hidden: true})
+	return s.serveQUIC(s.transport(s.ready(pc), visitors), cert, conf, &site{server: s, hidden: true}, withConn)
 }
 
 func (s *server) transport(pc net.PacketConn, c *crowd) *quic.Transport {
@@ -123,15 +123,17 @@ func (s *server) ready(pc net.PacketConn) net.PacketConn {
 	return out
 }
 
-// serveQUIC serves the site on one QUIC transport until Close.
-func (s *server) serveQUIC(tr *quic.Transport, cert tls.Certificate, conf *quic.Config, site *site) error {
+// serveQUIC serves the site on one QUIC transport until Close; began is told of each
+// connection.
+func (s *server) serveQUIC(tr *quic.Transport, cert tls.Certificate, conf *quic.Config, site *site,
+	began func(context.Context, *quic.Conn) context.Context) error {
 	ln, err := tr.ListenEarly(http3.ConfigureTLSConfig(serverTLS(cert, http3.NextProtoH3)), conf)
 	if err != nil {
 		return fmt.Errorf("quic: %w", err)
 	}
 	h3 := &http3.Server{
 		Handler: site, EnableDatagrams: s.cfg.UDP, MaxHeaderBytes: maxHeader, IdleTimeout: idleTime,
-		ConnContext: withConn, Logger: slog.New(quiet{s.log.Handler()}),
+		ConnContext: began, Logger: slog.New(quiet{s.log.Handler()}),
 	}
 	over := make(chan struct{})
 	go func() {

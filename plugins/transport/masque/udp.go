@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/commucat/commucat/sdk/transport"
@@ -197,4 +198,5 @@ type tunnel struct {
 	flow   *flow
 	client netip.AddrPort // where it comes from
 	pass   *pass
+	conns  []*quic.Conn // that came through it; guarded by innerEndpoint.mu
 }
