@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"time"
@@ -11,33 +12,70 @@ import (
 )
 
 func (a *app) auditCommand() *cobra.Command {
-	var f relayFlags
-	verify := &cobra.Command{
-		Use:   "verify [--data DIR] [--config FILE]",
+	return group("audit", "The relay's audit chain", a.verifyCommand(), a.proveCommand(), a.checkProofCommand(), a.checkpointCommand())
+}
+
+// auditOptions are the relay's, without a log.
+func (a *app) auditOptions(f *relayFlags) (server.Options, error) {
+	cfg, env, data, err := f.load()
+	if err != nil {
+		return server.Options{}, err
+	}
+	return a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler)), nil
+}
+
+func (a *app) verifyCommand() *cobra.Command {
+	var (
+		f    relayFlags
+		name string
+	)
+	c := &cobra.Command{
+		Use:   "verify [--data DIR] [--config FILE] [--ledger NAME]",
 		Short: "Check the audit chain of a stopped relay; names the first broken record",
 		Args:  exactly(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
-			cfg, env, data, err := f.load()
+			opt, err := a.auditOptions(&f)
 			if err != nil {
 				return err
 			}
-			rep, err := server.VerifyAudit(c.Context(), a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler)))
-			if err != nil {
-				return err
+			names := server.VerifiedLedgers(opt)
+			if name != "" || len(names) == 0 {
+				names = []string{name}
 			}
-			if a.json {
-				return a.emit(struct {
-					Records uint64    `json:"records"`
-					Last    uint64    `json:"last_seq"`
-					First   time.Time `json:"first"`
-					Until   time.Time `json:"last"`
-					Head    string    `json:"head"`
-				}{rep.Records, rep.Head.Seq, rep.First, rep.Last, fmt.Sprintf("%x", rep.Head.Hash)})
+			for _, n := range names {
+				if err := a.verifyLedger(c.Context(), opt, n); err != nil {
+					return err
+				}
 			}
-			_, err = fmt.Fprintf(a.out, "%d records from %s to %s, unbroken\n", rep.Records, rep.First.Format(time.RFC3339), rep.Last.Format(time.RFC3339))
-			return err
+			return nil
 		},
 	}
-	f.add(verify)
-	return group("audit", "The relay's audit chain", verify)
+	f.add(c)
+	c.Flags().StringVar(&name, "ledger", "", "check this ledger alone (default: all that keep records)")
+	return c
+}
+
+func (a *app) verifyLedger(ctx context.Context, opt server.Options, name string) error {
+	var told int64
+	rep, err := server.VerifyAudit(ctx, opt, name, func(records int64) {
+		if records-told >= 1_000_000 {
+			told = records
+			a.say("%s: %d records", name, records)
+		}
+	})
+	if err != nil {
+		return fmt.Errorf("ledger %s: %w", name, err)
+	}
+	if a.json {
+		return a.emit(struct {
+			Ledger  string    `json:"ledger"`
+			Records uint64    `json:"records"`
+			Last    uint64    `json:"last_seq"`
+			First   time.Time `json:"first"`
+			Until   time.Time `json:"last"`
+			Head    string    `json:"head"`
+		}{name, rep.Records, rep.Head.Seq, rep.First, rep.Last, fmt.Sprintf("%x", rep.Head.Hash)})
+	}
+	_, err = fmt.Fprintf(a.out, "%s: %d records from %s to %s, unbroken\n", name, rep.Records, rep.First.Format(time.RFC3339), rep.Last.Format(time.RFC3339))
+	return err
 }

@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -56,11 +56,16 @@ func (a *app) patient(f *relayFlags) doctor.Options {
 		opt.Config, cfg = nil, config.Default()
 	}
 	opt.Verify = func(ctx context.Context) (uint64, error) {
-		if !slices.Contains(cfg.Ledger.Backends, "file") {
-			return 0, nil
+		o := a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler))
+		var records uint64
+		for _, name := range server.VerifiedLedgers(o) {
+			rep, err := server.VerifyAudit(ctx, o, name, nil)
+			if err != nil {
+				return records, fmt.Errorf("ledger %s: %w", name, err)
+			}
+			records = rep.Records
 		}
-		rep, err := server.VerifyAudit(ctx, a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler)))
-		return rep.Records, err
+		return records, nil
 	}
 	socket := string(cfg.Admin.Socket)
 	if socket == "" {

@@ -38,7 +38,7 @@ func (l *tlog) last() (ledger.Record, error) {
 	if size == 0 {
 		return ledger.Record{}, nil
 	}
-	r, err := l.read(uint64(size)-1, 1)
+	r, err := l.log.Records(uint64(size)-1, 1)
 	if err != nil {
 		return ledger.Record{}, err
 	}
@@ -82,7 +82,7 @@ func (l *tlog) Submit(ctx context.Context, records []ledger.Record) error {
 func (l *tlog) fresh(records []ledger.Record) ([]ledger.Record, error) {
 	for len(records) > 0 && records[0].Seq <= l.head.Seq {
 		n := int(min(uint64(len(records)), l.head.Seq-records[0].Seq+1))
-		have, err := l.read(records[0].Seq-1, n)
+		have, err := l.log.Records(records[0].Seq-1, n)
 		if err != nil {
 			return nil, err
 		}
@@ -111,26 +111,7 @@ func (l *tlog) Read(ctx context.Context, after uint64, limit int) ([]ledger.Reco
 	if err != nil {
 		return nil, err
 	}
-	return l.read(after, limit)
-}
-
-func (l *tlog) read(after uint64, limit int) ([]ledger.Record, error) {
-	lines, err := l.log.Read(int64(min(after, 1<<62)), limit)
-	if err != nil {
-		return nil, err
-	}
-	out := make([]ledger.Record, 0, len(lines))
-	for i, line := range lines {
-		r, err := ledger.ParseLine(line)
-		if err != nil {
-			return out, err
-		}
-		if r.Seq != after+uint64(i)+1 {
-			return out, fail(sdk.Corrupt, "record %d stands in place of record %d", r.Seq, after+uint64(i)+1)
-		}
-		out = append(out, r)
-	}
-	return out, nil
+	return l.log.Records(after, limit)
 }
 
 // Close implements ledger.Ledger.

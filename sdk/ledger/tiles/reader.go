@@ -60,7 +60,6 @@ func (r *Reader) Verify(ctx context.Context, progress func(records int64)) error
 		return nil
 	}
 	truth := hashes{tiles: map[tileID][]byte{}}
-	var proven *hashes // tiles that the signed head vouches for
 	for n := int64(0); n*width < r.head.Size; n++ {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -75,10 +74,7 @@ func (r *Reader) Verify(ctx context.Context, progress func(records int64)) error
 		for i, e := range entries {
 			hash := tlog.RecordHash(e)
 			if !bytes.Equal(hash[:], stored[i*tlog.HashSize:(i+1)*tlog.HashSize]) {
-				if proven == nil {
-					proven = &hashes{size: r.head.Size, tiles: map[tileID][]byte{}, load: loader(r.dir)}
-				}
-				return r.blame(proven, name, i)
+				return r.blame(name, i)
 			}
 			if err := truth.add(hash); err != nil {
 				return err
@@ -97,11 +93,9 @@ func (r *Reader) Verify(ctx context.Context, progress func(records int64)) error
 
 // blame decides whether a record or the tile with its hash was changed: the tile is
 // believed where the signed head vouches for it.
-func (r *Reader) blame(h *hashes, t tlog.Tile, i int) error {
+func (r *Reader) blame(t tlog.Tile, i int) error {
 	record := t.N*width + int64(i)
-	tree := tlog.Tree{N: r.head.Size, Hash: r.head.Root}
-	_, err := tlog.TileHashReader(tree, tileReader{h}).ReadHashes([]int64{tlog.StoredHashIndex(0, record)})
-	if err == nil {
+	if _, err := r.verified().ReadHashes([]int64{tlog.StoredHashIndex(0, record)}); err == nil {
 		return &DamageError{File: bundlePath(t.N, t.W), Record: record, Text: "was changed or removed"}
 	}
 	return &DamageError{File: tilePath(t), Record: record, Text: "has another hash there: the tile was changed"}
