@@ -155,6 +155,7 @@ var modules = []only{
 	{"github.com/flynn/noise", []string{"sdk/noise"}, "Noise"},
 	{"github.com/hashicorp/go-hclog", []string{"sdk/plugin", "sdk/host"}, "what go-plugin logs with"},
 	{"github.com/hashicorp/go-plugin", []string{"sdk/plugin", "sdk/host"}, "start of and control connection to plugin processes"},
+	{"github.com/jackc/pgx/v5", []string{"plugins/storage/postgres"}, "PostgreSQL"},
 	{"github.com/klauspost/compress", []string{"plugins/storage/..."}, "compression of what is stored sealed is useless; of directories it is not"},
 	{"github.com/landlock-lsm/go-landlock", []string{"core/pluginhost/sandbox"}, "files and ports that a plugin may use"},
 	{"github.com/mattn/go-isatty", []string{"cmd/..."}, "terminal output"},

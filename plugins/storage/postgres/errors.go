@@ -1,0 +1,90 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/storage"
+)
+
+// hints say what to do about errors of the server, by SQLSTATE.
+var hints = map[string]string{
+	"28P01": "the server refused the password of the role",
+	"28000": "the server refused the role; see pg_hba.conf",
+	"3D000": "there is no such database: CREATE DATABASE commucat OWNER commucat",
+	"42501": "the role may not do this; it needs CREATE on the database",
+	"53100": "the server's disk is full",
+	"53300": "the server has too many connections; lower storage.connections or raise max_connections",
+	"57P03": "the server is starting up",
+}
+
+// plain turns an error of the driver into one of the contract. Everything that may
+// be different the next time is Unavailable, and so is a COMMIT whose answer was
+// lost: nothing is known of it.
+func plain(op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var known *storage.Error
+	var conflict *storage.ConflictError
+	if errors.As(err, &known) || errors.As(err, &conflict) {
+		return err
+	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return &storage.Error{Kind: sdk.Unavailable, Op: "postgres: " + op, Text: "no answer in time", Err: contextError(err)}
+	}
+	var p *pgconn.PgError
+	if errors.As(err, &p) {
+		return &storage.Error{Kind: kindOf(p.Code), Op: "postgres: " + op, Text: hints[p.Code], Err: &serverError{p.Code, p.Message}}
+	}
+	if strings.Contains(err.Error(), "closed pool") {
+		return storage.ErrClosed
+	}
+	return &storage.Error{Kind: sdk.Unavailable, Op: "postgres: " + op, Text: "the connection to the server failed", Err: cause(err)}
+}
+
+// contextError keeps what errors.Is asks for and drops the rest.
+func contextError(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return context.Canceled
+	}
+	return context.DeadlineExceeded
+}
+
+// cause is the innermost error: the driver's texts around it repeat the connection
+// settings.
+func cause(err error) error {
+	for {
+		next := errors.Unwrap(err)
+		if next == nil {
+			return err
+		}
+		err = next
+	}
+}
+
+// serverError is what the server said, without the statement and its values.
+type serverError struct{ code, message string }
+
+func (e *serverError) Error() string { return e.message + " (SQLSTATE " + e.code + ")" }
+
+// kindOf sorts SQLSTATEs (PostgreSQL documentation, appendix A).
+func kindOf(code string) sdk.ErrorKind {
+	switch {
+	case code == "28P01", code == "28000", code == "42501":
+		return sdk.Denied
+	case code == "3D000":
+		return sdk.NotFound
+	case strings.HasPrefix(code, "XX"):
+		return sdk.Corrupt
+	case strings.HasPrefix(code, "22"), strings.HasPrefix(code, "42"):
+		return sdk.Other // a mistake of ours, which repeating does not mend
+	}
+	// Connections (08), rollbacks by deadlock and serialization (40), resources
+	// (53), intervention (57), a read-only standby (25) …
+	return sdk.Unavailable
+}

@@ -1,0 +1,213 @@
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"net"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/storage"
+)
+
+// Config is the plugin's table.
+type Config struct {
+	Address     []string      `cfg:"address" default:"127.0.0.1:5432" min:"1" max:"8" doc:"servers, host:port or /folder/of/the/socket:port; of several the one that accepts writes is used"`
+	Database    string        `cfg:"database" default:"commucat" min:"1" max:"63" doc:"database"`
+	User        string        `cfg:"user" default:"commucat" min:"1" max:"63" doc:"role of the relay"`
+	Password    sdk.Secret    `cfg:"password" doc:"password of the role"`
+	Schema      string        `cfg:"schema" default:"commucat" doc:"schema of the tables; it is made if it is missing"`
+	TLS         string        `cfg:"tls" default:"auto" enum:"auto,require,off" doc:"encryption: with auto it is required unless all servers are on this machine"`
+	Roots       sdk.File      `cfg:"ca" doc:"certificates that may sign the server's, PEM; when empty the system's"`
+	Connections int           `cfg:"connections" default:"16" min:"4" max:"500" doc:"connections to the server"`
+	Timeout     time.Duration `cfg:"timeout" default:"10s" min:"1s" max:"5m" doc:"how long connecting, and a call without a deadline, may take"`
+}
+
+var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
+
+// Check implements sdk.Checker.
+func (c *Config) Check() error {
+	for i, a := range c.Address {
+		if _, _, err := splitAddress(a); err != nil {
+			return &sdk.ConfigError{Key: fmt.Sprintf("address[%d]", i), Text: fmt.Sprintf("%q is no address; write it as \"host:port\" or \"/folder/of/the/socket:port\"", a)}
+		}
+	}
+	if !schemaName.MatchString(c.Schema) {
+		return &sdk.ConfigError{Key: "schema", Text: "only a-z, 0-9 and _ are allowed"}
+	}
+	if !c.Roots.IsZero() && !x509.NewCertPool().AppendCertsFromPEM(c.Roots.Bytes()) {
+		return &sdk.ConfigError{Key: "ca", Text: "there is no certificate in the file"}
+	}
+	return nil
+}
+
+// splitAddress reads "host:port"; the host may be the folder of a unix socket.
+func splitAddress(a string) (host string, port uint16, err error) {
+	i := strings.LastIndexByte(a, ':')
+	if i <= 0 {
+		return "", 0, strconv.ErrSyntax
+	}
+	if host = a[:i]; host[0] != '/' {
+		if host, _, err = net.SplitHostPort(a); err != nil {
+			return "", 0, err
+		}
+	}
+	n, err := strconv.ParseUint(a[i+1:], 10, 16)
+	if err == nil && n == 0 {
+		err = strconv.ErrRange
+	}
+	return host, uint16(n), err
+}
+
+// Plugin is the storage plugin "postgres".
+func Plugin() sdk.Plugin {
+	return storage.Define(storage.Descriptor{
+		Name: "postgres", Version: "1.0.0", Summary: "accounts and messages in PostgreSQL",
+		Traits: storage.Traits{Batch: 1024, Lanes: 2, Shared: true},
+	}, open)
+}
+
+type store struct {
+	pool    *pgxpool.Pool
+	timeout time.Duration
+	// lockSpace keeps the advisory locks of two schemas apart.
+	lockSpace uint64
+}
+
+func open(ctx context.Context, _ sdk.Env, c Config) (storage.Store, error) {
+	pc, err := c.pool()
+	if err != nil {
+		return storage.Store{}, err
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return storage.Store{}, &storage.Error{Kind: sdk.Invalid, Text: "the connection settings are wrong", Err: err}
+	}
+	space := fnv.New64a()
+	_, _ = space.Write([]byte(c.Schema)) // a hash never fails
+	s := &store{pool: pool, timeout: c.Timeout, lockSpace: space.Sum64()}
+	ctx, cancel := s.within(ctx)
+	defer cancel()
+	if err := s.prepare(ctx, c.Schema); err != nil {
+		pool.Close()
+		return storage.Store{}, err
+	}
+	return storage.Store{
+		Queues: (*queues)(s), Directory: (*directory)(s), Ready: s.ready,
+		Close: func(context.Context) error { pool.Close(); return nil },
+	}, nil
+}
+
+// pool are the settings of the connections. They are set one by one, never as one
+// text with the password in it.
+func (c *Config) pool() (*pgxpool.Config, error) {
+	pc, err := pgxpool.ParseConfig("sslmode=disable target_session_attrs=read-write")
+	if err != nil {
+		return nil, err
+	}
+	cc := &pc.ConnConfig.Config
+	cc.Database, cc.User, cc.Password = c.Database, c.User, c.Password.Text()
+	cc.ConnectTimeout = c.Timeout
+	cc.RuntimeParams = map[string]string{
+		"application_name": "commucat", "search_path": c.Schema, "timezone": "UTC",
+		"default_transaction_isolation": "read committed", "synchronous_commit": "on",
+		// A relay that was cut off must not hold locks for ever.
+		"idle_in_transaction_session_timeout": "60000",
+		// Every statement goes by an index, and by the one that suits the table as it
+		// is now: a plan made while the table was empty looked for repetitions by
+		// reading whole queues, at a sixth of the speed.
+		"plan_cache_mode": "force_custom_plan",
+		"enable_seqscan":  "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
+	}
+	cc.Fallbacks = nil
+	for i, a := range c.Address {
+		host, port, err := splitAddress(a)
+		if err != nil {
+			return nil, err
+		}
+		t := c.tlsFor(host)
+		if i == 0 {
+			cc.Host, cc.Port, cc.TLSConfig = host, port, t
+			continue
+		}
+		cc.Fallbacks = append(cc.Fallbacks, &pgconn.FallbackConfig{Host: host, Port: port, TLSConfig: t})
+	}
+	pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+	pc.MaxConns, pc.MinConns = int32(c.Connections), 2
+	pc.MaxConnIdleTime, pc.HealthCheckPeriod = 5*time.Minute, 15*time.Second
+	return pc, nil
+}
+
+// tlsFor is nil where the line needs no encryption.
+func (c *Config) tlsFor(host string) *tls.Config {
+	local := strings.HasPrefix(host, "/") || host == "localhost"
+	if ip := net.ParseIP(host); ip != nil && ip.IsLoopback() {
+		local = true
+	}
+	if c.TLS == "off" || c.TLS == "auto" && local {
+		return nil
+	}
+	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: host}
+	if !c.Roots.IsZero() {
+		t.RootCAs = x509.NewCertPool()
+		t.RootCAs.AppendCertsFromPEM(c.Roots.Bytes()) // Check has read it
+	}
+	return t
+}
+
+// within bounds a call whose caller set no bound.
+func (s *store) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, s.timeout)
+}
+
+// ready tells whether the server accepts writes.
+func (s *store) ready(ctx context.Context) error {
+	ctx, cancel := s.within(ctx)
+	defer cancel()
+	var standby, readOnly bool
+	err := s.pool.QueryRow(ctx, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool").Scan(&standby, &readOnly)
+	switch {
+	case err != nil:
+		return plain("ready", err)
+	case standby || readOnly:
+		return &storage.Error{Kind: sdk.Unavailable, Text: "the server accepts no writes: it is a standby or set read-only"}
+	}
+	return nil
+}
+
+// safeSettings are what makes COMMIT mean the disk.
+var safeSettings = []string{"fsync", "full_page_writes", "synchronous_commit"}
+
+// unsafe names the settings under which an acknowledgement would be a lie.
+func (s *store) unsafe(ctx context.Context) error {
+	var wrong []string
+	for _, name := range safeSettings {
+		var value string
+		if err := s.pool.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&value); err != nil {
+			return plain("settings", err)
+		}
+		if value == "off" {
+			wrong = append(wrong, name+" = "+value)
+		}
+	}
+	if len(wrong) > 0 {
+		return &storage.Error{Kind: sdk.Invalid, Text: "the server loses acknowledged messages in a crash (" + strings.Join(wrong, ", ") + "): turn them on in postgresql.conf"}
+	}
+	return nil
+}
+
+var errTooOld = errors.New("the server is older than PostgreSQL 14; upgrade it")
