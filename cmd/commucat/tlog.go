@@ -115,7 +115,7 @@ func readSmall(name string) ([]byte, error) {
 
 func (a *app) checkpointCommand() *cobra.Command {
 	var (
-		f             relayFlags
+		f               relayFlags
 		since, cosigned string
 	)
 	c := &cobra.Command{
@@ -145,7 +145,6 @@ func (a *app) checkpointCommand() *cobra.Command {
 	c.Flags().StringVar(&cosigned, "cosigned", "", "keep this checkpoint, which witnesses have cosigned, beside the log")
 	return c
 }
-
 
 func (a *app) printCheckpoint(l server.TransparencyLog) error {
 	if a.json {
