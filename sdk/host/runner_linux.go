@@ -153,10 +153,8 @@ func (r *runner) Wait(context.Context) error {
 
 // Kill implements runner.Runner.
 func (r *runner) Kill(context.Context) error {
-	select {
-	case <-r.exited:
-		return nil
-	default:
+	if r.pid == 0 {
+		return nil // it was never started
 	}
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err

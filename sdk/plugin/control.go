@@ -110,7 +110,7 @@ func (c *control) Ping(context.Context, *wirepb.PingRequest) (*wirepb.PingReply,
 }
 
 func (c *control) Drain(ctx context.Context, _ *wirepb.DrainRequest) (*wirepb.DrainReply, error) {
-	c.drain()
+	c.drain(ctx)
 	err := c.pumps.Wait(ctx)
 	return &wirepb.DrainReply{Streams: uint64(c.pumps.Open())}, err
 }

@@ -152,8 +152,9 @@ func (s *server) close(ctx context.Context) {
 	group.Wait()
 }
 
-// drain closes the listeners and refuses new streams.
-func (s *server) drain() {
+// drain closes the listeners, refuses new streams and waits for those who have begun
+// their handshakes.
+func (s *server) drain(ctx context.Context) {
 	s.mu.Lock()
 	s.draining = true
 	var all []*listener
@@ -161,8 +162,19 @@ func (s *server) drain() {
 		all = append(all, i.all()...)
 	}
 	s.mu.Unlock()
-	for _, l := range all {
-		l.close()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for _, l := range all {
+			l.drain()
+		}
+		for _, l := range all {
+			l.done.Wait()
+		}
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
 	}
 }
 

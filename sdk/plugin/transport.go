@@ -26,7 +26,7 @@ type transports struct {
 // listener is a transport's listener with the socket to which its streams go.
 type listener struct {
 	ln     net.Listener
-	ready  net.Listener // ln after the handshakes
+	ready  *transport.Handshaking
 	out    *handoff.Socket
 	done   sync.WaitGroup
 	closed atomic.Bool
@@ -134,6 +134,13 @@ func (l *listener) stop() {
 	if !l.closed.Swap(true) {
 		l.out.Close()
 		l.ready.Close()
+	}
+}
+
+// drain takes nobody in any more; who has begun a handshake is still handed over.
+func (l *listener) drain() {
+	if !l.closed.Load() {
+		_ = l.ready.Drain()
 	}
 }
 

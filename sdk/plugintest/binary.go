@@ -38,7 +38,7 @@ func Build(t testing.TB, pkg string) *os.File {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	out := filepath.Join(dir, filepath.Base(pkg))
+	out := filepath.Join(dir, "plugin")
 	args := []string{"build", "-o", out}
 	if raceOn {
 		args = append(args, "-race")

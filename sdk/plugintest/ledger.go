@@ -28,11 +28,14 @@ type LedgerOptions struct {
 // malformed records, limits, persistence over a restart, concurrent callers,
 // cancellation, use after Close, unknown configuration keys. What a ledger that
 // forgets (see ledger.Descriptor) cannot promise is left out.
-func Ledger(t *testing.T, p sdk.Plugin, o LedgerOptions) {
+func Ledger(t *testing.T, p sdk.Plugin, o LedgerOptions) { LedgerCases(Wrap(t), p, o) }
+
+// LedgerCases is Ledger for any T.
+func LedgerCases(t T, p sdk.Plugin, o LedgerOptions) {
 	cases := []struct {
 		name  string
 		keeps bool
-		run   func(*testing.T, *ledgerCase)
+		run   func(T, *ledgerCase)
 	}{
 		{"descriptor", false, ledgerDescriptor},
 		{"unknown key", false, ledgerUnknownKey},
@@ -54,7 +57,7 @@ func Ledger(t *testing.T, p sdk.Plugin, o LedgerOptions) {
 		if c.keeps && ledger.Forgets(p) {
 			continue
 		}
-		t.Run(c.name, func(t *testing.T) {
+		t.Run(c.name, func(t T) {
 			k := &ledgerCase{plugin: p, state: t.TempDir(), config: maps.Clone(o.Config)}
 			if o.Fresh != nil {
 				if k.config == nil {
@@ -134,7 +137,7 @@ func sameRecords(t testing.TB, want, got []ledger.Record) {
 	}
 }
 
-func ledgerDescriptor(t *testing.T, k *ledgerCase) {
+func ledgerDescriptor(t T, k *ledgerCase) {
 	p := k.plugin
 	if p.Kind() != sdk.Ledger || p.Name() == "" || len(p.Name()) > 32 || p.Version() == "" || p.Summary() == "" {
 		t.Error(p.Kind(), p.Name(), p.Version(), p.Summary())
@@ -146,7 +149,7 @@ func ledgerDescriptor(t *testing.T, k *ledgerCase) {
 	}
 }
 
-func ledgerUnknownKey(t *testing.T, k *ledgerCase) {
+func ledgerUnknownKey(t T, k *ledgerCase) {
 	raw := maps.Clone(k.config)
 	if raw == nil {
 		raw = map[string]any{}
@@ -162,7 +165,7 @@ func ledgerUnknownKey(t *testing.T, k *ledgerCase) {
 	}
 }
 
-func ledgerEmpty(t *testing.T, k *ledgerCase) {
+func ledgerEmpty(t T, k *ledgerCase) {
 	l := k.open(t)
 	head, err := l.Head(t.Context())
 	if err != nil || head.Seq != 0 || head.Hash != [32]byte{} {
@@ -174,7 +177,7 @@ func ledgerEmpty(t *testing.T, k *ledgerCase) {
 	submit(t, l)
 }
 
-func ledgerPages(t *testing.T, k *ledgerCase) {
+func ledgerPages(t T, k *ledgerCase) {
 	l := k.open(t)
 	all := LedgerRecords(t, ledger.Record{}, 60)
 	submit(t, l, all[:1]...)
@@ -206,7 +209,7 @@ func ledgerPages(t *testing.T, k *ledgerCase) {
 	}
 }
 
-func ledgerAgain(t *testing.T, k *ledgerCase) {
+func ledgerAgain(t T, k *ledgerCase) {
 	l := k.open(t)
 	all := LedgerRecords(t, ledger.Record{}, 3)
 	submit(t, l, all...)
@@ -214,7 +217,7 @@ func ledgerAgain(t *testing.T, k *ledgerCase) {
 	submit(t, l, all[2])
 }
 
-func ledgerAgainInPart(t *testing.T, k *ledgerCase) {
+func ledgerAgainInPart(t T, k *ledgerCase) {
 	l := k.open(t)
 	all := LedgerRecords(t, ledger.Record{}, 20)
 	submit(t, l, all[:12]...)
@@ -222,7 +225,7 @@ func ledgerAgainInPart(t *testing.T, k *ledgerCase) {
 	sameRecords(t, all, readAll(t, l))
 }
 
-func ledgerConflict(t *testing.T, k *ledgerCase) {
+func ledgerConflict(t T, k *ledgerCase) {
 	l := k.open(t)
 	all := LedgerRecords(t, ledger.Record{}, 5)
 	submit(t, l, all...)
@@ -251,7 +254,7 @@ func mustNext(t testing.TB, prev ledger.Record, metadata string) ledger.Record {
 	return r
 }
 
-func ledgerGap(t *testing.T, k *ledgerCase) {
+func ledgerGap(t T, k *ledgerCase) {
 	l := k.open(t)
 	all := LedgerRecords(t, ledger.Record{}, 5)
 	for name, in := range map[string][]ledger.Record{"at the beginning": all[1:], "within": {all[0], all[2]}} {
@@ -265,7 +268,7 @@ func ledgerGap(t *testing.T, k *ledgerCase) {
 	submit(t, l, all...)
 }
 
-func ledgerMalformed(t *testing.T, k *ledgerCase) {
+func ledgerMalformed(t T, k *ledgerCase) {
 	l := k.open(t)
 	good := LedgerRecords(t, ledger.Record{}, 1)[0]
 	hash, spaces, long := good, good, good
@@ -282,7 +285,7 @@ func ledgerMalformed(t *testing.T, k *ledgerCase) {
 	submit(t, l, good)
 }
 
-func ledgerLargest(t *testing.T, k *ledgerCase) {
+func ledgerLargest(t T, k *ledgerCase) {
 	l := k.open(t)
 	text := make([]byte, ledger.MaxMetadata-len(`{"a":""}`))
 	for i := range text {
@@ -295,7 +298,7 @@ func ledgerLargest(t *testing.T, k *ledgerCase) {
 	sameRecords(t, all, readAll(t, l))
 }
 
-func ledgerRestart(t *testing.T, k *ledgerCase) {
+func ledgerRestart(t T, k *ledgerCase) {
 	all := LedgerRecords(t, ledger.Record{}, 30)
 	for i := 0; i < 30; i += 10 {
 		l := k.open(t)
@@ -308,7 +311,7 @@ func ledgerRestart(t *testing.T, k *ledgerCase) {
 	sameRecords(t, all, readAll(t, k.open(t)))
 }
 
-func ledgerVerify(t *testing.T, k *ledgerCase) {
+func ledgerVerify(t T, k *ledgerCase) {
 	l := k.open(t)
 	all := LedgerRecords(t, ledger.Record{}, 40)
 	submit(t, l, all...)
@@ -318,7 +321,7 @@ func ledgerVerify(t *testing.T, k *ledgerCase) {
 	}
 }
 
-func ledgerConcurrent(t *testing.T, k *ledgerCase) {
+func ledgerConcurrent(t T, k *ledgerCase) {
 	l := k.open(t)
 	all := LedgerRecords(t, ledger.Record{}, 100)
 	var group sync.WaitGroup
@@ -339,7 +342,7 @@ func ledgerConcurrent(t *testing.T, k *ledgerCase) {
 	sameRecords(t, all, readAll(t, l))
 }
 
-func ledgerCancelled(t *testing.T, k *ledgerCase) {
+func ledgerCancelled(t T, k *ledgerCase) {
 	l := k.open(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -352,7 +355,7 @@ func ledgerCancelled(t *testing.T, k *ledgerCase) {
 	submit(t, l, LedgerRecords(t, ledger.Record{}, 2)...)
 }
 
-func ledgerClosed(t *testing.T, k *ledgerCase) {
+func ledgerClosed(t T, k *ledgerCase) {
 	l := k.open(t)
 	for range 2 {
 		if err := l.Close(t.Context()); err != nil {

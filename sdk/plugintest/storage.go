@@ -30,14 +30,17 @@ type StorageOptions struct {
 
 // Storage runs the conformance suite of sdk/storage against every part that the
 // store offers. It needs the race detector to say all it can.
-func Storage(t *testing.T, open StorageOpen, o StorageOptions) {
+func Storage(t *testing.T, open StorageOpen, o StorageOptions) { StorageCases(Wrap(t), open, o) }
+
+// StorageCases is Storage for any T.
+func StorageCases(t T, open StorageOpen, o StorageOptions) {
 	t.Helper()
 	k := &storageKit{open: open, o: o}
 	s, _ := k.fresh(t)
 	groups := []struct {
 		name  string
 		there bool
-		cases map[string]func(*testing.T, *storageKit)
+		cases map[string]func(T, *storageKit)
 	}{
 		{"queues", s.Queues != nil, queueCases},
 		{"directory", s.Directory != nil, directoryCases},
@@ -53,9 +56,9 @@ func Storage(t *testing.T, open StorageOpen, o StorageOptions) {
 			continue
 		}
 		some = true
-		t.Run(g.name, func(t *testing.T) {
+		t.Run(g.name, func(t T) {
 			for name, f := range g.cases {
-				t.Run(name, func(t *testing.T) { f(t, k) })
+				t.Run(name, func(t T) { f(t, k) })
 			}
 		})
 	}
@@ -76,14 +79,14 @@ type storageKit struct {
 }
 
 // fresh gives an empty store and its folder.
-func (k *storageKit) fresh(t *testing.T) (storage.Store, string) {
+func (k *storageKit) fresh(t T) (storage.Store, string) {
 	t.Helper()
 	dir := t.TempDir()
 	return k.at(t, dir), dir
 }
 
 // at opens the store in dir until the test ends.
-func (k *storageKit) at(t *testing.T, dir string) storage.Store {
+func (k *storageKit) at(t T, dir string) storage.Store {
 	t.Helper()
 	s, err := k.open(context.Background(), dir)
 	if err != nil {
@@ -94,7 +97,7 @@ func (k *storageKit) at(t *testing.T, dir string) storage.Store {
 }
 
 // again closes s and opens its folder again.
-func (k *storageKit) again(t *testing.T, s storage.Store, dir string) storage.Store {
+func (k *storageKit) again(t T, s storage.Store, dir string) storage.Store {
 	t.Helper()
 	if k.o.Forgets {
 		return s
@@ -103,7 +106,7 @@ func (k *storageKit) again(t *testing.T, s storage.Store, dir string) storage.St
 	return k.at(t, dir)
 }
 
-func (k *storageKit) close(t *testing.T, s storage.Store) {
+func (k *storageKit) close(t T, s storage.Store) {
 	t.Helper()
 	if s.Close == nil {
 		return
@@ -192,7 +195,7 @@ func check(t testing.TB, s storage.Store, queue string, want ...storage.Append) 
 }
 
 // folder is a fresh folder that a victim shares.
-func folder(t *testing.T) string {
+func folder(t T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "store")
 	if err := os.Mkdir(dir, 0o700); err != nil {

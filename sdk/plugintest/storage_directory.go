@@ -17,7 +17,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-var directoryCases = map[string]func(*testing.T, *storageKit){
+var directoryCases = map[string]func(T, *storageKit){
 	"get and commit":     directoryCommit,
 	"all or nothing":     directoryAtomic,
 	"versions grow":      directoryVersions,
@@ -52,7 +52,7 @@ func get(t testing.TB, s storage.Store, now time.Time, k storage.Key) storage.Re
 	return r[0]
 }
 
-func directoryCommit(t *testing.T, k *storageKit) {
+func directoryCommit(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	a, b := key("user", "a"), key("device", "a")
 	if r := get(t, s, epoch, a); r.Version != 0 || r.Value != nil {
@@ -82,7 +82,7 @@ func directoryCommit(t *testing.T, k *storageKit) {
 	commit(t, s, storage.Write{Key: b, Expect: storage.AnyVersion}, storage.Write{Key: key("user", "z"), Expect: 0})
 }
 
-func directoryAtomic(t *testing.T, k *storageKit) {
+func directoryAtomic(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	commit(t, s, storage.Write{Key: key("k", "there"), Value: []byte("1")})
 	v := get(t, s, epoch, key("k", "there")).Version
@@ -117,7 +117,7 @@ func directoryAtomic(t *testing.T, k *storageKit) {
 	}
 }
 
-func directoryVersions(t *testing.T, k *storageKit) {
+func directoryVersions(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	last := uint64(0)
 	for i := range 6 {
@@ -134,7 +134,7 @@ func directoryVersions(t *testing.T, k *storageKit) {
 	}
 }
 
-func directoryExpiry(t *testing.T, k *storageKit) {
+func directoryExpiry(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	a := key("code", "a")
 	commit(t, s, storage.Write{Key: a, Value: []byte("1"), Expires: epoch.Add(time.Minute)}, storage.Write{Key: key("code", "b"), Value: []byte("1")})
@@ -168,7 +168,7 @@ func directoryExpiry(t *testing.T, k *storageKit) {
 	}
 }
 
-func directoryList(t *testing.T, k *storageKit) {
+func directoryList(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	have := map[string]storage.Record{}
 	for _, id := range []string{"a", "a/1", "a/10", "a/2", "b", "B", "ä", "\x00", "\xfe", "\xff", "\xff\x00", "\xff\xff\xff", "a0"} {
@@ -216,7 +216,7 @@ func compareList(t failer, s storage.Store, r storage.Range, have map[string]sto
 	}
 }
 
-func directoryNames(t *testing.T, k *storageKit) {
+func directoryNames(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	ids := []string{
 		"a", "a\x00", "a\x00b", "\x00", "Straße", "猫", "🐈‍⬛", "\xc3\x28", "\xff\xfe", " ", "%", "'", `"`,
@@ -234,7 +234,7 @@ func directoryNames(t *testing.T, k *storageKit) {
 	}
 }
 
-func directoryLimits(t *testing.T, k *storageKit) {
+func directoryLimits(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	big := bytes.Repeat([]byte("v"), storage.MaxValue)
 	many := make([]storage.Write, storage.MaxWrites)
@@ -287,7 +287,7 @@ func race(n int, f func(i int) bool) int {
 }
 
 // try commits and answers whether it took effect; conflicts are an answer too.
-func try(t *testing.T, s storage.Store, w ...storage.Write) bool {
+func try(t T, s storage.Store, w ...storage.Write) bool {
 	err := s.Directory.Commit(t.Context(), epoch, w)
 	if err != nil && sdk.KindOf(err) != sdk.Conflict {
 		t.Errorf("commit: %v", err)
@@ -295,7 +295,7 @@ func try(t *testing.T, s storage.Store, w ...storage.Write) bool {
 	return err == nil
 }
 
-func directoryClaim(t *testing.T, k *storageKit) {
+func directoryClaim(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	code := key("pairing", "code")
 	commit(t, s, storage.Write{Key: code, Value: []byte("user"), Expires: epoch.Add(5 * time.Minute)})
@@ -314,7 +314,7 @@ func directoryClaim(t *testing.T, k *storageKit) {
 	}
 }
 
-func directoryRotate(t *testing.T, k *storageKit) {
+func directoryRotate(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	device := key("device", "d")
 	commit(t, s, storage.Write{Key: device, Value: []byte("old key")})
@@ -334,7 +334,7 @@ func directoryRotate(t *testing.T, k *storageKit) {
 	}
 }
 
-func directoryIdempotency(t *testing.T, k *storageKit) {
+func directoryIdempotency(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	reserve := func(now time.Time) func(int) bool {
 		return func(int) bool {
@@ -357,7 +357,7 @@ func directoryIdempotency(t *testing.T, k *storageKit) {
 	}
 }
 
-func directoryQuota(t *testing.T, k *storageKit) {
+func directoryQuota(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	invite := key("invite", "i")
 	const quota, users = 5, 12
@@ -385,7 +385,7 @@ func directoryQuota(t *testing.T, k *storageKit) {
 	}
 }
 
-func directoryTouch(t *testing.T, k *storageKit) {
+func directoryTouch(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	token := key("session", "hash")
 	commit(t, s, storage.Write{Key: token, Value: []byte("device"), Expires: epoch.Add(time.Minute)})
@@ -408,7 +408,7 @@ func directoryTouch(t *testing.T, k *storageKit) {
 	}
 }
 
-func directoryRestart(t *testing.T, k *storageKit) {
+func directoryRestart(t T, k *storageKit) {
 	if k.o.Forgets {
 		t.Skip("the store forgets")
 	}

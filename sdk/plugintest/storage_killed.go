@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"testing"
 
 	"github.com/commucat/commucat/sdk/storage"
 )
@@ -90,7 +89,7 @@ func victimRound(s storage.Store, i int) error {
 
 // queuesKilled kills a child process in the middle of its appends, several times
 // over the same folder, and looks for what it had acknowledged.
-func queuesKilled(t *testing.T, k *storageKit) {
+func queuesKilled(t T, k *storageKit) {
 	if !k.o.Victim {
 		t.Skip("no victim: the store forgets, or its TestMain does not call StorageVictim")
 	}
@@ -152,7 +151,7 @@ type victimLine struct {
 
 // kill runs a victim until it has reported so many lines, kills it, and gives all
 // whole lines.
-func (k *storageKit) kill(t *testing.T, dir string, first, after int) []victimLine {
+func (k *storageKit) kill(t T, dir string, first, after int) []victimLine {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {

@@ -3,7 +3,6 @@ package plugintest
 import (
 	"fmt"
 	"slices"
-	"testing"
 	"time"
 
 	"github.com/commucat/commucat/sdk/storage"
@@ -69,7 +68,7 @@ func (m *queueModel) check(t *rapid.T, s storage.Store) {
 }
 
 // queuesModel compares random histories with the model.
-func queuesModel(t *testing.T, k *storageKit) {
+func queuesModel(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {
@@ -135,7 +134,7 @@ func queuesModel(t *testing.T, k *storageKit) {
 }
 
 // directoryModel compares random commits with a map.
-func directoryModel(t *testing.T, k *storageKit) {
+func directoryModel(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	run := 0
 	rapid.Check(t, func(rt *rapid.T) {

@@ -6,14 +6,13 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/storage"
 )
 
-var queueCases = map[string]func(*testing.T, *storageKit){
+var queueCases = map[string]func(T, *storageKit){
 	"append and read":    queuesAppendRead,
 	"results per row":    queuesResults,
 	"duplicates":         queuesDuplicates,
@@ -36,7 +35,7 @@ var queueCases = map[string]func(*testing.T, *storageKit){
 	"killed":             queuesKilled,
 }
 
-func queuesAppendRead(t *testing.T, k *storageKit) {
+func queuesAppendRead(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	if out, err := s.Queues.Append(t.Context(), epoch, storage.Batch{}); err != nil || len(out) != 0 {
 		t.Fatalf("empty batch: %v %v", out, err)
@@ -69,7 +68,7 @@ func queuesAppendRead(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesResults(t *testing.T, k *storageKit) {
+func queuesResults(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	rows := messages("q", 0, 5)
 	rows[1].Queue = ""
@@ -87,7 +86,7 @@ func queuesResults(t *testing.T, k *storageKit) {
 	check(t, s, "q", rows[0], rows[4])
 }
 
-func queuesDuplicates(t *testing.T, k *storageKit) {
+func queuesDuplicates(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	again := func(n int, want uint64, duplicate bool, now time.Time) uint64 {
 		t.Helper()
@@ -134,7 +133,7 @@ func queuesDuplicates(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesOrder(t *testing.T, k *storageKit) {
+func queuesOrder(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	last := uint64(0)
 	for round := range 4 {
@@ -158,7 +157,7 @@ func queuesOrder(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesPages(t *testing.T, k *storageKit) {
+func queuesPages(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	rows := messages("q", 0, 10)
 	for i := range rows {
@@ -185,7 +184,7 @@ func queuesPages(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesDone(t *testing.T, k *storageKit) {
+func queuesDone(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	rows := messages("q", 0, 10)
 	p := put(t, s, rows...)
@@ -217,7 +216,7 @@ func queuesDone(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesDoneBulk(t *testing.T, k *storageKit) {
+func queuesDoneBulk(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	rows := messages("q", 0, 700)
 	p := put(t, s, rows...)
@@ -236,7 +235,7 @@ func queuesDoneBulk(t *testing.T, k *storageKit) {
 	check(t, s, "q")
 }
 
-func queuesExpiry(t *testing.T, k *storageKit) {
+func queuesExpiry(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	rows := messages("q", 0, 6)
 	for i := range rows {
@@ -266,7 +265,7 @@ func queuesExpiry(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesPurgeCold(t *testing.T, k *storageKit) {
+func queuesPurgeCold(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	total := 0
 	for i := range 30 {
@@ -293,7 +292,7 @@ func queuesPurgeCold(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesQuota(t *testing.T, k *storageKit) {
+func queuesQuota(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	try := func(now time.Time, q storage.Quota, rows ...storage.Append) []storage.Appended {
 		t.Helper()
@@ -337,7 +336,7 @@ func queuesQuota(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesNames(t *testing.T, k *storageKit) {
+func queuesNames(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	names := []string{
 		"a", "aa", "a\x00", "\x00", "\xff", "\xff\xff", "a\xff", "Straße", "猫の中継", "🐈‍⬛", "invalid \xc3\x28 text",
@@ -360,7 +359,7 @@ func queuesNames(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesSizes(t *testing.T, k *storageKit) {
+func queuesSizes(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	var rows []storage.Append
 	for i, size := range []int{0, 1, 4095, 65519, 1 << 20, 16 << 20, storage.MaxPayload} {
@@ -374,7 +373,7 @@ func queuesSizes(t *testing.T, k *storageKit) {
 	check(t, s, "q", rows...)
 }
 
-func queuesDepths(t *testing.T, k *storageKit) {
+func queuesDepths(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	var p []uint64
 	bytes := uint64(0)
@@ -397,7 +396,7 @@ func queuesDepths(t *testing.T, k *storageKit) {
 	depths(storage.Depth{})
 }
 
-func queuesDrop(t *testing.T, k *storageKit) {
+func queuesDrop(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	put(t, s, messages("q", 0, 20)...)
 	put(t, s, messages("other", 0, 1)...)
@@ -414,7 +413,7 @@ func queuesDrop(t *testing.T, k *storageKit) {
 	check(t, s, "q", messages("q", 0, 3)...)
 }
 
-func queuesMarks(t *testing.T, k *storageKit) {
+func queuesMarks(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	set := func(m ...storage.Mark) error {
 		_, err := s.Queues.Append(t.Context(), epoch, storage.Batch{Rows: messages("q", 0, 1), Marks: m})
@@ -444,7 +443,7 @@ func queuesMarks(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesRestart(t *testing.T, k *storageKit) {
+func queuesRestart(t T, k *storageKit) {
 	if k.o.Forgets {
 		t.Skip("the store forgets")
 	}
@@ -459,7 +458,7 @@ func queuesRestart(t *testing.T, k *storageKit) {
 	}
 }
 
-func queuesLanes(t *testing.T, k *storageKit) {
+func queuesLanes(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	const lanes, batches, size = 8, 12, 50
 	var wg sync.WaitGroup
@@ -507,7 +506,7 @@ func queuesLanes(t *testing.T, k *storageKit) {
 	wg.Wait()
 }
 
-func queuesContended(t *testing.T, k *storageKit) {
+func queuesContended(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	// All callers append the same rows to the same queues: each is stored once.
 	const callers, rows = 8, 40

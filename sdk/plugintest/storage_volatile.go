@@ -12,7 +12,7 @@ import (
 	"github.com/commucat/commucat/sdk/storage"
 )
 
-var routeCases = map[string]func(*testing.T, *storageKit){
+var routeCases = map[string]func(T, *storageKit){
 	"newest wins": routesNewest,
 	"fences":      routesFences,
 	"ends":        routesEnd,
@@ -51,7 +51,7 @@ func claimOf(session string) storage.Claim {
 	return storage.Claim{Device: "device", Node: "node of " + session, Session: session, TTL: time.Minute}
 }
 
-func routesNewest(t *testing.T, k *storageKit) {
+func routesNewest(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	if r := lookup(t, s, epoch, "device"); r.Fence != 0 {
 		t.Fatalf("nobody claimed: %+v", r)
@@ -69,7 +69,7 @@ func routesNewest(t *testing.T, k *storageKit) {
 	}
 }
 
-func routesFences(t *testing.T, k *storageKit) {
+func routesFences(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	last := claim(t, s, epoch, claimOf("a"))[0]
 	if last < uint64(epoch.UnixMilli()) {
@@ -88,7 +88,7 @@ func routesFences(t *testing.T, k *storageKit) {
 	}
 }
 
-func routesEnd(t *testing.T, k *storageKit) {
+func routesEnd(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	f := claim(t, s, epoch, claimOf("one"))[0]
 	if lookup(t, s, epoch.Add(59*time.Second), "device").Fence != f || lookup(t, s, epoch.Add(61*time.Second), "device").Fence != 0 {
@@ -106,7 +106,7 @@ func routesEnd(t *testing.T, k *storageKit) {
 	}
 }
 
-func routesRenew(t *testing.T, k *storageKit) {
+func routesRenew(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	f := claim(t, s, epoch, claimOf("old"), claimOf("new"))
 	old := storage.Renewal{Device: "device", Node: "n", Session: "old", Fence: f[0], TTL: time.Minute}
@@ -129,7 +129,7 @@ func routesRenew(t *testing.T, k *storageKit) {
 	}
 }
 
-func routesRace(t *testing.T, k *storageKit) {
+func routesRace(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	var mu sync.Mutex
 	fences := map[uint64]string{}
@@ -151,8 +151,8 @@ func routesRace(t *testing.T, k *storageKit) {
 	}
 }
 
-var presenceCases = map[string]func(*testing.T, *storageKit){
-	"beats": func(t *testing.T, k *storageKit) {
+var presenceCases = map[string]func(T, *storageKit){
+	"beats": func(t T, k *storageKit) {
 		s, _ := k.fresh(t)
 		announce := func(now time.Time, b ...storage.Beat) error { return s.Presence.Announce(t.Context(), now, b) }
 		if err := announce(epoch,
@@ -184,9 +184,9 @@ var presenceCases = map[string]func(*testing.T, *storageKit){
 	},
 }
 
-var cacheCases = map[string]func(*testing.T, *storageKit){
+var cacheCases = map[string]func(T, *storageKit){
 	"values": cacheValues,
-	"take": func(t *testing.T, k *storageKit) {
+	"take": func(t T, k *storageKit) {
 		s, _ := k.fresh(t)
 		for i := range 20 {
 			id := fmt.Sprint(i)
@@ -206,7 +206,7 @@ var cacheCases = map[string]func(*testing.T, *storageKit){
 	},
 }
 
-func cacheValues(t *testing.T, k *storageKit) {
+func cacheValues(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	ctx := t.Context()
 	want := func(now time.Time, key string, want []byte) {
@@ -247,9 +247,9 @@ func cacheValues(t *testing.T, k *storageKit) {
 	want(epoch, "empty", nil)
 }
 
-var limiterCases = map[string]func(*testing.T, *storageKit){
+var limiterCases = map[string]func(T, *storageKit){
 	"bucket": limiterBucket,
-	"race": func(t *testing.T, k *storageKit) {
+	"race": func(t T, k *storageKit) {
 		s, _ := k.fresh(t)
 		won := race(40, func(int) bool {
 			wait, err := s.Limiter.Take(t.Context(), epoch, "key", storage.Rate{Burst: 13, Per: time.Minute}, 1)
@@ -264,7 +264,7 @@ var limiterCases = map[string]func(*testing.T, *storageKit){
 	},
 }
 
-func limiterBucket(t *testing.T, k *storageKit) {
+func limiterBucket(t T, k *storageKit) {
 	s, _ := k.fresh(t)
 	rate := storage.Rate{Burst: 10, Per: 10 * time.Second}
 	take := func(after time.Duration, key string, n uint32) time.Duration {
@@ -303,8 +303,8 @@ func limiterBucket(t *testing.T, k *storageKit) {
 	}
 }
 
-var busCases = map[string]func(*testing.T, *storageKit){
-	"order": func(t *testing.T, k *storageKit) {
+var busCases = map[string]func(T, *storageKit){
+	"order": func(t T, k *storageKit) {
 		s, _ := k.fresh(t)
 		ctx, cancel := context.WithCancel(t.Context())
 		got := make(chan string, 1000)

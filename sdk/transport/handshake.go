@@ -24,66 +24,72 @@ const (
 
 // Handshakes wraps a listener so that Accept gives only conns whose handshake is
 // finished, and waits for none: handshakes run beside, each for at most
-// HandshakeTime; one that fails closes its conn. Errors of Accept that are not
-// net.ErrClosed are retried after a short pause. Close ends the handshakes that are
-// going on and leaves accepted conns alone.
-func Handshakes(ln net.Listener) net.Listener {
-	h := &handshakes{Listener: ln, ready: make(chan net.Conn), pending: map[uint64]context.CancelFunc{}}
+// HandshakeTime; one that fails closes its conn. Errors of ln's Accept that are not
+// net.ErrClosed are retried after a short pause. When ln is closed, the handshakes that
+// are going on are still finished, and Accept answers net.ErrClosed behind the last.
+func Handshakes(ln net.Listener) *Handshaking {
+	h := &Handshaking{ln: ln, ready: make(chan net.Conn), pending: map[uint64]context.CancelFunc{}, over: make(chan struct{})}
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	h.group.Go(h.loop)
+	go func() {
+		h.group.Wait()
+		close(h.over)
+	}()
 	return h
 }
 
-type handshakes struct {
-	net.Listener
+// Handshaking is a net.Listener of conns that have finished their handshakes.
+type Handshaking struct {
+	ln     net.Listener
 	ready  chan net.Conn
 	ctx    context.Context
 	cancel context.CancelFunc
 	group  sync.WaitGroup
+	over   chan struct{} // closed when nothing comes any more
 
 	mu           sync.Mutex
 	pending      map[uint64]context.CancelFunc
 	oldest, next uint64
-	failed       error
 }
 
+var _ net.Listener = (*Handshaking)(nil)
+
 // Accept implements net.Listener.
-func (h *handshakes) Accept() (net.Conn, error) {
+func (h *Handshaking) Accept() (net.Conn, error) {
 	select {
 	case c := <-h.ready:
 		return c, nil
-	case <-h.ctx.Done():
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		if h.failed != nil {
-			return nil, h.failed
-		}
+	case <-h.over:
 		return nil, net.ErrClosed
 	}
 }
 
-// Close implements net.Listener.
-func (h *handshakes) Close() error {
-	err := h.Listener.Close()
+// Addr implements net.Listener.
+func (h *Handshaking) Addr() net.Addr { return h.ln.Addr() }
+
+// Drain closes the listener alone: conns whose handshake has begun are still
+// accepted.
+func (h *Handshaking) Drain() error { return h.ln.Close() }
+
+// Close closes the listener and ends the handshakes that are going on. Accepted
+// conns live on.
+func (h *Handshaking) Close() error {
+	err := h.ln.Close()
 	h.cancel()
-	h.group.Wait()
+	<-h.over
 	return err
 }
 
-func (h *handshakes) loop() {
-	defer h.cancel()
+func (h *Handshaking) loop() {
 	pause := time.Duration(0)
 	for {
-		c, err := h.Listener.Accept()
+		c, err := h.ln.Accept()
 		if err == nil {
 			pause = 0
 			h.start(c)
 			continue
 		}
 		if errors.Is(err, net.ErrClosed) || h.ctx.Err() != nil {
-			h.mu.Lock()
-			h.failed = err
-			h.mu.Unlock()
 			return
 		}
 		pause = min(max(2*pause, 5*time.Millisecond), time.Second)
@@ -96,7 +102,7 @@ func (h *handshakes) loop() {
 	}
 }
 
-func (h *handshakes) start(c net.Conn) {
+func (h *Handshaking) start(c net.Conn) {
 	s, ok := c.(Handshaker)
 	if !ok {
 		h.give(h.ctx, c)
@@ -130,7 +136,7 @@ func (h *handshakes) start(c net.Conn) {
 	})
 }
 
-func (h *handshakes) give(ctx context.Context, c net.Conn) {
+func (h *Handshaking) give(ctx context.Context, c net.Conn) {
 	select {
 	case h.ready <- c:
 	case <-ctx.Done():

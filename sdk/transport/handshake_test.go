@@ -110,6 +110,25 @@ func TestHandshakes(t *testing.T) {
 	})
 }
 
+func TestHandshakesDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue()
+		ln := transport.Handshakes(q)
+		begun := newSlow()
+		q.conns <- begun
+		if err := ln.Drain(); err != nil {
+			t.Error(err)
+		}
+		begun.finish <- nil
+		if c, err := ln.Accept(); c != net.Conn(begun) || err != nil {
+			t.Error("a handshake that had begun was lost", err)
+		}
+		if _, err := ln.Accept(); !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+	})
+}
+
 func TestHandshakesOldestGives(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := newQueue()
