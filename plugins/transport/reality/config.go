@@ -1,0 +1,159 @@
+package reality
+
+import (
+	"crypto/ecdh"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/commucat/commucat/sdk"
+)
+
+// coverSelf is the value of "cover" for the relay's own site.
+const coverSelf = "self"
+
+const (
+	maxKeys  = 4
+	maxNames = 16
+	maxIDs   = 256
+)
+
+// Config is the table of the transport. The client half needs none of it.
+type Config struct {
+	Listen      string        `cfg:"listen" default:":443" doc:"TCP address of the port that shows the cover"`
+	Cover       string        `cfg:"cover" default:"self" doc:"who answers strangers: \"self\" is the relay's own site, else host:port of a site"`
+	ServerNames []string      `cfg:"server_names" max:"16" doc:"names that clients show in the hello; the cover must have a certificate for each"`
+	PrivateKey  sdk.Secret    `cfg:"private_key" doc:"X25519 private key in base64"`
+	OldKeys     []sdk.Secret  `cfg:"old_private_keys" max:"3" doc:"former private keys that links made earlier still use"`
+	ShortIDs    []string      `cfg:"short_ids" max:"256" doc:"hexadecimal ids that may come; the first is put into links for everybody"`
+	Window      time.Duration `cfg:"window" default:"60s" min:"10s" max:"2m" doc:"how far a client's clock may be off"`
+	Fingerprint string        `cfg:"fingerprint" default:"chrome" enum:"chrome,firefox,safari,ios,edge,rotate" doc:"the browser that clients imitate, as links say"`
+	Version     string        `cfg:"client_version" default:"26.7.28" doc:"the version that clients announce, as links say"`
+	Certificate sdk.File      `cfg:"certificate" doc:"PEM chain of the own site, with cover = \"self\""`
+	Key         sdk.Secret    `cfg:"key" doc:"PEM private key of the certificate, with cover = \"self\""`
+	Roots       sdk.File      `cfg:"roots" doc:"PEM roots that the cover's certificate is checked with; the system's if not given"`
+	Strangers   int           `cfg:"strangers" default:"512" min:"16" max:"65536" doc:"connections to the cover at one time; the longest silent one of the busiest network gives way"`
+	FreeBytes   sdk.Size      `cfg:"stranger_bytes" default:"32MiB" doc:"what a connection to the cover may carry in one direction at full speed"`
+	SlowRate    sdk.Size      `cfg:"stranger_rate" default:"4MiB" doc:"its bytes a second after that; 0 is no limit"`
+	Remembered  int           `cfg:"remembered" default:"131072" min:"1024" max:"4194304" doc:"clients let in within two windows; beyond it new ones are shown the cover"`
+	Force       bool          `cfg:"force" doc:"let clients in although the cover is unfit"`
+}
+
+// Check implements sdk.Checker: what is given must be well formed. What a server
+// needs is asked for by settings.
+func (c *Config) Check() error {
+	var errs sdk.ConfigErrors
+	wrong := func(key, format string, args ...any) {
+		errs = append(errs, &sdk.ConfigError{Key: key, Text: fmt.Sprintf(format, args...)})
+	}
+	for i, id := range c.ShortIDs {
+		if _, err := parseShortID(id); err != nil {
+			wrong(fmt.Sprintf("short_ids[%d]", i), "%v", err)
+		}
+	}
+	for i, n := range c.ServerNames {
+		if !plainName(n) {
+			wrong(fmt.Sprintf("server_names[%d]", i), "%q is not a host name in lower case", n)
+		}
+	}
+	if c.Cover != coverSelf {
+		if _, _, err := net.SplitHostPort(c.Cover); err != nil {
+			wrong("cover", "%q is neither \"self\" nor host:port", c.Cover)
+		}
+		if !c.Certificate.IsZero() || !c.Key.IsZero() {
+			wrong("certificate", "belongs to cover = \"self\"; another cover has its own certificate")
+		}
+	}
+	if !c.PrivateKey.IsZero() {
+		if _, err := parsePrivate(c.PrivateKey.Text()); err != nil {
+			wrong("private_key", "%v", err)
+		}
+	}
+	for i, k := range c.OldKeys {
+		if _, err := parsePrivate(k.Text()); err != nil {
+			wrong(fmt.Sprintf("old_private_keys[%d]", i), "%v", err)
+		}
+	}
+	if _, err := parseVersion(c.Version); err != nil {
+		wrong("client_version", "%v", err)
+	}
+	if len(errs) > 0 {
+		return errs
+	}
+	return nil
+}
+
+func plainName(n string) bool {
+	return n != "" && len(n) <= 253 && n == strings.ToLower(n) && strings.Contains(n, ".") &&
+		!strings.ContainsAny(n, " /:*") && !strings.HasSuffix(n, ".") && net.ParseIP(n) == nil
+}
+
+// settings are a server's configuration, checked and parsed.
+type settings struct {
+	Config
+	keys        []*ecdh.PrivateKey // the current one first
+	names       map[string]bool
+	ids         map[shortID]bool
+	first       shortID
+	certificate *tls.Certificate
+	roots       *x509.CertPool // nil is the system's
+}
+
+func newSettings(c Config) (*settings, error) {
+	s := &settings{Config: c, names: map[string]bool{}, ids: map[shortID]bool{}}
+	var errs sdk.ConfigErrors
+	need := func(ok bool, key, text string) {
+		if !ok {
+			errs = append(errs, &sdk.ConfigError{Key: key, Text: text})
+		}
+	}
+	need(!c.PrivateKey.IsZero(), "private_key", "is required; \"commucat transport enable reality\" draws one")
+	need(len(c.ShortIDs) > 0, "short_ids", "must name at least one id; \"commucat transport enable reality\" draws some")
+	need(len(c.ServerNames) > 0, "server_names", "must name at least one name that the cover has a certificate for")
+	self := c.Cover == coverSelf
+	need(!self || !c.Certificate.IsZero() && !c.Key.IsZero(), "certificate", "and key are required with cover = \"self\": the site's own, publicly trusted certificate")
+	if len(errs) > 0 {
+		return nil, errs
+	}
+	for _, k := range append([]sdk.Secret{c.PrivateKey}, c.OldKeys...) {
+		key, err := parsePrivate(k.Text())
+		if err != nil {
+			return nil, &sdk.ConfigError{Key: "private_key", Text: err.Error()}
+		}
+		s.keys = append(s.keys, key)
+	}
+	for i, text := range c.ShortIDs {
+		id, err := parseShortID(text)
+		if err != nil {
+			return nil, &sdk.ConfigError{Key: "short_ids", Text: err.Error()}
+		}
+		if i == 0 {
+			s.first = id
+		}
+		s.ids[id] = true
+	}
+	for _, n := range c.ServerNames {
+		s.names[n] = true
+	}
+	return s, s.readCertificates(self)
+}
+
+func (s *settings) readCertificates(self bool) error {
+	if self {
+		pair, err := tls.X509KeyPair(s.Certificate.Bytes(), s.Key.Bytes())
+		if err != nil {
+			return &sdk.ConfigError{Key: "certificate", Text: "and key are no pair of PEM files that belong together"}
+		}
+		s.certificate = &pair
+	}
+	if !s.Roots.IsZero() {
+		s.roots = x509.NewCertPool()
+		if !s.roots.AppendCertsFromPEM(s.Roots.Bytes()) {
+			return &sdk.ConfigError{Key: "roots", Text: "holds no PEM certificate"}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,185 @@
+package reality
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/commucat/commucat/sdk"
+)
+
+// dialCoverTime bounds a connection to the cover.
+const dialCoverTime = 10 * time.Second
+
+// cover is who answers strangers.
+type cover interface {
+	// dial opens a connection; from is the client's address.
+	dial(ctx context.Context, from net.Addr) (net.Conn, error)
+	// String is the cover as the configuration names it.
+	String() string
+	close()
+}
+
+// site is a cover somewhere else.
+type site string
+
+func (s site) String() string { return string(s) }
+func (s site) close()         {}
+
+func (s site) dial(ctx context.Context, _ net.Addr) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialCoverTime)
+	defer cancel()
+	// Strangers must not see our keep-alives as the cover's.
+	d := net.Dialer{KeepAlive: -1}
+	return d.DialContext(ctx, "tcp", string(s))
+}
+
+// own is the relay's site with the operator's certificate, served by Go's TLS and HTTP as
+// the relay's public listener serves it. It has no port: dial makes a pair of
+// sockets.
+type own struct {
+	server *http.Server
+	conns  chan net.Conn
+	done   chan struct{}
+	once   sync.Once
+	served sync.WaitGroup
+}
+
+// The numbers are those of the relay's own front, so that one site behaves alike on all
+// its ports.
+func newOwn(h http.Handler, certificate tls.Certificate, log *slog.Logger) *own {
+	o := &own{conns: make(chan net.Conn), done: make(chan struct{})}
+	o.server = &http.Server{
+		Handler: h,
+		TLSConfig: &tls.Config{
+			MinVersion:       tls.VersionTLS13,
+			CurvePreferences: []tls.CurveID{tls.X25519MLKEM768, tls.X25519, tls.CurveP256},
+			NextProtos:       []string{"h2", "http/1.1"},
+			Certificates:     []tls.Certificate{certificate},
+		},
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       75 * time.Second,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		HTTP2: &http.HTTP2Config{
+			MaxConcurrentStreams:          100,
+			MaxReadFrameSize:              16 << 10,
+			MaxReceiveBufferPerStream:     1 << 20,
+			MaxReceiveBufferPerConnection: 1 << 20,
+			WriteByteTimeout:              60 * time.Second,
+		},
+	}
+	o.served.Go(func() { _ = o.server.ServeTLS(o, "", "") })
+	return o
+}
+
+func (o *own) String() string { return coverSelf }
+
+func (o *own) dial(ctx context.Context, from net.Addr) (net.Conn, error) {
+	ours, theirs, err := socketPair()
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case o.conns <- &ownConn{CloseWriter: theirs, Conn: theirs, from: from}:
+		return ours, nil
+	case <-o.done:
+		err = net.ErrClosed
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	_ = ours.Close()
+	_ = theirs.Close()
+	return nil, err
+}
+
+func (o *own) close() {
+	_ = o.server.Close()
+	_ = o.Close()
+	o.served.Wait()
+}
+
+// Accept, Close and Addr make it the listener of its own server.
+func (o *own) Accept() (net.Conn, error) {
+	select {
+	case c := <-o.conns:
+		return c, nil
+	case <-o.done:
+		return nil, net.ErrClosed
+	}
+}
+
+// Close implements net.Listener.
+func (o *own) Close() error {
+	o.once.Do(func() { close(o.done) })
+	return nil
+}
+
+// Addr implements net.Listener.
+func (o *own) Addr() net.Addr { return &net.UnixAddr{Name: coverSelf, Net: "unix"} }
+
+// ownConn shows the client's address to the site.
+type ownConn struct {
+	net.Conn
+	CloseWriter interface{ CloseWrite() error }
+	from        net.Addr
+}
+
+func (c *ownConn) RemoteAddr() net.Addr { return c.from }
+func (c *ownConn) CloseWrite() error    { return c.CloseWriter.CloseWrite() }
+
+// newCover makes the configured one.
+func newCover(s *settings, env sdk.Env) (cover, error) {
+	if s.certificate == nil {
+		return site(s.Cover), nil
+	}
+	h := env.Cover()
+	if h == nil {
+		return nil, &sdk.ConfigError{Key: "cover", Text: "is \"self\", but no site is lent to this transport"}
+	}
+	return newOwn(h, *s.certificate, env.Log()), nil
+}
+
+// checkLoop refuses a cover that is this listener itself: strangers would go round
+// in circles.
+func checkLoop(ctx context.Context, c cover, listen net.Addr) error {
+	remote, ok := c.(site)
+	at, tcp := listen.(*net.TCPAddr)
+	if !ok || !tcp {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(string(remote))
+	if err != nil {
+		return err
+	}
+	number, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
+	if err != nil || number != at.Port {
+		return err
+	}
+	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
+	if err != nil {
+		return err
+	}
+	local, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil //nolint:nilerr // a sandbox may hide the interfaces; the cover is judged all the same
+	}
+	for _, ip := range ips {
+		if ip.IP.Equal(at.IP) || ip.IP.IsLoopback() && at.IP.IsUnspecified() {
+			return errLoop
+		}
+		for _, l := range local {
+			if n, ok := l.(*net.IPNet); ok && n.IP.Equal(ip.IP) && at.IP.IsUnspecified() {
+				return errLoop
+			}
+		}
+	}
+	return nil
+}
+
+var errLoop = errors.New("it is this transport's own port")

@@ -1,0 +1,79 @@
+package reality
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	tls "github.com/refraction-networking/utls"
+)
+
+// profile is a browser that is imitated.
+type profile struct {
+	name  string
+	hello tls.ClientHelloID
+	agent string
+	// share is out of 100 for "rotate"; 0 is never chosen.
+	share int
+}
+
+const chromeAgent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/133.0.0.0 Safari/537.36"
+
+// profiles are those whose hello can carry the sealed session id: 32 bytes of it, TLS
+// 1.3 and an X25519 share. Each is named outright: with this protocol a hello is a
+// security parameter, which no upgrade of a module may change silently. Edge sends
+// what the Chrome of its version sends.
+func profiles() []profile {
+	return []profile{
+		{"chrome", tls.HelloChrome_133, chromeAgent, 70},
+		{"firefox", tls.HelloFirefox_120, "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:120.0) Gecko/20100101 Firefox/120.0", 10},
+		{"safari", tls.HelloSafari_16_0, "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.0 Safari/605.1.15", 10},
+		{"edge", tls.HelloChrome_133, chromeAgent + " Edg/133.0.0.0", 10},
+		{"ios", tls.HelloIOS_14, "Mozilla/5.0 (iPhone; CPU iPhone OS 14_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/14.0 Mobile/15E148 Safari/604.1", 0},
+	}
+}
+
+// rotate is the name of the changing choice, rotation how long one choice holds. A
+// person does not change browsers with every connection.
+const (
+	rotate   = "rotate"
+	rotation = 7 * 24 * time.Hour
+)
+
+// Fingerprints are the names that a link or a device may choose, "rotate" last.
+func Fingerprints() []string {
+	var names []string
+	for _, p := range profiles() {
+		names = append(names, p.name)
+	}
+	return append(names, rotate)
+}
+
+// chooseProfile finds a profile by name. For "rotate" it depends on the server, the short id
+// and the week, so that one device looks the same for a while and devices with
+// short ids of their own do not change all at once.
+func chooseProfile(name string, p params, now time.Time) (profile, error) {
+	all := profiles()
+	if name != rotate {
+		if i := slices.IndexFunc(all, func(q profile) bool { return q.name == name }); i >= 0 {
+			return all[i], nil
+		}
+		return profile{}, fmt.Errorf("reality: fingerprint %q is not one of %s", name, strings.Join(Fingerprints(), ", "))
+	}
+	h := sha256.New()
+	h.Write(p.public.Bytes())
+	h.Write(p.id[:])
+	offset := int64(binary.BigEndian.Uint64(h.Sum(nil)) % uint64(rotation/time.Second))
+	week := (now.Unix() + offset) / int64(rotation/time.Second)
+	_ = binary.Write(h, binary.BigEndian, week)
+	point := int(binary.BigEndian.Uint64(h.Sum(nil)) % 100)
+	for _, q := range all {
+		if point -= q.share; point < 0 {
+			return q, nil
+		}
+	}
+	return all[0], nil
+}

@@ -1,0 +1,191 @@
+package reality
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+func testParams(t testing.TB) (params, Draft) {
+	d := newDraft(t)
+	public, err := parsePublic(d.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := parseShortID(d.ShortIDs[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return params{public: public, id: id, name: siteName, version: currentVersion}, d
+}
+
+// TestSealOpen: what a client seals into each browser's hello the server's key opens,
+// and nothing else does.
+func TestSealOpen(t *testing.T) {
+	p, d := testParams(t)
+	private, err := parsePrivate(string(d.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &server{settings: &settings{}}
+	s.keys = append(s.keys, private)
+	for _, prof := range profiles() {
+		now := time.Now()
+		b := shape{params: p, profile: prof.name, now: now}.record(t)
+		if inspect(b) != recordHello {
+			t.Fatalf("%s: not seen as a hello", prof.name)
+		}
+		h, ok := parseClientHello(b[recordHeader:])
+		if !ok || h.serverName != siteName || !h.tls13 || h.protocol != offersHTTP2 {
+			t.Fatalf("%s: %+v", prof.name, h)
+		}
+		got := s.open(h)
+		if got == nil {
+			t.Fatalf("%s: not opened", prof.name)
+		}
+		if want := (claim{version: currentVersion, time: time.Unix(now.Unix(), 0), id: p.id}); got.claim != want {
+			t.Errorf("%s: %+v, want %+v", prof.name, got.claim, want)
+		}
+		for i := range b[recordHeader:] {
+			bad := bytes.Clone(b)
+			bad[recordHeader+i] ^= 0x80
+			if h, ok := parseClientHello(bad[recordHeader:]); ok && h.share() != nil && s.open(h) != nil {
+				t.Errorf("%s: opened with byte %d changed", prof.name, i)
+			}
+		}
+	}
+}
+
+func TestInspect(t *testing.T) {
+	p, _ := testParams(t)
+	b := shape{params: p, profile: "chrome", now: time.Now()}.record(t)
+	for n := range len(b) {
+		if got := inspect(b[:n]); got != recordPart {
+			t.Fatalf("%d bytes: %d", n, got)
+		}
+	}
+	if inspect(append(bytes.Clone(b), 1)) != recordAlien {
+		t.Error("a byte behind the hello")
+	}
+}
+
+func FuzzClientHello(f *testing.F) {
+	p, _ := testParams(f)
+	for _, prof := range profiles() {
+		f.Add(shape{params: p, profile: prof.name, now: time.Now()}.record(f))
+	}
+	s := &server{settings: &settings{}}
+	d := newDraft(f)
+	private, err := parsePrivate(string(d.PrivateKey))
+	if err != nil {
+		f.Fatal(err)
+	}
+	s.keys = append(s.keys, private)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if inspect(b) != recordHello {
+			return
+		}
+		if lengths, rest := recordLengths(b); len(lengths) != 1 || rest != len(b) {
+			t.Fatalf("%v %d of %d", lengths, rest, len(b))
+		}
+		h, ok := parseClientHello(b[recordHeader:])
+		if !ok {
+			return
+		}
+		if h.share() != nil && s.open(h) != nil {
+			t.Error("opened without the key")
+		}
+	})
+}
+
+func FuzzServerHello(f *testing.F) {
+	f.Add([]byte{2, 0, 0, 0})
+	f.Add(append([]byte{2, 0, 0, 72, 3, 3}, make([]byte, 70)...))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		h, ok := parseServerHello(b)
+		if ok && h.fits(&clientHello{}) {
+			t.Error("fits a hello without shares")
+		}
+	})
+}
+
+func FuzzParams(f *testing.F) {
+	p, d := testParams(f)
+	f.Add(d.PublicKey, d.ShortIDs[0], p.name, "chrome", "26.7.28")
+	f.Add("", "0", "x", "rotate", "1.2.3")
+	f.Fuzz(func(t *testing.T, key, id, name, fp, v string) {
+		e := transport.Endpoint{Host: "h.example", Port: 1, Params: map[string]string{
+			ParamPublicKey: key, ParamShortID: id, transport.ParamName: name, ParamFingerprint: fp, ParamVersion: v,
+		}}
+		got, err := parseParams(e, "")
+		if err != nil {
+			return
+		}
+		again, err := parseParams(got.endpoint(e.Host, e.Port), "")
+		if err != nil || !again.public.Equal(got.public) || again.id != got.id || again.name != got.name || again.version != got.version || again.fingerprint != got.fingerprint {
+			t.Errorf("%+v became %+v, %v", got, again, err)
+		}
+	})
+}
+
+func TestKeys(t *testing.T) {
+	d := newDraft(t)
+	if len(d.ShortIDs) < 2 || d.ShortIDs[0] == d.ShortIDs[1] {
+		t.Errorf("short ids %v", d.ShortIDs)
+	}
+	table := d.Table("file:keys/reality.key", "self", []string{siteName})
+	next, err := Rotate(table, "file:keys/reality-2.key")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if next["private_key"] != "file:keys/reality-2.key" || table["private_key"] != "file:keys/reality.key" {
+		t.Errorf("rotated %v from %v", next, table)
+	}
+	next, err = Rotate(next, "file:keys/reality-3.key")
+	old := next["old_private_keys"].([]any)
+	if err != nil || len(old) != 2 || old[0] != "file:keys/reality-2.key" || old[1] != "file:keys/reality.key" {
+		t.Errorf("rotated twice: %v, %v", next, err)
+	}
+	if _, err := Rotate(next, "file:keys/reality-3.key"); err == nil {
+		t.Error("rotated onto itself")
+	}
+	if _, err := Draw(strings.NewReader("too little")); err == nil {
+		t.Error("drawn from a short source")
+	}
+	if a, b := newDraft(t), newDraft(t); bytes.Equal(a.PrivateKey, b.PrivateKey) {
+		t.Error("drawn twice the same")
+	}
+}
+
+// TestRotateChoice: one device keeps its browser for a week, and does not keep it for
+// ever.
+func TestRotateChoice(t *testing.T) {
+	seen := map[string]int{}
+	for range 300 {
+		p, _ := testParams(t)
+		now := time.Unix(1_800_000_000, 0)
+		a, err := chooseProfile(rotate, p, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := chooseProfile(rotate, p, now.Add(time.Minute))
+		changed := a.name != b.name
+		for week := range 60 {
+			c, _ := chooseProfile(rotate, p, now.Add(time.Duration(week)*rotation))
+			changed = changed || c.name != a.name
+		}
+		if !changed {
+			t.Error("never another browser in 60 weeks")
+		}
+		seen[a.name]++
+	}
+	if seen["chrome"] < 150 || seen["ios"] > 0 || len(seen) < 4 {
+		t.Errorf("choices %v", seen)
+	}
+	if _, err := chooseProfile("netscape", params{}, time.Now()); err == nil {
+		t.Error("an unknown fingerprint was taken")
+	}
+}

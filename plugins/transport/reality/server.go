@@ -1,0 +1,268 @@
+package reality
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// server is the listening half.
+type server struct {
+	*settings
+	ln      net.Listener
+	cover   cover
+	seen    *seen
+	guests  *guests
+	crowd   *crowd
+	records records
+	health  health
+	log     *slog.Logger
+	now     func() time.Time
+	figures figures
+
+	ready    atomic.Bool // the cover is known and fit, or forced
+	scarce   atomic.Bool // descriptors or memory were short
+	recheck  chan struct{}
+	accepted chan net.Conn
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+	once     sync.Once
+	lost     atomic.Pointer[error] // why the listener ended by itself
+
+	mu       sync.Mutex
+	sessions map[string]map[*stream]struct{} // by guest
+}
+
+var _ transport.Server = (*server)(nil)
+
+// listen starts the server half. Clients are let in once the cover has been learnt;
+// strangers meet it from the first moment.
+func listen(ctx context.Context, env sdk.Env, c Config, now func() time.Time) (_ *server, err error) {
+	set, err := newSettings(c)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{
+		settings: set, log: env.Log(), now: now, crowd: newCrowd(c.Strangers),
+		recheck: make(chan struct{}, 1), accepted: make(chan net.Conn),
+		sessions: map[string]map[*stream]struct{}{},
+	}
+	s.health.tell = env.Degraded
+	if s.guests, err = openGuests(env.State(), now); err != nil {
+		return nil, err
+	}
+	if s.cover, err = newCover(set, env); err != nil {
+		return nil, err
+	}
+	seen, recovered, err := openSeen(env.State(), c.Window, c.Remembered, now)
+	if err != nil {
+		s.cover.close()
+		return nil, err
+	}
+	s.seen = seen
+	if s.ln, err = env.Listen(ctx, "tcp", c.Listen); err != nil {
+		s.cover.close()
+		_ = seen.close()
+		return nil, err
+	}
+	if !recovered {
+		s.log.Warn("machine went down without a clean end; clients are let in after a pause", slog.Duration("pause", c.Window))
+	}
+	if env.State() == "" {
+		s.log.Warn("no state folder; hellos seen before a restart would be accepted again")
+	}
+	s.records.instance = instanceName(s.ln.Addr())
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.health.set(troubleCover, &sdk.Error{Kind: sdk.Unavailable, Op: "reality", Text: "learning the cover " + s.cover.String()})
+	s.running.Go(s.watch)
+	s.running.Go(s.acceptAll)
+	return s, nil
+}
+
+// instanceName keeps two servers apart in the module's table.
+func instanceName(a net.Addr) string {
+	return a.String() + "/" + strconv.FormatInt(time.Now().UnixNano(), 36)
+}
+
+// Addr is the listener's address.
+func (s *server) Addr() net.Addr { return s.ln.Addr() }
+
+// Accept gives clients whose handshake is over.
+func (s *server) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.accepted:
+		return c, nil
+	case <-s.ctx.Done():
+		if p := s.lost.Load(); p != nil {
+			return nil, *p
+		}
+		return nil, net.ErrClosed
+	}
+}
+
+// Close ends the listener and everything that it began but has not handed over.
+func (s *server) Close() error {
+	var err error
+	s.once.Do(func() {
+		s.cancel()
+		err = s.ln.Close()
+		s.crowd.close()
+		s.running.Wait()
+		s.cover.close()
+		err = errors.Join(err, s.seen.close())
+		s.records.forget()
+		s.log.Info("reality ended", s.figures.attrs()...)
+	})
+	return err
+}
+
+// Backing off when descriptors or memory are short.
+const (
+	firstBackoff = 5 * time.Millisecond
+	mostBackoff  = time.Second
+)
+
+func (s *server) acceptAll() {
+	backoff := firstBackoff
+	for {
+		c, err := s.ln.Accept()
+		if err == nil {
+			backoff = firstBackoff
+			s.running.Go(func() { s.serve(c) })
+			continue
+		}
+		if s.ctx.Err() != nil {
+			return
+		}
+		if !short(err) {
+			lost := error(&sdk.Error{Kind: sdk.Unavailable, Op: "reality: accept", Err: err})
+			s.lost.Store(&lost)
+			s.cancel()
+			return
+		}
+		s.shortOfFiles(err)
+		select {
+		case <-time.After(backoff):
+		case <-s.ctx.Done():
+			return
+		}
+		backoff = min(2*backoff, mostBackoff)
+	}
+}
+
+// shortOfFiles makes room by ending a stranger.
+func (s *server) shortOfFiles(err error) {
+	s.scarce.Store(true)
+	s.health.set(troubleFiles, &sdk.Error{Kind: sdk.Full, Op: "reality", Text: "no descriptors left: raise LimitNOFILE, or lower strangers", Err: err})
+	s.crowd.shedOne()
+}
+
+// serve has one connection from accept to the end of the cover's part in it.
+func (s *server) serve(c net.Conn) {
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	_, remote := s.cover.(site)
+	if k, ok := c.(interface{ SetKeepAlive(bool) error }); ok && remote {
+		_ = k.SetKeepAlive(false) // they would be ours, not the cover's
+	}
+	x := newExchange(c, transport.AddrPort(c.RemoteAddr()).Addr(), cancel)
+	if s.SlowRate > 0 {
+		x.rate = func() *pace { return &pace{free: int64(s.FreeBytes), rate: int64(s.SlowRate)} }
+	}
+	if !s.crowd.join(x) {
+		reset(c)
+		return
+	}
+	defer s.crowd.part(x)
+	to, err := s.cover.dial(ctx, c.RemoteAddr())
+	if err != nil {
+		s.coverFailed(err)
+		reset(c)
+		return
+	}
+	if s.scarce.CompareAndSwap(true, false) {
+		s.health.set(troubleFiles, nil)
+	}
+	if !x.attach(to) {
+		return
+	}
+	if conn := s.meet(x); conn != nil {
+		s.crowd.part(x)
+		s.hand(conn)
+	}
+}
+
+// meet is nil when the cover has had the client to its end.
+func (s *server) meet(x *exchange) *stream {
+	var p *pass
+	record, ours := x.first(func(record []byte) bool {
+		p = s.admit(record)
+		return p != nil
+	})
+	if ours {
+		x.patient = p.ticket || s.Force
+		conn, err := x.answer(p, record, s.records.instance)
+		if err == nil {
+			s.figures.entered.Add(1)
+			return s.stream(x, conn, p)
+		}
+		s.figures.unanswered.Add(1)
+		s.log.Debug("client was left to the cover", slog.Any("err", err))
+	}
+	s.figures.strangers.Add(1)
+	if !x.upEnded.Load() {
+		x.up()
+	}
+	x.finish()
+	return nil
+}
+
+func (s *server) stream(x *exchange, conn tlsStream, p *pass) *stream {
+	if k, ok := x.client.(interface{ SetKeepAlive(bool) error }); ok {
+		_ = k.SetKeepAlive(true)
+	}
+	st := &stream{tlsStream: conn, raw: x.client, facts: transport.Facts{
+		Transport: Name, Remote: remoteOf(x.client), Context: context.Background(),
+	}}
+	if p.guest.ID != "" {
+		s.register(st, p.guest)
+	}
+	return st
+}
+
+func remoteOf(c net.Conn) netip.AddrPort { return transport.AddrPort(c.RemoteAddr()) }
+
+func (s *server) hand(st *stream) {
+	select {
+	case s.accepted <- st:
+	case <-s.ctx.Done():
+		_ = st.Close()
+	}
+}
+
+// coverFailed asks for a new look at the cover.
+func (s *server) coverFailed(err error) {
+	if s.ctx.Err() != nil {
+		return
+	}
+	s.figures.coverErrors.Add(1)
+	if short(err) {
+		s.shortOfFiles(err)
+		return
+	}
+	s.health.set(troubleCover, &sdk.Error{Kind: sdk.Unavailable, Op: "reality", Text: "the cover " + s.cover.String() + " cannot be reached, so nobody can come in", Err: err})
+	select {
+	case s.recheck <- struct{}{}:
+	default:
+	}
+}
