@@ -1,0 +1,7 @@
+package main
+
+import "github.com/spf13/cobra"
+
+func (a *app) pluginCommand() *cobra.Command {
+	return group("plugin", "Plugins that run as processes of their own", a.pluginNewCommand(), a.pluginCheckCommand())
+}
