@@ -213,6 +213,11 @@ const (
 	Requests
 	// PluginRestarts, label plugin.
 	PluginRestarts
+	// PluginForeign, PluginTruncated and PluginLogDropped, label plugin: what its
+	// processes sent that does not belong there.
+	PluginForeign
+	PluginTruncated
+	PluginLogDropped
 
 	vecCount
 )
@@ -229,6 +234,9 @@ var vecDefs = [vecCount]vecDef{
 	SessionsEnded:       {"commucat_sessions_ended_total", "Sessions ended, by reason.", "reason"},
 	Requests:            {"commucat_requests_total", "REST requests by status class.", "class"},
 	PluginRestarts:      {"commucat_plugin_restarts_total", "Plugin processes started again after an end that was not asked for.", "plugin"},
+	PluginForeign:       {"commucat_plugin_foreign_descriptors_total", "Descriptors from the plugin that were closed because they were no connected stream sockets.", "plugin"},
+	PluginTruncated:     {"commucat_plugin_truncated_messages_total", "Hand-off messages of the plugin that arrived cut off.", "plugin"},
+	PluginLogDropped:    {"commucat_plugin_log_dropped_total", "Lines of the plugin's log over its limit.", "plugin"},
 }
 
 // Labelled names a gauge with one label.
@@ -242,12 +250,19 @@ const (
 	TransportUp
 	// PluginUp, label plugin: 1 running, 0 not.
 	PluginUp
+	// PluginState, label plugin: 0 stopped, 1 starting, 2 running, 3 draining, 4
+	// backoff, 5 parked.
+	PluginState
+	// PluginStreams, label plugin.
+	PluginStreams
 
 	labelledCount
 )
 
 var labelledDefs = [labelledCount]vecDef{
-	Sessions:    {"commucat_sessions", "Established sessions by transport.", "transport"},
-	TransportUp: {"commucat_transport_up", "1 while the transport serves.", "transport"},
-	PluginUp:    {"commucat_plugin_up", "1 while the plugin's process runs.", "plugin"},
+	Sessions:      {"commucat_sessions", "Established sessions by transport.", "transport"},
+	TransportUp:   {"commucat_transport_up", "1 while the transport serves.", "transport"},
+	PluginUp:      {"commucat_plugin_up", "1 while the plugin's process runs.", "plugin"},
+	PluginState:   {"commucat_plugin_state", "0 stopped, 1 starting, 2 running, 3 draining, 4 backoff, 5 parked.", "plugin"},
+	PluginStreams: {"commucat_plugin_streams", "Streams that the plugin's process carries or has handed over.", "plugin"},
 }
