@@ -58,6 +58,7 @@ type Reachable struct {
 type Host struct {
 	opt    Options
 	kernel sandbox.Kernel
+	pace   pace
 	// serving is closed when connections are taken.
 	serving chan struct{}
 	once    sync.Once

@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -33,6 +34,9 @@ import (
 // TestMain lets the test binary be the trampoline and the plugins as well.
 func TestMain(m *testing.M) {
 	if sandbox.Requested(os.Args) {
+		if raceDetector { // it makes every process wait for a second when it ends
+			os.Setenv("GORACE", "atexit_sleep_ms=10")
+		}
 		os.Exit(sandbox.Main(os.Args, os.Stderr))
 	}
 	if os.Getenv("COMMUCAT_PLUGIN") != "" || len(os.Args) == 2 && os.Args[1] == "describe" {
@@ -200,6 +204,7 @@ func misbehave(env sdk.Env, c plainConfig) {
 				b[i] = 1
 			}
 			hold = append(hold, b)
+			runtime.KeepAlive(hold)
 		}
 	case "degraded":
 		env.Degraded(errors.New("no bridge found"))
@@ -216,7 +221,9 @@ func foreign() {
 	for range 20 {
 		for fd := 3; fd < 32; fd++ {
 			if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err == nil && kind == unix.SOCK_SEQPACKET {
-				_ = unix.Sendmsg(fd, []byte("what is this"), unix.UnixRights(int(null.Fd())), nil, unix.MSG_DONTWAIT)
+				for kind := range byte(8) { // among them "a client has come"
+					_ = unix.Sendmsg(fd, []byte{1, kind}, unix.UnixRights(int(null.Fd())), nil, unix.MSG_DONTWAIT)
+				}
 			}
 		}
 		time.Sleep(5 * time.Millisecond)

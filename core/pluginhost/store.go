@@ -33,7 +33,7 @@ func (b *backend[T]) start(ctx context.Context, s Spec) (*backendRun[T], error) 
 	b.spec, b.bin = s, &pinned{h: b.h, kind: b.kind, name: s.Plugin}
 	title := KindName(b.kind) + " " + s.Name
 	b.sup = &supervisor{
-		name: title, log: b.h.opt.Log.With("plugin", s.Name),
+		name: title, log: b.h.opt.Log.With("plugin", s.Name), pace: b.h.pace,
 		drainLimit: func() time.Duration { return b.h.opt.Drain },
 		moved:      func() { reportPhase(b.h.opt.Metrics, s.Name, b.sup.look().phase) },
 		restarted:  func() { b.h.opt.Metrics.Count(metrics.PluginRestarts, s.Name) },

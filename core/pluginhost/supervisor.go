@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,10 +15,9 @@ import (
 
 // The supervisor's times.
 const (
-	// pingEvery is how often a process is asked, pingLimit how long it may take;
-	// after pingMisses in a row it counts as hung.
+	// pingEvery is how often a process is asked, and how long it may take; after
+	// pingMisses in a row it counts as hung.
 	pingEvery  = 5 * time.Second
-	pingLimit  = 5 * time.Second
 	pingMisses = 2
 	// backoffFirst doubles up to backoffMost; after healthy it begins anew.
 	backoffFirst = 100 * time.Millisecond
@@ -28,9 +28,14 @@ const (
 	crashWindow = 2 * time.Minute
 	// startLimit bounds one start: process, configuration, sockets.
 	startLimit = 30 * time.Second
-	// reapLimit bounds what follows a drain.
-	reapLimit = 10 * time.Second
 )
+
+// pace are the times that a Host may choose; zero fields are the constants.
+type pace struct{ ping, start time.Duration }
+
+func (p pace) asks() time.Duration { return cmp.Or(p.ping, pingEvery) }
+
+func (p pace) starts() time.Duration { return cmp.Or(p.start, startLimit) }
 
 // Phase is where a supervised plugin stands.
 type Phase string
@@ -73,6 +78,7 @@ type supervisor struct {
 	// beside says that two processes can work at once, so that an upgrade starts
 	// the new one before the old one is drained.
 	beside bool
+	pace   pace
 	// drainLimit bounds a drain.
 	drainLimit func() time.Duration
 	// moved is told of each change of phase.
@@ -217,7 +223,7 @@ func (s *supervisor) loop(ctx context.Context) {
 
 // attempt starts once.
 func (s *supervisor) attempt(ctx context.Context, start starter, prev run) (run, error) {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	ctx, cancel := context.WithTimeout(ctx, s.pace.starts())
 	defer cancel()
 	return start(ctx, prev)
 }
@@ -288,7 +294,7 @@ func (s *supervisor) await(ctx context.Context, timer <-chan time.Time) {
 func (s *supervisor) watch(ctx context.Context, cur run) error {
 	began := time.Now()
 	s.begin(cur)
-	asks := time.NewTicker(pingEvery)
+	asks := time.NewTicker(s.pace.asks())
 	defer asks.Stop()
 	answers := make(chan error, 1)
 	asking, misses := false, 0
@@ -303,7 +309,7 @@ func (s *supervisor) watch(ctx context.Context, cur run) error {
 		case <-asks.C:
 			if !asking {
 				asking = true
-				go ask(ctx, cur, answers)
+				go ask(ctx, s.pace.asks(), cur, answers)
 			}
 		case err := <-answers:
 			asking = false
@@ -328,8 +334,8 @@ func (s *supervisor) watch(ctx context.Context, cur run) error {
 	}
 }
 
-func ask(ctx context.Context, r run, answers chan<- error) {
-	ctx, cancel := context.WithTimeout(ctx, pingLimit)
+func ask(ctx context.Context, limit time.Duration, r run, answers chan<- error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	answers <- r.Ping(ctx)
 }

@@ -40,8 +40,11 @@ func (p *script) PID() int              { return p.id }
 func (p *script) Done() <-chan struct{} { return p.done }
 func (p *script) Err() error            { return p.err }
 func (p *script) Ping(ctx context.Context) error {
-	if p.ping != nil {
-		return p.ping(ctx)
+	p.mu.Lock()
+	ping := p.ping
+	p.mu.Unlock()
+	if ping != nil {
+		return ping(ctx)
 	}
 	return nil
 }
@@ -106,8 +109,9 @@ func TestCrashesDoubleThePauseAndPark(t *testing.T) {
 		s := theatre(st.start, true)
 		defer s.stop()
 		synctest.Wait()
-		low := []time.Duration{50, 100, 200, 400}
-		for i, most := range []time.Duration{100, 200, 400, 800} {
+		for i := range 4 {
+			most := backoffFirst << i
+			low := most / 2
 			if v := s.look(); v.phase != Running || v.current.PID() != i+1 || v.restarts != i {
 				t.Fatalf("before crash %d: %+v", i, v)
 			}
@@ -116,15 +120,15 @@ func TestCrashesDoubleThePauseAndPark(t *testing.T) {
 			if v := s.look(); v.phase != Backoff || !errors.Is(v.err, errBang) {
 				t.Fatalf("after crash %d: %+v", i, v)
 			}
-			time.Sleep(low[i]*time.Millisecond - 1)
+			time.Sleep(low - 1)
 			synctest.Wait()
 			if st.count() != i+1 {
 				t.Errorf("crash %d: started again too early", i)
 			}
-			time.Sleep((most-low[i])*time.Millisecond + 1)
+			time.Sleep(most - low + 1)
 			synctest.Wait()
 			if st.count() != i+2 {
-				t.Errorf("crash %d: not started again within %v", i, most*time.Millisecond)
+				t.Errorf("crash %d: not started again within %v", i, most)
 			}
 		}
 		st.last().crash(errBang)
@@ -236,6 +240,7 @@ func TestHung(t *testing.T) {
 		synctest.Wait()
 		first := st.last()
 		var asked atomic.Int32
+		first.mu.Lock()
 		first.ping = func(ctx context.Context) error {
 			if asked.Add(1) == 1 {
 				return errBang // one miss is forgiven
@@ -246,12 +251,13 @@ func TestHung(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}
-		time.Sleep(4*pingEvery + pingLimit)
+		first.mu.Unlock()
+		time.Sleep(4*pingEvery + pingEvery)
 		synctest.Wait()
 		if v := s.look(); v.current == nil || v.current.PID() != 1 {
 			t.Fatalf("given up too early: %+v", v)
 		}
-		time.Sleep(pingEvery + pingLimit + backoffFirst)
+		time.Sleep(2*pingEvery + backoffFirst)
 		synctest.Wait()
 		if v := s.look(); v.phase != Running || v.current.PID() != 2 {
 			t.Errorf("%+v", v)

@@ -42,7 +42,7 @@ type Transport struct {
 func (h *Host) Transport(s TransportSpec) (*Transport, error) {
 	t := &Transport{h: h, name: s.Name, sockets: newSockets(), spec: s, bin: &pinned{h: h, kind: sdk.Transport, name: s.Plugin}}
 	t.sup = &supervisor{
-		name: "transport " + s.Name, log: h.opt.Log.With("plugin", s.Name), beside: true,
+		name: "transport " + s.Name, log: h.opt.Log.With("plugin", s.Name), beside: true, pace: h.pace,
 		drainLimit: func() time.Duration { return h.opt.Drain }, moved: t.refresh,
 		restarted: func() { h.opt.Metrics.Count(metrics.PluginRestarts, s.Name) },
 	}
@@ -64,7 +64,7 @@ func (t *Transport) Wait(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		reason, changed := r.(*transportRun).health()
+		changed, reason := r.(*transportRun).health()
 		if reason == nil {
 			return nil
 		}
@@ -91,7 +91,7 @@ func (t *Transport) ready() *transportRun {
 	if r == nil {
 		return nil
 	}
-	if reason, _ := r.health(); reason != nil {
+	if _, reason := r.health(); reason != nil {
 		return nil
 	}
 	return r
@@ -138,7 +138,7 @@ func (t *Transport) Probe(ctx context.Context) error {
 		v := t.sup.look()
 		return &sdk.Error{Kind: sdk.Unavailable, Op: t.sup.name, Text: "it is " + string(v.phase), Err: v.err}
 	}
-	if reason, _ := r.health(); reason != nil {
+	if _, reason := r.health(); reason != nil {
 		return reason
 	}
 	return r.opened.Probe(ctx)
@@ -221,7 +221,7 @@ func (t *Transport) refresh() {
 			change.Err = v.err
 		}
 		if cur, ok := v.current.(*transportRun); ok && !up {
-			change.Err, _ = cur.health()
+			_, change.Err = cur.health()
 		}
 		t.h.opt.Changed(change)
 	}
@@ -278,7 +278,7 @@ func (r *transportRun) open(ctx context.Context, s TransportSpec, prev run) erro
 		before.close()
 		// The start's own time begins now.
 		var again context.CancelFunc
-		ctx, again = context.WithTimeout(context.WithoutCancel(ctx), startLimit)
+		ctx, again = context.WithTimeout(context.WithoutCancel(ctx), r.t.h.pace.starts())
 		defer again()
 	}
 	r.ln, err = r.opened.Listen(ctx)
@@ -309,10 +309,10 @@ func (r *transportRun) setHealth(reason error) {
 	r.t.refresh()
 }
 
-func (r *transportRun) health() (error, <-chan struct{}) {
+func (r *transportRun) health() (<-chan struct{}, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.degraded, r.changed
+	return r.changed, r.degraded
 }
 
 // serve takes connections.
@@ -320,6 +320,7 @@ func (r *transportRun) serve() {
 	r.lender.settle()
 	go r.follow()
 	go func() {
+		defer r.ln.Close()
 		select {
 		case <-r.t.h.serving:
 		case <-r.over:
@@ -423,7 +424,7 @@ func (t *Transport) state() State {
 	st := State{Name: t.name, Kind: KindName(sdk.Transport), Plugin: s.Plugin}
 	st.fill(v, bin.found())
 	if r, ok := v.current.(*transportRun); ok {
-		if reason, _ := r.health(); reason != nil {
+		if _, reason := r.health(); reason != nil {
 			st.Degraded = reason.Error()
 		}
 		st.Address, st.Sandbox = r.ln.Addr().String(), r.items()

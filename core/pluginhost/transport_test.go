@@ -91,11 +91,17 @@ func TestRestart(t *testing.T) {
 	open, err := net.Dial("tcp", at)
 	must(t, err)
 	defer open.Close()
+	must(t, open.SetDeadline(time.Now().Add(patience)))
+	if _, err := open.Write([]byte("x")); err != nil { // it has been accepted once the echo is here
+		t.Fatal(err)
+	}
+	if _, err := open.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
 	must(t, syscall.Kill(first, syscall.SIGKILL))
 	if err := echoes(at); err != nil { // it waits in the kernel's queue
 		t.Errorf("after the end: %v", err)
 	}
-	must(t, open.SetReadDeadline(time.Now().Add(patience)))
 	if _, err := open.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a stream of the process that ended: %v", err)
 	}
