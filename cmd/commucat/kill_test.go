@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -282,5 +283,33 @@ func TestKilledRelayLosesNothing(t *testing.T) {
 	}
 	if code, _, notes := commucat(t, "audit", "verify", "--data", dir); code != 0 {
 		t.Errorf("audit verify: %d %s", code, notes)
+	}
+}
+
+// TestKilledYoung: also the chain of a relay that was killed soon after its first
+// start has a checkpoint, and can be verified.
+func TestKilledYoung(t *testing.T) {
+	dir := dataFolder(t, wide)
+	p := relay(t, dir)
+	delivered := func() bool { // everything up to the checkpoint is in the ledger
+		line, err := os.ReadFile(filepath.Join(dir, "audit", "checkpoint"))
+		if err != nil {
+			return false
+		}
+		seq, err := strconv.Atoi(strings.Fields(string(line))[1])
+		if err != nil {
+			t.Fatalf("checkpoint %q", line)
+		}
+		records, _ := os.ReadFile(filepath.Join(dir, "plugins", "ledger-file", "records", "00000000000000000001.jsonl"))
+		return strings.Count(string(records), "\n") >= seq
+	}
+	for end := time.Now().Add(20 * time.Second); !delivered(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no checkpoint")
+		}
+	}
+	p.kill()
+	if code, stdout, notes := commucat(t, "audit", "verify", "--data", dir); code != exitOK || !strings.HasSuffix(stdout, ", unbroken\n") {
+		t.Errorf("ended with %d: %s%s", code, stdout, notes)
 	}
 }

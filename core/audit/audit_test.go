@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -332,6 +333,9 @@ func TestW28OpenRefusesAnotherPast(t *testing.T) {
 			b[len(b)/2] ^= 4
 			must(t, os.WriteFile(names[0], b, 0o600))
 		}, "audit spool"},
+		"checkpoint damaged": {func(t *testing.T, o audit.Options, _ *memory) {
+			must(t, os.WriteFile(filepath.Join(o.Dir, audit.CheckpointFile), nil, 0o600))
+		}, "restore it from a backup, or move it away"},
 		"checkpoint forged": {func(t *testing.T, o audit.Options, _ *memory) {
 			line := ledger.Checkpoint{Domain: "relay.example", Seq: 3}.Sign(ed25519.NewKeyFromSeed(make([]byte, 32)))
 			must(t, os.WriteFile(filepath.Join(o.Dir, audit.CheckpointFile), []byte(line), 0o600))
@@ -354,6 +358,32 @@ func TestW28OpenRefusesAnotherPast(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestCheckpointFromTheFirstRecord: a relay that is killed in its first hour has a
+// checkpoint; where it is missing the next start says so, and makes one.
+func TestCheckpointFromTheFirstRecord(t *testing.T) {
+	var log bytes.Buffer
+	o := options(t.TempDir(), audit.Sink{Name: "m", Ledger: &memory{}})
+	o.Log = slog.New(slog.NewTextHandler(&log, nil))
+	start := func() *audit.Recorder {
+		r := open(t, o)
+		must(t, r.RecordDurably(t.Context(), audit.Started("x")))
+		must(t, r.Flush(t.Context()))
+		return r
+	}
+	file := filepath.Join(o.Dir, audit.CheckpointFile)
+	r := start()
+	if _, err := os.Stat(file); err != nil || log.Len() > 0 {
+		t.Errorf("after the first record: %v, log %s", err, log.String())
+	}
+	must(t, r.Close(t.Context()))
+	must(t, os.Remove(file))
+	r = start()
+	if _, err := os.Stat(file); err != nil || !strings.Contains(log.String(), "checkpoint is missing") {
+		t.Errorf("after it was lost: %v, log %s", err, log.String())
+	}
+	must(t, r.Close(t.Context()))
 }
 
 func TestANewLedgerGetsThePast(t *testing.T) {

@@ -57,7 +57,7 @@ func ReadCheckpoint(dir string, key ed25519.PublicKey) (ledger.Checkpoint, error
 	}
 	c, err := ledger.ParseCheckpoint(string(b), key)
 	if err != nil {
-		return c, fmt.Errorf("%s: %w", filepath.Join(dir, CheckpointFile), err)
+		return c, fmt.Errorf("%s cannot be used; restore it from a backup, or move it away to go on without: %w", filepath.Join(dir, CheckpointFile), err)
 	}
 	return c, nil
 }
@@ -78,6 +78,9 @@ func (r *Recorder) checkCheckpoint(ctx context.Context, head ledger.Record) erro
 	}
 	r.saved = c.Seq
 	if c.Seq == 0 {
+		if head.Seq > 0 {
+			r.o.Log.Warn("the audit checkpoint is missing: nobody can tell whether records were cut off at the end", "records", head.Seq)
+		}
 		return nil
 	}
 	file := filepath.Join(r.o.Dir, CheckpointFile)

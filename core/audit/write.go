@@ -63,7 +63,9 @@ func (r *Recorder) commit(group []pending) {
 	for _, f := range r.sinks {
 		f.poke()
 	}
-	if prev.Seq >= r.saved+checkpointEvery {
+	// The first record gets a checkpoint too: without one nobody can say where the
+	// chain ended.
+	if r.saved == 0 || prev.Seq >= r.saved+checkpointEvery {
 		if err := r.checkpoint(); err != nil {
 			r.o.Log.Error("audit checkpoint not written", "error", err)
 		}
