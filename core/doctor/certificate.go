@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"bytes"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -18,7 +19,7 @@ func (e *examination) certificate() {
 	name, domain := string(e.Config.TLS.Cert), string(e.Config.Server.Domain)
 	if name == "" {
 		e.add(check, Weak, "self-signed: links pin it, but a stranger can tell this server from an ordinary site",
-			fmt.Sprintf("certbot certonly -d %s, and name the files in [tls]", domain))
+			e.forOwnKey(domain))
 		name = filepath.Join(e.Data, "keys", "tls.crt")
 		if chain, err := readChain(name); err == nil {
 			e.validity(check, chain[0], "start the relay: it renews its own certificate")
@@ -49,12 +50,24 @@ func (e *examination) certificate() {
 		e.add(check, Weak, fmt.Sprintf("%s is not trusted publicly (%v): a stranger can tell this server from an ordinary site", name, err),
 			"use the full chain of a public authority, for example certbot's fullchain.pem")
 	}
+	own := filepath.Join(e.Data, "keys", "tls.crt")
+	if former, err := readChain(own); err == nil && !bytes.Equal(former[0].RawSubjectPublicKeyInfo, leaf.RawSubjectPublicKeyInfo) {
+		e.add(check, Weak, "devices and links from before it pin the key of the relay's own certificate and cannot connect",
+			e.forOwnKey(domain)+"; or, when none of them is left: rm "+own+" "+filepath.Join(e.Data, "keys", "tls.key"))
+	}
 	if st, err := os.Stat(string(e.Config.TLS.Key)); err == nil && st.Mode().Perm()&0o007 != 0 {
 		e.add(check, Wrong, fmt.Sprintf("%s is readable by every user: consider the key known", e.Config.TLS.Key), "chmod o-rwx "+string(e.Config.TLS.Key))
 	}
 	if len(e.out) == before {
 		e.fine(check, "trusted for %s until %s", domain, leaf.NotAfter.UTC().Format(time.DateOnly))
 	}
+}
+
+// forOwnKey is how a public certificate is had for the key that links and devices pin.
+func (e *examination) forOwnKey(domain string) string {
+	key := filepath.Join(e.Data, "keys", "tls.key")
+	return fmt.Sprintf("openssl req -new -key %s -subj / -addext subjectAltName=DNS:%s -out relay.csr && certbot certonly --csr relay.csr; then in [tls] cert = what it gives, and key = %q",
+		key, domain, key)
 }
 
 func (e *examination) validity(check string, c *x509.Certificate, mend string) {

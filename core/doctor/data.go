@@ -38,6 +38,10 @@ func (e *examination) data() bool {
 	}
 	b, err := os.ReadFile(filepath.Join(e.Data, "relay.json"))
 	if errors.Is(err, fs.ErrNotExist) {
+		if keys, _ := os.ReadDir(filepath.Join(e.Data, "keys")); len(keys) > 0 {
+			e.add(check, Wrong, filepath.Join(e.Data, "relay.json")+" is missing beside keys", "restore it from the same backup: links and devices name what it holds")
+			return true
+		}
 		e.fine(check, "%s, not used yet", e.Data)
 		return false
 	}

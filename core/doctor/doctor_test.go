@@ -94,6 +94,12 @@ func TestFindings(t *testing.T) {
 			spoil: func(t *testing.T, o *Options) { chmod(t, o.Data, 0o755) }},
 		{name: "newer layout", level: Wrong, check: "data folder", text: "layout 1, this one knows 0", mend: "install that version",
 			spoil: func(_ *testing.T, o *Options) { o.Layout = 0 }},
+		{name: "no state", level: Wrong, check: "data folder", text: "relay.json is missing beside keys", mend: "backup",
+			spoil: func(t *testing.T, o *Options) {
+				if err := os.Remove(filepath.Join(o.Data, "relay.json")); err != nil {
+					t.Fatal(err)
+				}
+			}},
 		{name: "damaged state", level: Wrong, check: "data folder", text: "relay.json is damaged", mend: "backup",
 			spoil: func(t *testing.T, o *Options) { write(t, filepath.Join(o.Data, "relay.json"), "{") }},
 		{name: "key readable", level: Wrong, check: "keys", text: "ca is readable by other users (mode 0640)", mend: "chmod 600",

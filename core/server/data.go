@@ -105,6 +105,9 @@ func (d *data) load(random io.Reader) error {
 	name := filepath.Join(d.dir, stateFile)
 	b, err := os.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
+		if used(d.path(keysDir)) { // the keys are always made after it
+			return fmt.Errorf("%s is missing beside keys; restore it from the same backup: links and devices name what it holds", name)
+		}
 		return d.draw(name, random)
 	}
 	if err != nil {
@@ -121,7 +124,16 @@ func (d *data) load(random io.Reader) error {
 	if err := json.Unmarshal(b, &d.drawn); err != nil || d.drawn.ConnectPath == "" || d.drawn.Cookie == "" {
 		return fmt.Errorf("%s is damaged; restore it from a backup: links in use name what it holds", name)
 	}
+	if keys := d.path(keysDir); used(d.path(stateDir)) && !used(keys) {
+		return fmt.Errorf("key folder %s is missing or empty; restore it from a backup (new keys would lock out every device)", keys)
+	}
 	return nil
+}
+
+// used says that a folder has something in it.
+func used(dir string) bool {
+	list, _ := os.ReadDir(dir) // whoever works with it tells why it cannot be read
+	return len(list) > 0
 }
 
 // draw chooses a connect path and a cookie name that an ordinary site could have.

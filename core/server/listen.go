@@ -1,9 +1,13 @@
 package server
 
 import (
+	"bytes"
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/url"
 	"os"
@@ -35,7 +39,7 @@ func (s *Server) cookie() string {
 
 // openFront binds the public sockets and makes what answers on them.
 func (s *Server) openFront(ctx context.Context) error {
-	if err := s.openCertificates(); err != nil {
+	if err := s.openCertificates(ctx); err != nil {
 		return err
 	}
 	if err := s.bind(ctx); err != nil {
@@ -70,9 +74,22 @@ func (s *Server) openFront(ctx context.Context) error {
 	return err
 }
 
-func (s *Server) openCertificates() (err error) {
+func (s *Server) openCertificates(ctx context.Context) (err error) {
 	pair := front.Pair{Certificate: string(s.cfg.TLS.Cert), Key: string(s.cfg.TLS.Key)}
-	if pair.Certificate == "" {
+	former := s.data.path(keysDir, "tls.crt")
+	switch {
+	case pair.Certificate != "":
+		if !samePublicKey(former, pair.Certificate) {
+			s.log.Warn("devices and links of before pin the key of the relay's own certificate and cannot connect; 'commucat doctor' says what to do",
+				"key", s.data.path(keysDir, "tls.key"))
+		}
+	default:
+		if _, err := os.Stat(s.data.path(keysDir, "tls.key")); errors.Is(err, fs.ErrNotExist) {
+			if users, err := s.accounts.Users(ctx, "", 1); err == nil && len(users) > 0 {
+				s.log.Warn("the relay's own certificate gets a new key: devices and links of before cannot connect; restore the former from a backup if there is one",
+					"key", s.data.path(keysDir, "tls.key"))
+			}
+		}
 		var pin [32]byte
 		if pair.Certificate, pair.Key, pin, err = s.ring.SelfSigned(); err != nil {
 			return err
@@ -85,6 +102,31 @@ func (s *Server) openCertificates() (err error) {
 
 // bind takes sockets from systemd where it passes some, and opens the configured
 // addresses otherwise.
+// samePublicKey compares the first certificates of two files; a file that cannot be
+// read differs from none.
+func samePublicKey(one, other string) bool {
+	a, errA := leaf(one)
+	b, errB := leaf(other)
+	return errA != nil || errB != nil || bytes.Equal(a.RawSubjectPublicKeyInfo, b.RawSubjectPublicKeyInfo)
+}
+
+func leaf(name string) (*x509.Certificate, error) {
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		block, rest := pem.Decode(b)
+		switch {
+		case block == nil:
+			return nil, errors.New("no certificate")
+		case block.Type == "CERTIFICATE":
+			return x509.ParseCertificate(block.Bytes)
+		}
+		b = rest
+	}
+}
+
 func (s *Server) bind(ctx context.Context) error {
 	passed, err := activated()
 	if err != nil {

@@ -74,6 +74,9 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 	if s.lock, err = takeFolder(dir); err != nil {
 		return storage.Store{}, err
 	}
+	if err = whole(dir); err != nil {
+		return storage.Store{}, err
+	}
 	if s.db, err = openDatabase(ctx, filepath.Join(dir, "relay.db"), env.Log(), env.Degraded); err != nil {
 		return storage.Store{}, err
 	}
@@ -125,6 +128,27 @@ func (s *store) close() error {
 		}
 	})
 	return s.err
+}
+
+// whole refuses a folder that has lost one of its halves: opened as it is, it would
+// begin anew with an empty one. The database is always made before the queues, and the
+// witness after their first manifest.
+func whole(dir string) error {
+	db, queues := filepath.Join(dir, "relay.db"), filepath.Join(dir, "queues")
+	manifests, err := filepath.Glob(filepath.Join(queues, "MANIFEST-*"))
+	if err != nil {
+		return err
+	}
+	if len(manifests) > 0 {
+		if st, err := os.Stat(db); errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0 {
+			return corrupt(db + ": it is missing or empty beside the queues; restore the folder from a backup")
+		}
+		return nil
+	}
+	if st, err := os.Stat(queues + ".manifests"); err == nil && st.Size() > 0 {
+		return corrupt(queues + ": its list of tables is missing; restore the folder from a backup")
+	}
+	return nil
 }
 
 // takeFolder makes the folder if its parent is there, and locks it against other
