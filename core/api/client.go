@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -33,6 +34,14 @@ func NewClient(path string) *Client {
 	}}
 }
 
+// ErrNotYours: the socket cannot be opened by this user; it is an fs.ErrPermission.
+var ErrNotYours error = notYours{}
+
+type notYours struct{}
+
+func (notYours) Error() string        { return "the admin socket is for the relay's own user and root" }
+func (notYours) Is(target error) bool { return target == fs.ErrPermission }
+
 // ErrNotRunning: nobody answers on the socket.
 var ErrNotRunning = errors.New("no relay answers on the admin socket")
 
@@ -57,6 +66,9 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	res, err := c.http.Do(r)
 	if err != nil {
 		var op *net.OpError
+		if errors.As(err, &op) && op.Op == "dial" && errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("%w: %s", ErrNotYours, c.path)
+		}
 		if errors.As(err, &op) && op.Op == "dial" {
 			return fmt.Errorf("%w %s: %w", ErrNotRunning, c.path, bareError(op))
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -74,6 +75,7 @@ type Options struct {
 type examination struct {
 	Options
 	status *Status
+	hidden bool // whether a relay runs could not be found out
 	out    []Finding
 }
 
@@ -164,6 +166,10 @@ func (e *examination) configuration() {
 func (e *examination) relay(ctx context.Context) {
 	status, err := e.Relay(ctx)
 	switch {
+	case errors.Is(err, fs.ErrPermission):
+		e.hidden = true
+		e.add("relay", Weak, "not known whether it runs: "+err.Error(), "run this as the relay's own user")
+		return
 	case err != nil:
 		e.add("relay", Wrong, "the running relay does not answer: "+err.Error(), "journalctl -u commucat")
 		return

@@ -149,6 +149,10 @@ func TestFindings(t *testing.T) {
 			spoil: func(_ *testing.T, o *Options) {
 				o.Verify = func(context.Context) (uint64, error) { return 0, errors.New("record 7 is broken") }
 			}},
+		{name: "relay of another user", level: Weak, check: "relay", text: "not known whether it runs", mend: "relay's own user",
+			spoil: func(_ *testing.T, o *Options) {
+				o.Relay = func(context.Context) (*Status, error) { return nil, fs.ErrPermission }
+			}},
 		{name: "relay silent", level: Wrong, check: "relay", text: "does not answer: 500", mend: "journalctl",
 			spoil: func(_ *testing.T, o *Options) {
 				o.Relay = func(context.Context) (*Status, error) { return nil, errors.New("500") }

@@ -14,6 +14,9 @@ import (
 // listeners dials what a running relay listens on, and tries to bind what one
 // that does not run would.
 func (e *examination) listeners(ctx context.Context) {
+	if e.hidden {
+		return
+	}
 	if e.status == nil {
 		for _, a := range e.Config.Server.Listen {
 			e.bind(ctx, string(a))
