@@ -139,7 +139,7 @@ func TestDecodeNamesEveryMistake(t *testing.T) {
 			`peers[0]: url is required`,
 			`peers[0].key: must be at least 4 bytes long`,
 			`port: 70000 is out of range`,
-			`prefixes[0]: netip.ParsePrefix("nope"): no '/'`,
+			`prefixes[0]: "nope" is not a network; write it as "10.0.0.0/8"`,
 			`queue: must be a table, not the boolean false`,
 			`share: must be at most 1`,
 			`site: absent.html: no such file or directory`,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strconv"
@@ -328,6 +329,15 @@ func (d *decoder) set(v reflect.Value, raw any) string {
 			n, err := ParseDuration(s)
 			v.SetInt(int64(n))
 			return err
+		})
+	case prefixType:
+		return setText(v, raw, "a network such as \"10.0.0.0/8\"", func(s string) error {
+			p, err := netip.ParsePrefix(s)
+			if err != nil {
+				return fmt.Errorf("%q is not a network; write it as \"10.0.0.0/8\"", s)
+			}
+			v.Set(reflect.ValueOf(p))
+			return nil
 		})
 	case sizeType:
 		if n, ok := integer(raw); ok && n >= 0 {

@@ -3,6 +3,7 @@ package sdk
 import (
 	"encoding"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"strconv"
 	"strings"
@@ -35,6 +36,7 @@ type Field struct {
 var (
 	durationType    = reflect.TypeFor[time.Duration]()
 	sizeType        = reflect.TypeFor[Size]()
+	prefixType      = reflect.TypeFor[netip.Prefix]()
 	secretType      = reflect.TypeFor[Secret]()
 	fileType        = reflect.TypeFor[File]()
 	restType        = reflect.TypeFor[map[string]any]()

@@ -37,6 +37,9 @@ func (a *app) configCommand() *cobra.Command {
 			if a.json {
 				return a.emit(map[string]any{"ok": true, "file": name})
 			}
+			if name == "" {
+				a.say("there is no configuration file: everything has its default")
+			}
 			_, err = fmt.Fprintln(a.out, "ok")
 			return err
 		},

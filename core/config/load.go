@@ -96,6 +96,9 @@ func Parse(name string, text []byte, env Env) (*Config, error) {
 	if err := sdk.Decode(raw, files, c); err != nil && !errors.As(err, &mistakes) {
 		return nil, err
 	}
+	for _, m := range mistakes {
+		misplaced(m, raw)
+	}
 	c.implied()
 	c.paths(files)
 	ch := checker{c: c, env: env, files: files, bad: map[string]bool{}}
@@ -108,6 +111,19 @@ func Parse(name string, text []byte, env Env) (*Config, error) {
 		return nil, mistakes
 	}
 	return c, nil
+}
+
+// misplaced says of a key that stands outside every section where it belongs.
+func misplaced(m *sdk.ConfigError, raw map[string]any) {
+	if _, table := plainTable(raw[m.Key]); table || m.Text != "unknown key" || strings.Contains(m.Key, ".") {
+		return
+	}
+	for _, section := range sdk.Fields(Config{}) {
+		if slices.ContainsFunc(section.Fields, func(f sdk.Field) bool { return f.Name == m.Key }) {
+			m.Text, m.Suggestion = "unknown key outside a section: it belongs below ["+section.Name+"]", ""
+			return
+		}
+	}
 }
 
 // files resolves references from the folder of the file.

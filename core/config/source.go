@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"strings"
@@ -28,6 +29,9 @@ func parse(name string, text []byte) (map[string]any, error) {
 	}
 	if len(text) > maxFile {
 		return nil, fail(0, 0, "larger than 1 MiB")
+	}
+	if bytes.HasPrefix(text, []byte("\xef\xbb\xbf")) {
+		return nil, fail(1, 1, "begins with a byte order mark; save it as UTF-8 without one")
 	}
 	if !utf8.Valid(text) {
 		line, column := invalidAt(text)
