@@ -85,6 +85,7 @@ modules-update: build
 # The pages that are made from the source.
 docs:
 	$(GO) test ./core/config -run TestDescriptionsAgree -update
+	$(GO) test ./cmd/commucat -run TestPluginKeys -update
 
 demo: build
 	bin/commucat demo $(DEMOFLAGS)

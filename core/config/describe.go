@@ -22,6 +22,8 @@ file, line and column.
 - Durations are text: ` + "`\"250ms\"`, `\"30s\"`, `\"12h\"`, `\"14d\"`" + `. Sizes too: ` + "`\"64KiB\"`, `\"1GiB\"`, `\"5MB\"`" + `.
 - A secret is the text itself, or ` + "`\"file:PATH\"`, `\"env:NAME\"` or `\"credential:NAME\"`" + ` (systemd). It is never printed.
 - Relative paths start in the folder of the file. A path may be ` + "`\"credential:NAME\"`" + ` as well.
+
+The keys of the built-in storages and ledgers are on a [page of their own](plugin-keys.md).
 `
 
 // Reference is docs/configuration.md.
@@ -37,15 +39,22 @@ func Reference() []byte {
 		if onlyRest(s.Fields) {
 			continue
 		}
-		b.WriteString("\n| Key | Type | Default | Meaning |\n|---|---|---|---|\n")
-		for _, f := range s.Fields {
-			if f.Name != "*" {
-				fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Name, typeText(f), code(value(f)), sentence(f.Doc))
-			}
-		}
+		b.WriteString("\n" + KeyTable(s.Fields))
 		fmt.Fprintf(&b, "\nEnvironment: `%s`, and so on.\n", Variable(title+"."+s.Fields[0].Name))
 	}
 	return b.Bytes()
+}
+
+// KeyTable describes the keys of one table in Markdown.
+func KeyTable(fields []sdk.Field) string {
+	var b strings.Builder
+	b.WriteString("| Key | Type | Default | Meaning |\n|---|---|---|---|\n")
+	for _, f := range fields {
+		if f.Name != "*" {
+			fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", f.Name, typeText(f), code(value(f)), sentence(f.Doc))
+		}
+	}
+	return b.String()
 }
 
 func onlyRest(fields []sdk.Field) bool { return len(fields) == 1 && fields[0].Name == "*" }

@@ -17,7 +17,7 @@ import (
 
 // Config is the plugin's table.
 type Config struct {
-	Path     string   `cfg:"path" doc:"folder of the database; default: the plugin's own below the data folder"`
+	Path     string   `cfg:"path" doc:"folder of the database; a relative one lies in the storage's own data folder, and so does an empty one"`
 	Queues   string   `cfg:"queues" default:"pebble" enum:"pebble,sqlite" doc:"where messages are kept: in a log-structured store beside the database, or in the database"`
 	Index    int      `cfg:"index" default:"1048576" min:"1024" doc:"waiting messages that are known in memory (about 40 bytes each); queues beyond are read in when used"`
 	Memtable sdk.Size `cfg:"memtable" default:"16MiB" min:"1MiB" max:"256MiB" doc:"write buffer of the log-structured store; the memory is taken only under load"`
@@ -59,8 +59,8 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 		o.free = freeSpace
 	}
 	dir := c.Path
-	if dir == "" {
-		dir = env.State()
+	if !filepath.IsAbs(dir) && env.State() != "" {
+		dir = filepath.Join(env.State(), dir)
 	}
 	if dir == "" {
 		return storage.Store{}, &storage.Error{Kind: sdk.Invalid, Text: "no path configured and no data folder lent"}

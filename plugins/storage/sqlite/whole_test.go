@@ -45,3 +45,18 @@ func TestHalfAFolder(t *testing.T) {
 		})
 	}
 }
+
+// TestRelativePath: a relative path does not depend on where the program was started.
+func TestRelativePath(t *testing.T) {
+	state := t.TempDir()
+	s, err := open(t.Context(), sdk.NewEnv(sdk.EnvOptions{State: state}), Config{Path: "below"}, options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(state, "below", "relay.db")); err != nil {
+		t.Error(err)
+	}
+	if err := s.Close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
