@@ -208,7 +208,33 @@ func (a *app) userCommand() *cobra.Command {
 		}
 		return a.object(u)
 	})
-	return group("user", "Accounts of the running relay", list, show)
+	var (
+		ttl time.Duration
+		qr  bool
+	)
+	pair := a.operator(&cobra.Command{
+		Use: "pair HANDLE|ACCOUNT", Short: "Make a pairing link for an account that has lost its devices", Args: exactly(1, "one account"),
+	}, func(ctx context.Context, cl *api.Client, args []string) error {
+		if ttl != 0 && ttl < time.Second {
+			return usageError{errors.New("--ttl: the shortest life of a pairing link is one minute")}
+		}
+		l, err := cl.PairUser(ctx, args[0], ttl)
+		if err != nil {
+			return err
+		}
+		if a.json {
+			return a.emit(l)
+		}
+		fmt.Fprintln(a.out, l.Text)
+		a.say("good for one device until %s; whoever has it becomes a device of this account", l.Expires.Local().Format(time.TimeOnly))
+		if qr {
+			return a.printQR(l.Text)
+		}
+		return nil
+	})
+	pair.Flags().DurationVar(&ttl, "ttl", 0, "life of the link, one minute at least (default and most: pairing.ttl)")
+	pair.Flags().BoolVar(&qr, "qr", false, "print a QR code as well")
+	return group("user", "Accounts of the running relay", list, show, pair)
 }
 
 func (a *app) deviceCommand() *cobra.Command {
