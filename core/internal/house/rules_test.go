@@ -163,6 +163,7 @@ var modules = []only{
 	{"github.com/prometheus/client_golang", []string{"core/metrics", "core/api"}, "metrics"},
 	{"github.com/dunglas/httpsfv", []string{"plugins/transport/masque"}, "structured header fields"},
 	{"github.com/quic-go/quic-go", []string{"plugins/transport/masque"}, "QUIC and HTTP/3"},
+	{"github.com/redis/go-redis/v9", []string{"plugins/storage/redis"}, "Redis"},
 	{"github.com/refraction-networking/utls", []string{"transports/...", "plugins/transport/masque", "plugins/transport/reality"}, "a browser's ClientHello"},
 	{"github.com/yosida95/uritemplate/v3", []string{"plugins/transport/masque"}, "URI templates of proxies"},
 	{"github.com/rogpeppe/go-internal", []string{"cmd/..."}, "testscript"},

@@ -1,0 +1,113 @@
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/storage"
+)
+
+// Config is the plugin's table.
+type Config struct {
+	Address  []string      `cfg:"address" default:"127.0.0.1:6379" min:"1" max:"32" doc:"servers, host:port; several are a cluster, or the sentinels where sentinel is set"`
+	Sentinel string        `cfg:"sentinel" max:"128" doc:"name of the master that the sentinels at address watch"`
+	User     string        `cfg:"user" max:"128" doc:"ACL user; when empty the default one"`
+	Password sdk.Secret    `cfg:"password" doc:"password of the user"`
+	Database int           `cfg:"database" default:"0" min:"0" max:"15" doc:"number of the database; a cluster has only 0"`
+	Prefix   string        `cfg:"prefix" max:"64" doc:"put before every key, where relays that do not belong together share a server"`
+	TLS      bool          `cfg:"tls" doc:"encrypt the connections"`
+	Roots    sdk.File      `cfg:"ca" doc:"certificates that may sign the server's, PEM; when empty the system's"`
+	Timeout  time.Duration `cfg:"timeout" default:"3s" min:"100ms" max:"1m" doc:"how long connecting and a call may take"`
+}
+
+// Check implements sdk.Checker.
+func (c *Config) Check() error {
+	for i, a := range c.Address {
+		if host, _, err := net.SplitHostPort(a); err != nil || host == "" {
+			return &sdk.ConfigError{Key: fmt.Sprintf("address[%d]", i), Text: fmt.Sprintf("%q is no address; write it as \"host:port\"", a)}
+		}
+	}
+	if !c.Roots.IsZero() && !x509.NewCertPool().AppendCertsFromPEM(c.Roots.Bytes()) {
+		return &sdk.ConfigError{Key: "ca", Text: "there is no certificate in the file"}
+	}
+	if c.Database != 0 && len(c.Address) > 1 && c.Sentinel == "" {
+		return &sdk.ConfigError{Key: "database", Text: "a cluster has only database 0"}
+	}
+	return nil
+}
+
+// Plugin is the storage plugin "redis".
+func Plugin() sdk.Plugin {
+	return storage.Define(storage.Descriptor{
+		Name: "redis", Version: "1.0.0", Summary: "routes, presence and short-lived values in Redis",
+		Traits: storage.Traits{Batch: 1024, Lanes: 4, Shared: true},
+	}, open)
+}
+
+// store is what the parts share.
+type store struct {
+	db      redis.UniversalClient
+	prefix  string
+	timeout time.Duration
+}
+
+func open(ctx context.Context, _ sdk.Env, c Config) (storage.Store, error) {
+	s := &store{db: redis.NewUniversalClient(c.options()), prefix: c.Prefix, timeout: c.Timeout}
+	if err := s.ready(ctx); err != nil {
+		_ = s.db.Close() // it was never connected
+		return storage.Store{}, err
+	}
+	return storage.Store{
+		Routes: (*routes)(s), Presence: (*presence)(s), Cache: (*cache)(s), Limiter: (*limiter)(s), Bus: (*bus)(s),
+		Ready: s.ready, Close: func(context.Context) error { return s.close() },
+	}, nil
+}
+
+func (c *Config) options() *redis.UniversalOptions {
+	o := &redis.UniversalOptions{
+		Addrs: c.Address, MasterName: c.Sentinel, DB: c.Database, Username: c.User, Password: c.Password.Text(), ClientName: "commucat",
+		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, ContextTimeoutEnabled: true,
+		MaxRetries: 2, DisableIdentity: true,
+	}
+	if c.TLS {
+		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+		if !c.Roots.IsZero() {
+			o.TLSConfig.RootCAs = x509.NewCertPool()
+			o.TLSConfig.RootCAs.AppendCertsFromPEM(c.Roots.Bytes()) // Check has read it
+		}
+	}
+	return o
+}
+
+func (s *store) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.timeout)
+}
+
+func (s *store) key(kind, id string) string { return s.prefix + kind + id }
+
+func (s *store) ready(ctx context.Context) error {
+	ctx, cancel := s.within(ctx)
+	defer cancel()
+	return plain("ready", s.db.Ping(ctx).Err())
+}
+
+func (s *store) close() error {
+	if err := s.db.Close(); err != nil && err != redis.ErrClosed { //nolint:errorlint // the client returns the value itself
+		return plain("close", err)
+	}
+	return nil
+}
+
+// linger is how much longer than its content a key stays, so that the server's clock
+// never takes away what the relay's would still give.
+const linger = 10 * time.Minute
+
+// life is a key's time to live on the server.
+func life(ttl time.Duration) time.Duration { return max(ttl, 0) + linger }
