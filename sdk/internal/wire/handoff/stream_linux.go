@@ -146,6 +146,9 @@ func (s *Stream) Read(p []byte) (int, error) {
 		return 0, s.wrap("read", err)
 	}
 	if s.r.n == 0 {
+		if s.closed.Load() { // the end that Close made for the peer
+			return 0, s.wrap("read", net.ErrClosed)
+		}
 		return 0, io.EOF
 	}
 	return s.r.n, nil
