@@ -49,6 +49,9 @@ type Options struct {
 	// Transport is the budget of all sources of one transport whose sources are
 	// hidden and that names no circuit (100/s, burst 400, 1 024 open, 500 ms/s, burst 5 s).
 	Transport Budget
+	// Claimed is the budget of all sources together of one transport whose word is
+	// all there is for their addresses (a plugin): half of what the whole relay has.
+	Claimed Budget
 	// Local multiplies the budgets of exactly 127.0.0.1 and ::1, where every
 	// client of this machine and of an undeclared local proxy looks alike (256).
 	Local float64
@@ -126,6 +129,7 @@ func (o Options) withDefaults() Options {
 	o.Rate = positive(o.Rate, 2000)
 	o.Burst = positive(o.Burst, 4000)
 	o.Open = positive(o.Open, 32768)
+	o.Claimed = o.Claimed.or(Budget{o.Rate / 2, o.Burst / 2, max(o.Open/2, 1), time.Second, 5 * time.Second})
 	o.Memory = positive(o.Memory, 512<<20)
 	o.MemoryEach = positive(o.MemoryEach, 64<<10)
 	o.Prefixes = positive(o.Prefixes, 65536)
@@ -171,6 +175,8 @@ type Source struct {
 	Circuit string
 	// Hidden says that Addr is not the client's own.
 	Hidden bool
+	// Claimed says that the address is the transport's own word.
+	Claimed bool
 }
 
 // Admit charges one connection. The ticket must be released; a refused

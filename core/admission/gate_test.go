@@ -447,3 +447,23 @@ func BenchmarkAdmit(b *testing.B) {
 		}
 	}
 }
+
+// TestClaimedAddresses: a transport that invents addresses uses up its own budget and
+// leaves the others' alone.
+func TestClaimedAddresses(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	g := New(Options{Rate: 1000, Burst: 1000, Open: 1000, Clock: func() time.Time { return now }})
+	admitted := 0
+	for i := range 5000 {
+		addr := netip.AddrFrom4([4]byte{byte(i >> 8), byte(i), byte(i >> 4), 1})
+		if _, err := g.Admit(Source{Transport: "plugin", Addr: addr, Claimed: true}); err == nil {
+			admitted++
+		}
+	}
+	if admitted == 0 || admitted > 500 {
+		t.Errorf("%d of 1000 places went to one transport's claims", admitted)
+	}
+	if _, err := g.Admit(Source{Transport: "https", Addr: netip.MustParseAddr("192.0.2.9")}); err != nil {
+		t.Errorf("a client of another transport: %v", err)
+	}
+}

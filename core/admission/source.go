@@ -20,12 +20,23 @@ const (
 	wide
 	circuit
 	whole
+	claimed
 )
 
 const maxCircuit = 128
 
-// sources gives the one or two keys of a source, narrow first.
-func (g *Gate) sources(src Source) (keys [2]key, budgets [2]Budget, n int) {
+// sources gives the keys of a source, narrow first. A transport that only claims
+// addresses has a budget for all of them as well: inventing more gains nothing.
+func (g *Gate) sources(src Source) (keys [3]key, budgets [3]Budget, n int) {
+	keys, budgets, n = g.places(src)
+	if src.Claimed {
+		keys[n], budgets[n] = key{transport: src.Transport, class: claimed}, g.opt.Claimed
+		n++
+	}
+	return keys, budgets, n
+}
+
+func (g *Gate) places(src Source) (keys [3]key, budgets [3]Budget, n int) {
 	a := src.Addr.Unmap().WithZone("")
 	switch {
 	case src.Hidden && src.Circuit != "":
@@ -42,7 +53,7 @@ func (g *Gate) sources(src Source) (keys [2]key, budgets [2]Budget, n int) {
 		budgets[0] = g.opt.Transport
 		return keys, budgets, 1
 	}
-	if trusts(g.opt.Trusted, a) { // its clients are charged one by one, see Client
+	if !src.Claimed && trusts(g.opt.Trusted, a) { // its clients are charged one by one, see Client
 		return keys, budgets, 0
 	}
 	near, far := 32, 24

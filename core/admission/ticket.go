@@ -15,7 +15,7 @@ type Ticket struct {
 	gate      *Gate
 	transport string
 	deadline  time.Time
-	entries   [2]*entry
+	entries   [3]*entry
 	n         int
 	parent    *Ticket
 

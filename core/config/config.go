@@ -24,7 +24,7 @@ type Config struct {
 	Compat     Compat               `cfg:"compat" doc:"What clients of the reference implementation need. Every switch costs a promise; doctor names it. All are off by default."`
 	Log        Log                  `cfg:"log" doc:"What is written to standard error."`
 	Transports map[string]Transport `cfg:"transport" doc:"One table for each transport: [transport.NAME]. The transport's own keys stand in it too."`
-	Plugins    map[string]Plugin    `cfg:"plugin" doc:"Keys of a plugin that is named elsewhere and has no table of its own: [plugin.NAME]."`
+	Plugins    map[string]Plugin    `cfg:"plugin" doc:"One table for each plugin that runs as a process: [plugin.NAME]. The keys of a plugin that is named elsewhere and has no table of its own stand in it too."`
 
 	// File is the file that was read, "" when none.
 	File string
@@ -148,9 +148,14 @@ type Transport struct {
 	Keys    map[string]any `cfg:"*"`
 }
 
-// Plugin is one [plugin.NAME].
+// Plugin is one [plugin.NAME]: how the process of a plugin is confined, and the
+// plugin's own keys where it has no table elsewhere.
 type Plugin struct {
-	Keys map[string]any `cfg:"*"`
+	Sandbox string         `cfg:"sandbox" default:"on" enum:"on,best-effort" doc:"where the kernel cannot confine it (Landlock, seccomp): refuse the plugin, or run it all the same"`
+	Memory  sdk.Size       `cfg:"memory" default:"1GiB" min:"64MiB" max:"1TiB" doc:"private memory of its process"`
+	Read    []Path         `cfg:"read" max:"32" doc:"further files and folders that its process may read"`
+	Write   []Path         `cfg:"write" max:"32" doc:"further files and folders that its process may read and write"`
+	Keys    map[string]any `cfg:"*"`
 }
 
 // ContactPolicy is contact with auto resolved: "members" or "friends".
@@ -169,6 +174,30 @@ func (r Relay) ContactPolicy() string {
 func (c *Config) Enabled(transport string) bool {
 	t, ok := c.Transports[transport]
 	return !ok || t.Enabled
+}
+
+// Process is how the process of a plugin is confined: its table, or the defaults.
+func (c *Config) Process(plugin string) Plugin {
+	if p, ok := c.Plugins[plugin]; ok {
+		return p
+	}
+	var p Plugin
+	sdk.Defaults(&p)
+	return p
+}
+
+// PluginOf is the plugin that provides a transport.
+func (c *Config) PluginOf(transport string) string {
+	if t := c.Transports[transport]; t.Plugin != "" {
+		return t.Plugin
+	}
+	return transport
+}
+
+// Bare is a raw table without the places of its values, for comparing.
+func Bare(raw map[string]any) map[string]any {
+	m, _ := bare(raw).(map[string]any)
+	return m
 }
 
 // Default is the configuration without a file and an environment.

@@ -165,7 +165,16 @@ func (c *Config) implied() {
 
 // paths makes every Path absolute.
 func (c *Config) paths(files sdk.Files) {
-	for _, p := range []*Path{&c.Server.Data, &c.TLS.Cert, &c.TLS.Key, &c.Cover.Site, &c.Admin.Socket} {
+	list := []*Path{&c.Server.Data, &c.TLS.Cert, &c.TLS.Key, &c.Cover.Site, &c.Admin.Socket}
+	for _, p := range c.Plugins { // the slices are shared with the map's values
+		for i := range p.Read {
+			list = append(list, &p.Read[i])
+		}
+		for i := range p.Write {
+			list = append(list, &p.Write[i])
+		}
+	}
+	for _, p := range list {
 		name, isCredential := strings.CutPrefix(string(*p), "credential:")
 		switch {
 		case *p == "":

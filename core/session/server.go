@@ -182,6 +182,26 @@ func (s *Server) Drain(ctx context.Context, move ccp.Move) {
 	s.Close()
 }
 
+// Move asks the sessions on matching connections to go elsewhere, and says how many
+// there are. They end when their clients go, or with their connection.
+func (s *Server) Move(match func(net.Conn) bool, move ccp.Move) int {
+	payload := move.Marshal()
+	s.mu.Lock()
+	var all []*Session
+	for x := range s.sessions {
+		if match(x.conn) {
+			all = append(all, x)
+		}
+	}
+	s.mu.Unlock()
+	for _, x := range all {
+		if x.caps.Has(ccp.Ack) {
+			x.Control(ccp.TypeMove, 0, payload)
+		}
+	}
+	return len(all)
+}
+
 // Close ends everything at once and waits for it. Established peers are told
 // "unavailable", so that they resume elsewhere or later.
 func (s *Server) Close() {
