@@ -78,18 +78,22 @@ func describe(ctx context.Context, o *Options) (wire.Document, error) {
 	return wire.ParseDocument(out.Bytes())
 }
 
-// bounded keeps the first bytes of what is written.
+// bounded keeps the first bytes of what is written. (It has no ReadFrom, which would
+// go round the bound.)
 type bounded struct {
-	bytes.Buffer
+	buf  bytes.Buffer
 	most int
 	over bool
 }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if room := b.most - b.Len(); len(p) > room {
+	if room := b.most - b.buf.Len(); len(p) > room {
 		b.over = true
-		_, _ = b.Buffer.Write(p[:room])
+		_, _ = b.buf.Write(p[:room])
 		return len(p), nil
 	}
-	return b.Buffer.Write(p)
+	return b.buf.Write(p)
 }
+
+// Bytes is what was kept.
+func (b *bounded) Bytes() []byte { return b.buf.Bytes() }

@@ -66,6 +66,9 @@ type instance struct {
 	log     *slog.Logger
 	binds   chan struct{} // slots for Env calls of the plugin
 	covered atomic.Bool
+
+	health  sync.Mutex
+	version uint64 // of the last report
 }
 
 // Plugins are the plugins of the binary, in the order that it names them:
@@ -141,7 +144,7 @@ func (p *Process) Close() error {
 		<-p.ended
 		p.cancel()
 		p.client.Kill()
-		p.runner.stderr.Close()
+		p.runner.closePipes()
 		p.pumps.Close()
 		_ = p.pumps.Wait(context.Background())
 		p.group.Wait()

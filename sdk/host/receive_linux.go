@@ -202,15 +202,30 @@ func (p *Process) events(ctx context.Context) {
 			tokens++
 		}
 		tokens, last = tokens-1, time.Now()
-		p.mu.Lock()
-		i := p.instances[e.Instance]
-		p.mu.Unlock()
-		switch {
-		case i == nil:
-		case e.Degraded == "":
-			i.env.Degraded(nil)
-		default:
-			i.env.Degraded(errors.New(printable(e.Degraded, 1024)))
-		}
+		p.healthy(e)
 	}
+}
+
+// healthy passes on a report of health, unless a later one has been.
+func (p *Process) healthy(e *wirepb.Event) {
+	if e == nil {
+		return
+	}
+	p.mu.Lock()
+	i := p.instances[e.Instance]
+	p.mu.Unlock()
+	if i == nil {
+		return
+	}
+	i.health.Lock()
+	defer i.health.Unlock()
+	if e.Version <= i.version {
+		return
+	}
+	i.version = e.Version
+	if e.Degraded == "" {
+		i.env.Degraded(nil)
+		return
+	}
+	i.env.Degraded(errors.New(printable(e.Degraded, 1024)))
 }

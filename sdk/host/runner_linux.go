@@ -1,6 +1,7 @@
 package host
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +32,7 @@ type runner struct {
 	stderr *os.File
 	exited chan struct{}
 	pid    int
+	killed atomic.Bool
 	// onStart is called when the process runs.
 	onStart func()
 
@@ -138,6 +141,22 @@ func (r *runner) reason() string {
 	return "it ended by itself"
 }
 
+// wasKilled says that this side ended the process; it must have ended.
+func (r *runner) wasKilled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	status, ok := r.state.Sys().(syscall.WaitStatus)
+	return r.killed.Load() && ok && status.Signaled()
+}
+
+// closePipes ends the reading of what the process writes.
+func (r *runner) closePipes() {
+	if r != nil && r.stdout != nil {
+		r.stdout.Close()
+		r.stderr.Close()
+	}
+}
+
 // clean says that the process ended without an error.
 func (r *runner) clean() bool {
 	r.mu.Lock()
@@ -156,6 +175,7 @@ func (r *runner) Kill(context.Context) error {
 	if r.pid == 0 {
 		return nil // it was never started
 	}
+	r.killed.Store(true)
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
@@ -164,7 +184,7 @@ func (r *runner) Kill(context.Context) error {
 }
 
 // Stdout implements runner.Runner: the first line, bounded; the rest is thrown away.
-func (r *runner) Stdout() io.ReadCloser { return &firstLine{File: r.stdout, left: maxLine} }
+func (r *runner) Stdout() io.ReadCloser { return &firstLine{from: r.stdout, left: maxLine} }
 
 // Stderr implements runner.Runner. go-plugin's own parser of log lines panics on
 // some; it gets none.
@@ -193,29 +213,27 @@ func (r *runner) HostToPlugin(network, address string) (string, string, error) {
 	return network, address, nil
 }
 
-// firstLine gives the first line of a file and then swallows what comes until the
-// end, so that a writer is not held up.
+// firstLine gives the first line of a file and then its end; the rest is swallowed, so
+// that a writer is not held up.
 type firstLine struct {
-	*os.File
+	from *os.File
 	left int
-	over bool
 }
 
 func (f *firstLine) Read(p []byte) (int, error) {
-	if !f.over {
-		n, err := f.File.Read(p[:min(len(p), f.left)])
-		f.left -= n
-		if i := strings.IndexByte(string(p[:n]), '\n'); i >= 0 {
-			n, f.over = i+1, true
-		} else if f.left == 0 {
-			f.over = true
-		}
-		return n, err
+	if f.left <= 0 {
+		return 0, io.EOF
 	}
-	var rest [4096]byte
-	for {
-		if _, err := f.File.Read(rest[:]); err != nil {
-			return 0, err
-		}
+	n, err := f.from.Read(p[:min(len(p), f.left)])
+	f.left -= n
+	if i := bytes.IndexByte(p[:n], '\n'); i >= 0 {
+		n, f.left = i+1, 0
 	}
+	if err == nil && f.left == 0 {
+		go func() { _, _ = io.Copy(io.Discard, f.from) }() // until the process ends
+	}
+	return n, err
 }
+
+// Close implements io.Closer.
+func (f *firstLine) Close() error { return f.from.Close() }

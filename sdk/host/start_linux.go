@@ -185,7 +185,9 @@ func (p *Process) why(ctx context.Context, err error) error {
 	if p.runner != nil && p.runner.pid != 0 {
 		select {
 		case <-p.runner.exited:
-			return &sdk.Error{Kind: sdk.Unavailable, Text: "it ended before it could be used: " + p.reason()}
+			if !p.runner.wasKilled() {
+				return &sdk.Error{Kind: sdk.Unavailable, Text: "it ended before it could be used: " + p.reason()}
+			}
 		case <-time.After(200 * time.Millisecond):
 		}
 	}
@@ -255,9 +257,7 @@ func (p *Process) abandon() {
 	if p.client != nil {
 		p.client.Kill()
 	}
-	if p.runner != nil && p.runner.stderr != nil {
-		p.runner.stderr.Close()
-	}
+	p.runner.closePipes()
 	p.group.Wait()
 	os.RemoveAll(p.dir)
 }

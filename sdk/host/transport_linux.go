@@ -116,6 +116,9 @@ func (o *openedTransport) Listen(ctx context.Context) (net.Listener, error) {
 		return nil, err
 	}
 	l.addr = handoff.Address(transport.Addr{Net: printable(r.Network, 64), Text: printable(r.Address, 300)})
+	if r.Health.GetInstance() == o.id {
+		o.p.healthy(r.Health)
+	}
 	if r.Server {
 		return server{l}, nil
 	}

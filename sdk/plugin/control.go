@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -116,22 +117,22 @@ func (c *control) Drain(ctx context.Context, _ *wirepb.DrainRequest) (*wirepb.Dr
 }
 
 func (c *control) Events(_ *wirepb.EventsRequest, out grpc.ServerStreamingServer[wirepb.Event]) error {
-	told := map[uint64]string{}
+	told := map[uint64]uint64{} // instance to version
 	for {
-		now, changed := c.health.get()
+		now, changed := c.health.all()
 		for id := range told {
 			if _, ok := now[id]; !ok {
 				delete(told, id)
 			}
 		}
-		for id, reason := range now {
-			if told[id] == reason {
+		for id, e := range now {
+			if told[id] == e.Version {
 				continue
 			}
-			if err := out.Send(&wirepb.Event{Instance: id, Degraded: reason}); err != nil {
+			if err := out.Send(e); err != nil {
 				return err
 			}
-			told[id] = reason
+			told[id] = e.Version
 		}
 		select {
 		case <-changed:
@@ -141,11 +142,11 @@ func (c *control) Events(_ *wirepb.EventsRequest, out grpc.ServerStreamingServer
 	}
 }
 
-// health is why instances are degraded.
+// health is the last report of each instance that has reported.
 type health struct {
 	mu      sync.Mutex
 	changed chan struct{}
-	reasons map[uint64]string // "" was degraded once
+	reports map[uint64]*wirepb.Event // never changed, only replaced
 }
 
 func (h *health) set(id uint64, reason error) {
@@ -157,18 +158,24 @@ func (h *health) set(id uint64, reason error) {
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	old, known := h.reasons[id]
-	if old == text && (known || text == "") {
+	old := h.reports[id]
+	if old.GetDegraded() == text {
 		return
 	}
-	h.reasons[id] = text
+	h.reports[id] = &wirepb.Event{Instance: id, Degraded: text, Version: old.GetVersion() + 1}
 	h.wake()
+}
+
+func (h *health) get(id uint64) *wirepb.Event {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.reports[id]
 }
 
 func (h *health) forget(id uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.reasons, id)
+	delete(h.reports, id)
 	h.wake()
 }
 
@@ -177,12 +184,8 @@ func (h *health) wake() {
 	h.changed = make(chan struct{})
 }
 
-func (h *health) get() (map[uint64]string, <-chan struct{}) {
+func (h *health) all() (map[uint64]*wirepb.Event, <-chan struct{}) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	out := make(map[uint64]string, len(h.reasons))
-	for id, r := range h.reasons {
-		out[id] = r
-	}
-	return out, h.changed
+	return maps.Clone(h.reports), h.changed
 }

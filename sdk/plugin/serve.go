@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"syscall"
 	"time"
 
@@ -133,7 +135,27 @@ func (s *service) GRPCClient(context.Context, *goplugin.GRPCBroker, *grpc.Client
 	return nil, errors.New("not a host")
 }
 
-// newLog is the logger of one opened plugin.
+// newLog is the logger of one opened plugin. Values arrive as they would be shown here:
+// an address is a text.
 func newLog(w io.Writer, name string, level slog.Level) *slog.Logger {
-	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})).With("plugin", name)
+	return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: text})).With("plugin", name)
+}
+
+func text(_ []string, a slog.Attr) slog.Attr {
+	if a.Value.Kind() != slog.KindAny {
+		return a
+	}
+	switch v := a.Value.Any().(type) {
+	case json.Marshaler, encoding.TextMarshaler, error:
+	case fmt.Stringer:
+		if !isNil(v) {
+			a.Value = slog.StringValue(v.String())
+		}
+	}
+	return a
+}
+
+func isNil(v any) bool {
+	r := reflect.ValueOf(v)
+	return r.Kind() == reflect.Pointer && r.IsNil()
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/internal/wire/handoff"
+	"github.com/commucat/commucat/sdk/internal/wire/wirepb"
 )
 
 // server is the state of a plugin process.
@@ -43,7 +44,7 @@ func newServer(plugins []sdk.Plugin, protocols func(sdk.Kind) []uint32, main *ha
 		plugins: plugins, protocols: protocols, main: main, stderr: stderr,
 		pumps: handoff.NewPumps(), gone: make(chan struct{}), files: fileLimit(),
 		instances: map[uint64]*instance{}, asked: map[uint64]chan answer{}, lent: map[uint64]chan answer{},
-		health: health{changed: make(chan struct{}), reasons: map[uint64]string{}},
+		health: health{changed: make(chan struct{}), reports: map[uint64]*wirepb.Event{}},
 	}
 }
 

@@ -86,6 +86,7 @@ func (t *transports) listen(ctx context.Context, r *wirepb.ListenRequest, reply 
 		reply.Network, reply.Address = a.Network(), a.String()
 	}
 	_, reply.Server = ln.(transport.Server)
+	reply.Health = t.health.get(i.id)
 	return nil
 }
 

@@ -100,8 +100,8 @@ func answer(w http.ResponseWriter, in *http.Response) {
 	}
 	w.WriteHeader(in.StatusCode)
 	flush := http.NewResponseController(w)
-	if _, sized := h["Content-Length"]; !sized {
-		_ = flush.Flush()
+	if in.ContentLength < 0 && in.Body != http.NoBody {
+		_ = flush.Flush() // as the site did
 	}
 	var buf [8 << 10]byte
 	for {

@@ -565,7 +565,9 @@ type Event struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
 	Instance uint64                 `protobuf:"varint,1,opt,name=instance,proto3" json:"instance,omitempty"`
 	// Empty clears an earlier reason.
-	Degraded      string `protobuf:"bytes,2,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	Degraded string `protobuf:"bytes,2,opt,name=degraded,proto3" json:"degraded,omitempty"`
+	// Ascends in an instance: an event with a lower one than was seen is old.
+	Version       uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -612,6 +614,13 @@ func (x *Event) GetDegraded() string {
 		return x.Degraded
 	}
 	return ""
+}
+
+func (x *Event) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
 }
 
 type PingRequest struct {
@@ -1489,10 +1498,11 @@ const file_control_proto_rawDesc = "" +
 	"\x11limit_nanoseconds\x18\x02 \x01(\x12R\x10limitNanoseconds\"7\n" +
 	"\x04Done\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.commucat.plugin.v1.ErrorR\x05error\"\x0f\n" +
-	"\rEventsRequest\"?\n" +
+	"\rEventsRequest\"Y\n" +
 	"\x05Event\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x1a\n" +
-	"\bdegraded\x18\x02 \x01(\tR\bdegraded\"\r\n" +
+	"\bdegraded\x18\x02 \x01(\tR\bdegraded\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\"\r\n" +
 	"\vPingRequest\"%\n" +
 	"\tPingReply\x12\x18\n" +
 	"\astreams\x18\x01 \x01(\x04R\astreams\"\x0e\n" +

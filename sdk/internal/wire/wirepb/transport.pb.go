@@ -79,7 +79,9 @@ type ListenReply struct {
 	Network string                 `protobuf:"bytes,2,opt,name=network,proto3" json:"network,omitempty"`
 	Address string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
 	// The listener has Invite and Revoke.
-	Server        bool `protobuf:"varint,4,opt,name=server,proto3" json:"server,omitempty"`
+	Server bool `protobuf:"varint,4,opt,name=server,proto3" json:"server,omitempty"`
+	// The health when Listen returned, so that it is known before the listener.
+	Health        *Event `protobuf:"bytes,5,opt,name=health,proto3" json:"health,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -140,6 +142,13 @@ func (x *ListenReply) GetServer() bool {
 		return x.Server
 	}
 	return false
+}
+
+func (x *ListenReply) GetHealth() *Event {
+	if x != nil {
+		return x.Health
+	}
+	return nil
 }
 
 type ListenerRequest struct {
@@ -904,12 +913,13 @@ const file_transport_proto_rawDesc = "" +
 	"\x0ftransport.proto\x12\x12commucat.plugin.v1\x1a\rcontrol.proto\"G\n" +
 	"\rListenRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x1a\n" +
-	"\blistener\x18\x02 \x01(\x04R\blistener\"\x8a\x01\n" +
+	"\blistener\x18\x02 \x01(\x04R\blistener\"\xbd\x01\n" +
 	"\vListenReply\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.commucat.plugin.v1.ErrorR\x05error\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06server\x18\x04 \x01(\bR\x06server\"I\n" +
+	"\x06server\x18\x04 \x01(\bR\x06server\x121\n" +
+	"\x06health\x18\x05 \x01(\v2\x19.commucat.plugin.v1.EventR\x06health\"I\n" +
 	"\x0fListenerRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x1a\n" +
 	"\blistener\x18\x02 \x01(\x04R\blistener\"\xcd\x01\n" +
@@ -1011,40 +1021,42 @@ var file_transport_proto_goTypes = []any{
 	(*NewKeyReply)(nil),     // 12: commucat.plugin.v1.NewKeyReply
 	nil,                     // 13: commucat.plugin.v1.Endpoint.ParamsEntry
 	(*Error)(nil),           // 14: commucat.plugin.v1.Error
-	(*Done)(nil),            // 15: commucat.plugin.v1.Done
-	(*Instance)(nil),        // 16: commucat.plugin.v1.Instance
+	(*Event)(nil),           // 15: commucat.plugin.v1.Event
+	(*Done)(nil),            // 16: commucat.plugin.v1.Done
+	(*Instance)(nil),        // 17: commucat.plugin.v1.Instance
 }
 var file_transport_proto_depIdxs = []int32{
 	14, // 0: commucat.plugin.v1.ListenReply.error:type_name -> commucat.plugin.v1.Error
-	13, // 1: commucat.plugin.v1.Endpoint.params:type_name -> commucat.plugin.v1.Endpoint.ParamsEntry
-	5,  // 2: commucat.plugin.v1.DialStep.request:type_name -> commucat.plugin.v1.DialRequest
-	14, // 3: commucat.plugin.v1.DialStep.connect_error:type_name -> commucat.plugin.v1.Error
-	3,  // 4: commucat.plugin.v1.DialRequest.to:type_name -> commucat.plugin.v1.Endpoint
-	15, // 5: commucat.plugin.v1.DialQuestion.done:type_name -> commucat.plugin.v1.Done
-	7,  // 6: commucat.plugin.v1.DialQuestion.token:type_name -> commucat.plugin.v1.TokenQuestion
-	8,  // 7: commucat.plugin.v1.DialQuestion.connect:type_name -> commucat.plugin.v1.ConnectQuestion
-	14, // 8: commucat.plugin.v1.InviteReply.error:type_name -> commucat.plugin.v1.Error
-	3,  // 9: commucat.plugin.v1.InviteReply.endpoint:type_name -> commucat.plugin.v1.Endpoint
-	14, // 10: commucat.plugin.v1.NewKeyReply.error:type_name -> commucat.plugin.v1.Error
-	0,  // 11: commucat.plugin.v1.Transport.Listen:input_type -> commucat.plugin.v1.ListenRequest
-	2,  // 12: commucat.plugin.v1.Transport.CloseListener:input_type -> commucat.plugin.v1.ListenerRequest
-	4,  // 13: commucat.plugin.v1.Transport.Dial:input_type -> commucat.plugin.v1.DialStep
-	16, // 14: commucat.plugin.v1.Transport.Probe:input_type -> commucat.plugin.v1.Instance
-	9,  // 15: commucat.plugin.v1.Transport.Invite:input_type -> commucat.plugin.v1.InviteRequest
-	11, // 16: commucat.plugin.v1.Transport.Revoke:input_type -> commucat.plugin.v1.RevokeRequest
-	16, // 17: commucat.plugin.v1.Transport.NewKey:input_type -> commucat.plugin.v1.Instance
-	1,  // 18: commucat.plugin.v1.Transport.Listen:output_type -> commucat.plugin.v1.ListenReply
-	15, // 19: commucat.plugin.v1.Transport.CloseListener:output_type -> commucat.plugin.v1.Done
-	6,  // 20: commucat.plugin.v1.Transport.Dial:output_type -> commucat.plugin.v1.DialQuestion
-	15, // 21: commucat.plugin.v1.Transport.Probe:output_type -> commucat.plugin.v1.Done
-	10, // 22: commucat.plugin.v1.Transport.Invite:output_type -> commucat.plugin.v1.InviteReply
-	15, // 23: commucat.plugin.v1.Transport.Revoke:output_type -> commucat.plugin.v1.Done
-	12, // 24: commucat.plugin.v1.Transport.NewKey:output_type -> commucat.plugin.v1.NewKeyReply
-	18, // [18:25] is the sub-list for method output_type
-	11, // [11:18] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	15, // 1: commucat.plugin.v1.ListenReply.health:type_name -> commucat.plugin.v1.Event
+	13, // 2: commucat.plugin.v1.Endpoint.params:type_name -> commucat.plugin.v1.Endpoint.ParamsEntry
+	5,  // 3: commucat.plugin.v1.DialStep.request:type_name -> commucat.plugin.v1.DialRequest
+	14, // 4: commucat.plugin.v1.DialStep.connect_error:type_name -> commucat.plugin.v1.Error
+	3,  // 5: commucat.plugin.v1.DialRequest.to:type_name -> commucat.plugin.v1.Endpoint
+	16, // 6: commucat.plugin.v1.DialQuestion.done:type_name -> commucat.plugin.v1.Done
+	7,  // 7: commucat.plugin.v1.DialQuestion.token:type_name -> commucat.plugin.v1.TokenQuestion
+	8,  // 8: commucat.plugin.v1.DialQuestion.connect:type_name -> commucat.plugin.v1.ConnectQuestion
+	14, // 9: commucat.plugin.v1.InviteReply.error:type_name -> commucat.plugin.v1.Error
+	3,  // 10: commucat.plugin.v1.InviteReply.endpoint:type_name -> commucat.plugin.v1.Endpoint
+	14, // 11: commucat.plugin.v1.NewKeyReply.error:type_name -> commucat.plugin.v1.Error
+	0,  // 12: commucat.plugin.v1.Transport.Listen:input_type -> commucat.plugin.v1.ListenRequest
+	2,  // 13: commucat.plugin.v1.Transport.CloseListener:input_type -> commucat.plugin.v1.ListenerRequest
+	4,  // 14: commucat.plugin.v1.Transport.Dial:input_type -> commucat.plugin.v1.DialStep
+	17, // 15: commucat.plugin.v1.Transport.Probe:input_type -> commucat.plugin.v1.Instance
+	9,  // 16: commucat.plugin.v1.Transport.Invite:input_type -> commucat.plugin.v1.InviteRequest
+	11, // 17: commucat.plugin.v1.Transport.Revoke:input_type -> commucat.plugin.v1.RevokeRequest
+	17, // 18: commucat.plugin.v1.Transport.NewKey:input_type -> commucat.plugin.v1.Instance
+	1,  // 19: commucat.plugin.v1.Transport.Listen:output_type -> commucat.plugin.v1.ListenReply
+	16, // 20: commucat.plugin.v1.Transport.CloseListener:output_type -> commucat.plugin.v1.Done
+	6,  // 21: commucat.plugin.v1.Transport.Dial:output_type -> commucat.plugin.v1.DialQuestion
+	16, // 22: commucat.plugin.v1.Transport.Probe:output_type -> commucat.plugin.v1.Done
+	10, // 23: commucat.plugin.v1.Transport.Invite:output_type -> commucat.plugin.v1.InviteReply
+	16, // 24: commucat.plugin.v1.Transport.Revoke:output_type -> commucat.plugin.v1.Done
+	12, // 25: commucat.plugin.v1.Transport.NewKey:output_type -> commucat.plugin.v1.NewKeyReply
+	19, // [19:26] is the sub-list for method output_type
+	12, // [12:19] is the sub-list for method input_type
+	12, // [12:12] is the sub-list for extension type_name
+	12, // [12:12] is the sub-list for extension extendee
+	0,  // [0:12] is the sub-list for field type_name
 }
 
 func init() { file_transport_proto_init() }
