@@ -226,7 +226,7 @@ func misuse(mode string) {
 		}
 	}
 	p := pair()
-	unix.Write(p[1], []byte("good"))
+	_, _ = unix.Write(p[1], []byte("good"))
 	raw(out, accepted, p[0])
 	select {}
 }
