@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -264,7 +265,8 @@ func (a *app) relayLink(ctx context.Context, server string, insecure bool) (link
 }
 
 // join saves a fresh profile, makes its first session, and takes the folder away
-// again when the relay refuses.
+// again when that fails: unless the relay was asked and its answer is missing. Then
+// it may have the account, to which these are the only keys.
 func (a *app) join(ctx context.Context, p *client.Profile, f profileFlags) error {
 	if _, err := os.Stat(filepath.Join(f.dir, "profile.json")); err == nil {
 		return usageError{fmt.Errorf("%s already holds a device; choose another folder", f.dir)}
@@ -275,13 +277,21 @@ func (a *app) join(ctx context.Context, p *client.Profile, f profileFlags) error
 		return err
 	}
 	began := time.Now()
-	d, err := a.openProfile(p, f, client.Options{})
+	var asked atomic.Bool
+	d, err := a.openProfile(p, f, client.Options{OnEvent: func(e client.Event) {
+		if e.Name == "confirming" {
+			asked.Store(true)
+		}
+	}})
 	var by string
 	if err == nil {
 		if by, err = d.connect(ctx); err == nil {
 			p = d.Profile()
 		}
 		err = errors.Join(err, d.close())
+	}
+	if _, refused := client.IsRefused(err); err != nil && asked.Load() && !refused {
+		return fmt.Errorf("%w; the relay may have taken the device in: it is kept, and 'commucat client listen --profile %s' asks again", err, f.dir)
 	}
 	if err != nil {
 		if fresh {

@@ -44,7 +44,8 @@ type Event struct {
 	// Name is "connected", "disconnected", "waiting" (a try failed, or a connection
 	// ended, by Err; the next follows after a pause), "refused", "downgraded"
 	// (somebody may sit between: tell the user), "presence", "event", "catalogue",
-	// "certificate", "move" or "join".
+	// "certificate", "move", "join" or "confirming" (from now on the relay may have
+	// done what was asked, such as making an account, even if no answer comes).
 	Name string
 	// Transport and Milliseconds belong to "connected": which way, and how long
 	// from the dial to the relay's Ack.
