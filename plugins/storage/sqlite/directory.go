@@ -233,36 +233,3 @@ func (d *directory) Purge(ctx context.Context, now time.Time, limit int) (n int,
 	})
 	return n, err
 }
-
-// verify checks every record's sum, for at most the given time. A damaged record
-// is named; it is then refused whenever it is read.
-func (d *directory) verify(ctx context.Context, most time.Duration) error {
-	work, cancel := context.WithTimeout(ctx, most)
-	defer cancel()
-	// A slow disk shows as any of the errors below once the time is over.
-	failed := func(err error) error {
-		if work.Err() != nil && ctx.Err() == nil {
-			return nil
-		}
-		return plain("verify", err)
-	}
-	rows, err := d.db.readers.QueryContext(work, "SELECT kind, id, version, expires, value, sum FROM record")
-	if err != nil {
-		return failed(err)
-	}
-	defer func() { _ = rows.Close() }()
-	for rows.Next() {
-		var kind, id string
-		var version int64
-		var expires sql.NullInt64
-		var value []byte
-		var sum uint32
-		if err := rows.Scan(&kind, &id, &version, &expires, &value, &sum); err != nil {
-			return failed(err)
-		}
-		if recordSum(kind, id, uint64(version), expires.Int64, value) != sum {
-			return corrupt(fmt.Sprintf("a %s record fails its checksum; restore the database from a backup", kind))
-		}
-	}
-	return failed(rows.Err())
-}

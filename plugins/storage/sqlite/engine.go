@@ -127,6 +127,10 @@ func putUint32(b []byte, v uint32) {
 
 func corrupt(text string) error { return &storage.Error{Kind: sdk.Corrupt, Text: text} }
 
+// outOfOrder is what a reader says whose rows do not ascend: what leads to them is
+// damaged, and rows may be missing.
+func outOfOrder() error { return corrupt("rows are out of order; restore the database from a backup") }
+
 func unavailable(op string, err error) error {
 	return &storage.Error{Kind: sdk.Unavailable, Op: op, Err: err}
 }

@@ -96,8 +96,16 @@ func (x *index) load(s *stripe, name string) (*queue, error) {
 	q := s.queues[name]
 	if q == nil {
 		q = &queue{name: name, earliest: math.MaxUint32}
-		if err := x.engine.scan(name, func(r row) { q.add(x.slot(&r)) }); err != nil {
+		ascending := true
+		err := x.engine.scan(name, func(r row) {
+			ascending = ascending && r.position > q.last
+			q.add(x.slot(&r))
+		})
+		if err != nil {
 			return nil, err
+		}
+		if !ascending {
+			return nil, outOfOrder()
 		}
 		q.last = max(q.last, x.floor.Load())
 		s.queues[name] = q

@@ -129,19 +129,15 @@ func (s *sqliteRows) id(queue string, at uint64) (id [16]byte, err error) {
 
 // read implements engine.
 func (s *sqliteRows) read(queue string, after, until uint64, now uint32, page storage.Page) ([]storage.Envelope, error) {
-	limit := int64(-1)
-	if page.Messages > 0 {
-		limit = int64(page.Messages)
-	}
+	// The sum is checked before the expiry is believed.
 	rows, err := s.db.readers.Query(`SELECT position, id, expires, sum, body FROM message
-WHERE queue = ? AND position > ? AND position <= ? AND expires > ? ORDER BY position LIMIT ?`,
-		queue, position(after), position(until), int64(now), limit)
+WHERE queue = ? AND position > ? AND position <= ? ORDER BY position`, queue, position(after), position(until))
 	if err != nil {
 		return nil, plain("read", err)
 	}
 	defer func() { _ = rows.Close() }()
 	var out []storage.Envelope
-	for bytes := 0; rows.Next(); {
+	for bytes := 0; (page.Messages <= 0 || len(out) < page.Messages) && (page.Bytes <= 0 || bytes < page.Bytes) && rows.Next(); {
 		var r row
 		var id, body []byte
 		var check uint32
@@ -152,13 +148,17 @@ WHERE queue = ? AND position > ? AND position <= ? AND expires > ? ORDER BY posi
 		if sum(queue, &r, body) != check {
 			return nil, corrupt(fmt.Sprintf("row at position %d fails its checksum", r.position))
 		}
+		if r.position <= after {
+			return nil, outOfOrder()
+		}
+		if after = r.position; r.expires <= now {
+			continue
+		}
 		if body == nil {
 			body = []byte{}
 		}
 		out = append(out, storage.Envelope{Position: r.position, ID: r.id, Payload: body, Expires: stamp(r.expires)})
-		if bytes += len(body); page.Bytes > 0 && bytes >= page.Bytes {
-			break
-		}
+		bytes += len(body)
 	}
 	return out, plain("read", rows.Err())
 }

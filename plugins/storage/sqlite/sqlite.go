@@ -80,8 +80,7 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 	if s.db, err = openDatabase(ctx, filepath.Join(dir, "relay.db"), env.Log(), env.Degraded); err != nil {
 		return storage.Store{}, err
 	}
-	d := &directory{s.db, s.space}
-	if err = d.verify(ctx, 250*time.Millisecond); err != nil {
+	if err = s.db.verify(ctx, 250*time.Millisecond); err != nil {
 		return storage.Store{}, err
 	}
 	if c.Queues == "sqlite" {
@@ -99,7 +98,7 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 	}
 	return storage.Store{
 		Queues:    &queues{x, s.space.room},
-		Directory: d,
+		Directory: &directory{s.db, s.space},
 		Ready:     s.ready,
 		Close:     func(context.Context) error { return s.close() },
 	}, nil

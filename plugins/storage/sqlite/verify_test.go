@@ -8,7 +8,7 @@ import (
 // TestVerifyRunsOutOfTime: a machine too slow for the check at the start starts
 // all the same; a caller that gave up is told.
 func TestVerifyRunsOutOfTime(t *testing.T) {
-	d := openTest(t, t.TempDir(), Config{}, options{}).Directory.(*directory)
+	d := openTest(t, t.TempDir(), Config{}, options{}).Directory.(*directory).db
 	if err := d.verify(t.Context(), 0); err != nil {
 		t.Errorf("no time at all: %v", err)
 	}
