@@ -20,7 +20,7 @@ import (
 
 func (a *app) clientCommand() *cobra.Command {
 	return group("client", "Register a device, send and receive messages",
-		a.registerCommand(), a.pairCommand(), a.sendCommand(), a.listenCommand(), a.devicesCommand())
+		a.registerCommand(), a.pairCommand(), a.sendCommand(), a.listenCommand(), a.chatCommand(), a.devicesCommand())
 }
 
 // profileFlags are shared by the client's commands.
