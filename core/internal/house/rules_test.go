@@ -176,7 +176,7 @@ var modules = []only{
 	{"golang.org/x/net", []string{"core/...", "transports/...", "plugins/transport/masque", "plugins/transport/reality"}, "HTTP/2 frames, batches of packets"},
 	{"golang.org/x/sys", []string{"core/...", "plugins/...", "sdk/...", "cmd/..."}, "system calls"},
 	{"golang.org/x/term", []string{"cmd/..."}, "terminal chat"},
-	{"golang.org/x/text", []string{"core/account", "sdk/identity"}, "normal form of names"},
+	{"golang.org/x/text", []string{"core/account", "sdk/identity", "cmd/..."}, "normal form of names; how wide a character is on a terminal"},
 	{"google.golang.org/grpc", []string{"sdk/plugin", "sdk/host/...", "sdk/internal/wire/..."}, "control of plugin processes"},
 	{"google.golang.org/protobuf", []string{"sdk/internal/wire/..."}, "control of plugin processes"},
 	{"lukechampine.com/blake3", []string{"sdk/identity", "core/..."}, "the reference's digests"},
