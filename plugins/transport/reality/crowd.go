@@ -3,6 +3,7 @@ package reality
 import (
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // crowd are the exchanges that the cover has, or may get. It is safe for concurrent
@@ -64,6 +65,19 @@ func (c *crowd) part(x *exchange) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.members, x)
+}
+
+// begun reports whether somebody may still turn out to be a client: who has come no
+// longer ago than young and is not known to be a stranger, or is being answered.
+func (c *crowd) begun(young time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for x := range c.members {
+		if m := mode(x.shown.Load()); m == keeping || m == undecided && time.Since(x.came) < young {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *crowd) size() int {

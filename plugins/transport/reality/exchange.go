@@ -42,6 +42,8 @@ type exchange struct {
 	rate          func() *pace // nil without limit
 	patient       bool         // do not give up on a cover that speaks early
 	touched       atomic.Int64 // Unix milliseconds of the last byte
+	came          time.Time
+	shown         atomic.Uint32 // the mode, for whoever has not got mu
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -63,12 +65,18 @@ type exchange struct {
 
 func newExchange(client net.Conn, source netip.Addr, cancel func()) *exchange {
 	x := &exchange{
-		client: client, source: source, cancel: cancel,
+		client: client, source: source, cancel: cancel, came: time.Now(),
 		downDone: make(chan struct{}), dead: make(chan struct{}), upDone: make(chan struct{}),
 	}
 	x.changed.L = &x.mu
 	x.touch()
 	return x
+}
+
+// turn changes the mode; mu is held.
+func (x *exchange) turn(m mode) {
+	x.mode = m
+	x.shown.Store(uint32(m))
 }
 
 func (x *exchange) touch() { x.touched.Store(time.Now().UnixMilli()) }
@@ -118,13 +126,13 @@ func (x *exchange) first(admit func(record []byte) bool) (record []byte, ours bo
 			switch {
 			case werr != nil:
 				x.coverDead()
-				x.mode = relaying
+				x.turn(relaying)
 			case x.mode == relaying || state == recordAlien:
-				x.mode = relaying
+				x.turn(relaying)
 			case state == recordHello && admit(buf):
-				x.mode = keeping
+				x.turn(keeping)
 			case state == recordHello:
-				x.mode = relaying
+				x.turn(relaying)
 			}
 			mode := x.mode
 			x.mu.Unlock()
@@ -225,7 +233,7 @@ func (x *exchange) sort(b []byte, end error) (rest []byte, relay bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.mode == undecided && (len(b) > 0 || end != nil) {
-		x.mode = relaying
+		x.turn(relaying)
 	}
 	if x.mode == keeping {
 		x.kept = append(x.kept, b...)
@@ -270,7 +278,8 @@ func (x *exchange) giveBack() {
 	if len(rest) > 0 {
 		_, _ = x.client.Write(rest) // an error shows again in up and down
 	}
-	x.kept, x.mode = nil, relaying
+	x.kept = nil
+	x.turn(relaying)
 	_ = x.client.SetReadDeadline(time.Time{})
 	x.changed.Broadcast()
 }
@@ -278,7 +287,8 @@ func (x *exchange) giveBack() {
 // leave ends the cover's part: the client is ours.
 func (x *exchange) leave() {
 	x.mu.Lock()
-	x.kept, x.mode = nil, over
+	x.kept = nil
+	x.turn(over)
 	x.changed.Broadcast()
 	x.mu.Unlock()
 	_ = x.cover.Close()

@@ -43,6 +43,7 @@ type authority struct {
 	rootPEM    []byte
 	chain, key []byte // PEM
 	pair       tls.Certificate
+	quick      tls.Certificate // ECDSA
 }
 
 var testAuthority = sync.OnceValue(func() *authority {
@@ -72,10 +73,18 @@ func newAuthority() (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
+	ecKey, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.issue(caDER, caKey, ecKey); err != nil {
+		return nil, err
+	}
+	a.quick = a.pair
 	return a, a.issue(caDER, caKey, leafKey)
 }
 
-func (a *authority) issue(caDER []byte, caKey crypto.Signer, leafKey *rsa.PrivateKey) error {
+func (a *authority) issue(caDER []byte, caKey, leafKey crypto.Signer) error {
 	ca, err := x509.ParseCertificate(caDER)
 	if err != nil {
 		return err
@@ -117,13 +126,18 @@ func quiet() *log.Logger { return slog.NewLogLogger(slog.DiscardHandler, 0) }
 // goCover is a site on Go's server; its address.
 func goCover(t testing.TB) string {
 	t.Helper()
+	return goCoverWith(t, testAuthority().pair)
+}
+
+func goCoverWith(t testing.TB, pair tls.Certificate) string {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	srv := &http.Server{
 		Handler: pageHandler(), ErrorLog: quiet(), ReadHeaderTimeout: 30 * time.Second,
-		TLSConfig: &tls.Config{Certificates: []tls.Certificate{testAuthority().pair}},
+		TLSConfig: &tls.Config{Certificates: []tls.Certificate{pair}},
 	}
 	done := make(chan struct{})
 	go func() { _ = srv.ServeTLS(ln, "", ""); close(done) }()

@@ -1,12 +1,10 @@
 package reality
 
 import (
-	"context"
-	"net"
 	"testing"
 
+	"github.com/commucat/commucat/sdk/host"
 	"github.com/commucat/commucat/sdk/plugintest"
-	"github.com/commucat/commucat/sdk/transport"
 )
 
 // covers are the kinds of cover that everything is tried with.
@@ -28,28 +26,28 @@ func TestEcho(t *testing.T) {
 	}
 }
 
+const program = "github.com/commucat/commucat/cmd/commucat-transport-reality"
+
 func TestConformance(t *testing.T) {
-	cover := goCover(t)
-	plugintest.Transport(t, plugintest.TransportPair{Name: Name, Start: func(t testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
-		r := startServer(t, baseConfig(t, cover))
-		go func() {
-			for {
-				c, err := r.ln.Accept()
-				if err != nil {
-					return
-				}
-				go func() {
-					defer c.Close()
-					accept(c)
-				}()
-			}
-		}()
-		e := r.endpoint()
-		o, err := transport.Open(context.Background(), Plugin(), nil, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		d := transport.NewDialer(Name, o)
-		return func(ctx context.Context) (net.Conn, error) { return d.Dial(ctx, e, transport.Dial{}) }
-	}})
+	raw := baseConfig(t, goCover(t))
+	plugintest.Plugin(t, Plugin(), plugintest.PluginOptions{
+		Package: program,
+		Server:  func(testing.TB) map[string]any { return raw },
+		Client:  func(testing.TB) map[string]any { return map[string]any{} },
+		Clients: 200,
+	})
+}
+
+// TestLentSite: the relay's own site is lent to the process.
+func TestLentSite(t *testing.T) {
+	raw := baseConfig(t, coverSelf)
+	w := plugintest.Wrap(t)
+	file := plugintest.Build(w, program)
+	plugintest.ProcessCases(w, func(t testing.TB) *host.Process { return plugintest.Start(t, file, host.Options{}) }, Name, plugintest.PluginOptions{
+		Server: func(testing.TB) map[string]any { return raw },
+		Client: func(testing.TB) map[string]any { return map[string]any{} },
+		Cover:  pageHandler(),
+		// What does not depend on the cover was asked by TestConformance.
+		Skip: []string{"description", "unknown key", "transport", "drain", "killed"},
+	})
 }

@@ -31,6 +31,8 @@ type server struct {
 
 	ready    atomic.Bool // the cover is known and fit, or forced
 	scarce   atomic.Bool // descriptors or memory were short
+	closing  atomic.Bool
+	looked   chan struct{} // closed after the first look at the cover
 	recheck  chan struct{}
 	accepted chan net.Conn
 	ctx      context.Context // ends with Close
@@ -54,7 +56,7 @@ func listen(ctx context.Context, env sdk.Env, c Config, now func() time.Time) (_
 	}
 	s := &server{
 		settings: set, log: env.Log(), now: now, crowd: newCrowd(c.Strangers),
-		recheck: make(chan struct{}, 1), accepted: make(chan net.Conn),
+		looked: make(chan struct{}), recheck: make(chan struct{}, 1), accepted: make(chan net.Conn),
 		sessions: map[string]map[*stream]struct{}{},
 	}
 	s.health.tell = env.Degraded
@@ -110,12 +112,23 @@ func (s *server) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends the listener and everything that it began but has not handed over.
+// Who has begun when the listener is closed may finish, if that is soon.
+const (
+	closeGrace = 3 * time.Second
+	beginTime  = 2 * time.Second
+)
+
+// Close takes nobody in any more, waits a moment for clients that have begun, which Accept
+// still gives, and ends everything that was not handed over.
 func (s *server) Close() error {
 	var err error
 	s.once.Do(func() {
-		s.cancel()
 		err = s.ln.Close()
+		s.closing.Store(true)
+		for until := time.Now().Add(closeGrace); s.ctx.Err() == nil && s.crowd.begun(beginTime) && time.Now().Before(until); {
+			time.Sleep(5 * time.Millisecond)
+		}
+		s.cancel()
 		s.crowd.close()
 		s.running.Wait()
 		s.cover.close()
@@ -132,7 +145,18 @@ const (
 	mostBackoff  = time.Second
 )
 
+// firstLook is how long connections wait in the kernel's queue for the first look at the
+// cover. So nobody is turned away by a server that has only just begun, and a former one
+// on the same socket goes on until this one can take over.
+const firstLook = 10 * time.Second
+
 func (s *server) acceptAll() {
+	select {
+	case <-s.looked:
+	case <-time.After(firstLook):
+	case <-s.ctx.Done():
+		return
+	}
 	backoff := firstBackoff
 	for {
 		c, err := s.ln.Accept()
@@ -141,7 +165,7 @@ func (s *server) acceptAll() {
 			s.running.Go(func() { s.serve(c) })
 			continue
 		}
-		if s.ctx.Err() != nil {
+		if s.ctx.Err() != nil || s.closing.Load() || errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if !short(err) {

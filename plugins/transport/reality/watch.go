@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/commucat/commucat/sdk"
@@ -21,6 +22,7 @@ const (
 
 // watch learns the cover, and learns it again.
 func (s *server) watch() {
+	var look sync.Once
 	wait, retry := time.Duration(0), firstRetry
 	for {
 		timer := time.NewTimer(wait)
@@ -35,7 +37,9 @@ func (s *server) watch() {
 				return
 			}
 		}
-		if err := s.learn(); err != nil {
+		err := s.learn()
+		look.Do(func() { close(s.looked) })
+		if err != nil {
 			if s.ctx.Err() != nil {
 				return
 			}
