@@ -73,7 +73,7 @@ func (c *crowd) begun(young time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for x := range c.members {
-		if m := mode(x.shown.Load()); m == keeping || m == undecided && time.Since(x.came) < young {
+		if m := mode(x.shown.Load()); m == keeping || m == over || m == undecided && time.Since(x.came) < young {
 			return true
 		}
 	}

@@ -31,7 +31,9 @@ type server struct {
 
 	ready    atomic.Bool // the cover is known and fit, or forced
 	scarce   atomic.Bool // descriptors or memory were short
-	closing  atomic.Bool
+	closing  chan struct{}
+	accepts  chan struct{} // closed when nobody is accepted any more
+	between  atomic.Int64  // accepted and not yet in the crowd, or out of it and not yet handed over
 	looked   chan struct{} // closed after the first look at the cover
 	recheck  chan struct{}
 	accepted chan net.Conn
@@ -56,6 +58,7 @@ func listen(ctx context.Context, env sdk.Env, c Config, now func() time.Time) (_
 	}
 	s := &server{
 		settings: set, log: env.Log(), now: now, crowd: newCrowd(c.Strangers),
+		closing: make(chan struct{}), accepts: make(chan struct{}),
 		looked: make(chan struct{}), recheck: make(chan struct{}, 1), accepted: make(chan net.Conn),
 		sessions: map[string]map[*stream]struct{}{},
 	}
@@ -123,9 +126,10 @@ const (
 func (s *server) Close() error {
 	var err error
 	s.once.Do(func() {
+		close(s.closing)
 		err = s.ln.Close()
-		s.closing.Store(true)
-		for until := time.Now().Add(closeGrace); s.ctx.Err() == nil && s.crowd.begun(beginTime) && time.Now().Before(until); {
+		<-s.accepts
+		for until := time.Now().Add(closeGrace); s.ctx.Err() == nil && s.begun() && time.Now().Before(until); {
 			time.Sleep(5 * time.Millisecond)
 		}
 		s.cancel()
@@ -145,16 +149,19 @@ const (
 	mostBackoff  = time.Second
 )
 
+func (s *server) begun() bool { return s.between.Load() > 0 || s.crowd.begun(beginTime) }
+
 // firstLook is how long connections wait in the kernel's queue for the first look at the
 // cover. So nobody is turned away by a server that has only just begun, and a former one
 // on the same socket goes on until this one can take over.
 const firstLook = 10 * time.Second
 
 func (s *server) acceptAll() {
+	defer close(s.accepts)
 	select {
 	case <-s.looked:
 	case <-time.After(firstLook):
-	case <-s.ctx.Done():
+	case <-s.closing:
 		return
 	}
 	backoff := firstBackoff
@@ -162,13 +169,19 @@ func (s *server) acceptAll() {
 		c, err := s.ln.Accept()
 		if err == nil {
 			backoff = firstBackoff
+			s.between.Add(1)
 			s.running.Go(func() { s.serve(c) })
 			continue
 		}
-		if s.ctx.Err() != nil || s.closing.Load() || errors.Is(err, net.ErrClosed) {
+		if errors.Is(err, net.ErrClosed) {
 			return
 		}
 		if !short(err) {
+			select {
+			case <-s.closing:
+				return
+			default:
+			}
 			lost := error(&sdk.Error{Kind: sdk.Unavailable, Op: "reality: accept", Err: err})
 			s.lost.Store(&lost)
 			s.cancel()
@@ -177,7 +190,7 @@ func (s *server) acceptAll() {
 		s.shortOfFiles(err)
 		select {
 		case <-time.After(backoff):
-		case <-s.ctx.Done():
+		case <-s.closing:
 			return
 		}
 		backoff = min(2*backoff, mostBackoff)
@@ -203,7 +216,9 @@ func (s *server) serve(c net.Conn) {
 	if s.SlowRate > 0 {
 		x.rate = func() *pace { return &pace{free: int64(s.FreeBytes), rate: int64(s.SlowRate)} }
 	}
-	if !s.crowd.join(x) {
+	joined := s.crowd.join(x)
+	s.between.Add(-1)
+	if !joined {
 		reset(c)
 		return
 	}
@@ -221,8 +236,10 @@ func (s *server) serve(c net.Conn) {
 		return
 	}
 	if conn := s.meet(x); conn != nil {
+		s.between.Add(1)
 		s.crowd.part(x)
 		s.hand(conn)
+		s.between.Add(-1)
 	}
 }
 
