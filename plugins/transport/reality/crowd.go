@@ -49,9 +49,19 @@ func (c *crowd) shed() {
 		counts[p]++
 		most = max(most, counts[p])
 	}
+	// Who has shown the key is spared while there are others.
+	worse := func(x, y *exchange) bool {
+		if a, b := x.answered(), y.answered(); a != b {
+			return b
+		}
+		if a, b := counts[network(x.source)] == most, counts[network(y.source)] == most; a != b {
+			return a
+		}
+		return x.touched.Load() < y.touched.Load()
+	}
 	var victim *exchange
 	for x := range c.members {
-		if counts[network(x.source)] == most && (victim == nil || x.touched.Load() < victim.touched.Load()) {
+		if victim == nil || worse(x, victim) {
 			victim = x
 		}
 	}
@@ -73,7 +83,7 @@ func (c *crowd) begun(young time.Duration) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for x := range c.members {
-		if m := mode(x.shown.Load()); m == keeping || m == over || m == undecided && time.Since(x.came) < young {
+		if x.answered() || mode(x.shown.Load()) == undecided && time.Since(x.came) < young {
 			return true
 		}
 	}

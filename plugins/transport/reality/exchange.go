@@ -79,6 +79,12 @@ func (x *exchange) turn(m mode) {
 	x.shown.Store(uint32(m))
 }
 
+// answered reports that the client has shown the key and the cover has not got it.
+func (x *exchange) answered() bool {
+	m := mode(x.shown.Load())
+	return m == keeping || m == over
+}
+
 func (x *exchange) touch() { x.touched.Store(time.Now().UnixMilli()) }
 
 // attach starts the cover's side. It is false after evict.
