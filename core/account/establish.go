@@ -66,6 +66,10 @@ type plan struct {
 	grant  Grant
 	writes []storage.Write
 	change *Change
+	// seen is what was read of a known device; recalled says that it is from
+	// memory, so that it must be checked and may not refuse anybody.
+	seen     *standing
+	recalled bool
 }
 
 // Establish is the one transaction of a handshake. It decides from what is
@@ -83,13 +87,16 @@ func (s *Store) Establish(ctx context.Context, r Request) (Grant, error) {
 	defer mu.Unlock()
 	for try := 0; ; try++ {
 		now := s.now()
-		p, err := s.plan(ctx, &r, now)
+		p, err := s.plan(ctx, &r, now, try == 0)
 		if err != nil {
+			if p.recalled {
+				continue
+			}
 			return Grant{}, err
 		}
 		err = s.dir.Commit(ctx, now, p.writes)
 		if err == nil {
-			s.cache.drop(r.Device)
+			s.remember(&r, p)
 			if p.change != nil {
 				s.tell(*p.change)
 			}
@@ -101,10 +108,24 @@ func (s *Store) Establish(ctx context.Context, r Request) (Grant, error) {
 	}
 }
 
+// remember keeps what a handshake has read for the device's next one, or drops it
+// where the device's record has changed.
+func (s *Store) remember(r *Request, p *plan) {
+	for i := range p.writes {
+		if w := &p.writes[i]; !w.CheckOnly && (w.Kind == kindDevice || w.Kind == kindUser) {
+			s.cache.drop(r.Device)
+			return
+		}
+	}
+	if p.seen != nil && !p.recalled {
+		s.cache.keep(r.Device, p.seen)
+	}
+}
+
 // Preview decides as Establish would and writes nothing, for peers that need
 // their user before the handshake ends (the reference client).
 func (s *Store) Preview(ctx context.Context, r Request) (Grant, error) {
-	p, err := s.plan(ctx, &r, s.now())
+	p, err := s.plan(ctx, &r, s.now(), false)
 	return p.grant, err
 }
 
@@ -119,12 +140,13 @@ func (r *Request) contended() string {
 	return r.Device
 }
 
-func (s *Store) plan(ctx context.Context, r *Request, now time.Time) (*plan, error) {
+// plan decides; recall allows what the device's last handshake read.
+func (s *Store) plan(ctx context.Context, r *Request, now time.Time, recall bool) (*plan, error) {
 	p := &plan{}
 	if !identity.ValidDeviceID(r.Device) {
 		return p, refuse(ccp.CodeUnknownDevice, "device id breaks the rules")
 	}
-	dev, err := load[deviceRecord](ctx, s, kindDevice, r.Device)
+	dev, err := s.record(ctx, p, r.Device, recall)
 	if err != nil {
 		return p, err
 	}
@@ -140,18 +162,51 @@ func (s *Store) plan(ctx context.Context, r *Request, now time.Time) (*plan, err
 		user, err = s.unknown(ctx, p, r, dev, now)
 	}
 	if err != nil {
-		return &plan{}, err
+		return &plan{recalled: p.recalled}, err
 	}
 	if r.CountDevices && p.grant.Action != "register" {
 		n, err := s.activeDevices(ctx, user.value.Devices)
 		if err != nil {
-			return &plan{}, err
+			return &plan{recalled: p.recalled}, err
 		}
 		p.grant.PairingRequired = n >= s.opt.MaxDevices
 	}
 	p.grant.PairingRequired = p.grant.PairingRequired || s.Registration() != Open
 	p.compact()
 	return p, nil
+}
+
+// record answers the device's record: from the last handshake, or read.
+func (s *Store) record(ctx context.Context, p *plan, device string, recall bool) (held[deviceRecord], error) {
+	if recall {
+		if p.seen = s.cache.standing(device); p.seen != nil {
+			p.recalled = true
+			return p.seen.record, nil
+		}
+	}
+	return load[deviceRecord](ctx, s, kindDevice, device)
+}
+
+// standing answers the rest of what is known of a stored device, and has the
+// Commit check what is from memory.
+func (s *Store) standing(ctx context.Context, p *plan, dev held[deviceRecord]) (*standing, error) {
+	if p.recalled {
+		p.writes = append(p.writes, dev.check(), p.seen.user.check())
+		return p.seen, nil
+	}
+	user, err := load[userRecord](ctx, s, kindUser, dev.value.User)
+	if err != nil {
+		return nil, err
+	}
+	if !user.exists() {
+		return nil, refuse(ccp.CodeUnknownDevice, "account of the device is gone")
+	}
+	device, err := dev.value.device(dev.key.ID)
+	if err != nil {
+		return nil, err
+	}
+	p.seen = &standing{record: dev, device: device, user: user}
+	return p.seen, nil
 }
 
 // compact leaves one write a record: a condition that a change of the same record
@@ -200,23 +255,17 @@ func (s *Store) known(ctx context.Context, p *plan, r *Request, dev held[deviceR
 		}
 		action = "rotate"
 	}
-	user, err := load[userRecord](ctx, s, kindUser, rec.User)
+	known, err := s.standing(ctx, p, dev)
 	if err != nil {
 		return none, err
 	}
-	if !user.exists() {
-		return none, refuse(ccp.CodeUnknownDevice, "account of the device is gone")
-	}
+	user, stored := known.user, &known.device
 	if (r.User.ID != "" && r.User.ID != rec.User) || (r.User.Handle != "" && r.User.Handle != user.value.Handle) {
 		return none, refuse(ccp.CodeKeyMismatch, "device of another user")
 	}
-	stored, err := rec.device(r.Device)
-	if err != nil {
-		return none, err
-	}
 	replace := false
 	if r.Certificate != nil && via == "" {
-		if replace, err = s.judge(r.Certificate, r, rec.User, &stored, now); err != nil {
+		if replace, err = s.judge(r.Certificate, r, rec.User, stored, now); err != nil {
 			return none, err
 		}
 	}
