@@ -24,8 +24,8 @@ func device(t testing.TB, seed byte) Device {
 	return d
 }
 
-// smallOrder lists the eight points of small order in their canonical encoding.
-func smallOrder(t testing.TB) [][32]byte {
+// smallPoints lists the eight points of small order in their canonical encoding.
+func smallPoints(t testing.TB) [][32]byte {
 	t.Helper()
 	// A point of order 8; its multiples are the eight.
 	p, err := new(edwards25519.Point).SetBytes(unhex(t, "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"))
@@ -66,7 +66,7 @@ func TestCheckPublic(t *testing.T) {
 	if err := CheckPublic(device(t, 1).Public()); err != nil {
 		t.Error(err)
 	}
-	small, odd := smallOrder(t), nonCanonical(t)
+	small, odd := smallPoints(t), nonCanonical(t)
 	seen := map[[32]byte]bool{}
 	for _, p := range small {
 		seen[p] = true
@@ -95,7 +95,7 @@ func TestW5SmallOrderForgery(t *testing.T) {
 			t.Errorf("the vector's forgery: %v", err)
 		}
 	}
-	for _, public := range smallOrder(t) {
+	for _, public := range smallPoints(t) {
 		// s*B = R + c*A holds for A = 0 and R = s*B; for the others in one of eight tries.
 		if err := VerifyStatic(public, "d", "i", [32]byte{9}, p); !errors.Is(err, ErrPublic) {
 			t.Errorf("%x: %v", public, err)
@@ -139,7 +139,7 @@ func TestStaticProofCanonical(t *testing.T) {
 	if err := VerifyStatic(public, "d", "i", [32]byte{9}, high); !errors.Is(err, ErrProof) {
 		t.Errorf("response over L: %v", err)
 	}
-	for _, commitment := range append(smallOrder(t), nonCanonical(t)...) {
+	for _, commitment := range append(smallPoints(t), nonCanonical(t)...) {
 		bad := p
 		bad.Commitment = commitment
 		if err := VerifyStatic(public, "d", "i", [32]byte{9}, bad); !errors.Is(err, ErrProof) {
@@ -298,14 +298,19 @@ func FuzzCheckPublic(f *testing.F) {
 	d, _ := DeriveDevice(make([]byte, 32))
 	public := d.Public()
 	f.Add(public[:])
-	f.Add(make([]byte, 32))
+	for _, p := range append(smallPoints(f), nonCanonical(f)...) {
+		f.Add(p[:])
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		if len(in) != 32 || CheckPublic([32]byte(in)) != nil {
+		if len(in) != 32 {
 			return
 		}
+		// The rule itself, by arithmetic.
 		p, err := new(edwards25519.Point).SetBytes(in)
-		if err != nil || !bytes.Equal(p.Bytes(), in) {
-			t.Fatal("accepted and not canonical")
+		good := err == nil && bytes.Equal(p.Bytes(), in) &&
+			new(edwards25519.Point).MultByCofactor(p).Equal(edwards25519.NewIdentityPoint()) == 0
+		if (CheckPublic([32]byte(in)) == nil) != good {
+			t.Fatalf("CheckPublic says %v, the curve %t", CheckPublic([32]byte(in)), good)
 		}
 	})
 }

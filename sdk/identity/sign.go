@@ -1,9 +1,9 @@
 package identity
 
 import (
-	"bytes"
 	"crypto/ed25519"
 	"encoding/binary"
+	"slices"
 
 	"filippo.io/edwards25519"
 )
@@ -19,14 +19,54 @@ func CheckPublic(pub [32]byte) error {
 
 // point decodes pub under the rules of CheckPublic.
 func point(pub [32]byte) (*edwards25519.Point, error) {
-	p, err := new(edwards25519.Point).SetBytes(pub[:])
-	if err != nil || !bytes.Equal(p.Bytes(), pub[:]) {
+	if !acceptable(pub) {
 		return nil, ErrPublic
 	}
-	if new(edwards25519.Point).MultByCofactor(p).Equal(edwards25519.NewIdentityPoint()) == 1 {
+	p, err := new(edwards25519.Point).SetBytes(pub[:])
+	if err != nil {
 		return nil, ErrPublic
 	}
 	return p, nil
+}
+
+// smallOrder is y of the points of order 1, 2, 4, 8 and 8: all eight, since a
+// point and its negative differ in the sign of x alone. Where x is 0, an encoding
+// with the sign bit is not canonical; these two y are in the list as well.
+var smallOrder = [5][32]byte{
+	{0: 0x01},
+	{
+		0xec, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+		0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f,
+	},
+	{},
+	{
+		0x26, 0xe8, 0x95, 0x8f, 0xc2, 0xb2, 0x27, 0xb0, 0x45, 0xc3, 0xf4, 0x89, 0xf2, 0xef, 0x98, 0xf0,
+		0xd5, 0xdf, 0xac, 0x05, 0xd3, 0xc6, 0x33, 0x39, 0xb1, 0x38, 0x02, 0x88, 0x6d, 0x53, 0xfc, 0x05,
+	},
+	{
+		0xc7, 0x17, 0x6a, 0x70, 0x3d, 0x4d, 0xd8, 0x4f, 0xba, 0x3c, 0x0b, 0x76, 0x0d, 0x10, 0x67, 0x0f,
+		0x2a, 0x20, 0x53, 0xfa, 0x2c, 0x39, 0xcc, 0xc6, 0x4e, 0xc7, 0xfd, 0x77, 0x92, 0xac, 0x03, 0x7a,
+	},
+}
+
+// acceptable judges an encoding without decoding it: if it is a point at all, it
+// is the canonical encoding of one that is not of small order.
+func acceptable(pub [32]byte) bool {
+	y := pub
+	y[31] &= 0x7f
+	if slices.Contains(smallOrder[:], y) {
+		return false
+	}
+	// p = 2^255 - 19 is ed ff … ff 7f, little endian.
+	if y[0] < 0xed || y[31] != 0x7f {
+		return true
+	}
+	for _, b := range y[1:31] {
+		if b != 0xff {
+			return true
+		}
+	}
+	return false
 }
 
 // Sign signs label | 00 | message. Labels keep statements of one kind from
@@ -46,10 +86,13 @@ func verify(public [32]byte, message, signature []byte) error {
 	if len(signature) != ed25519.SignatureSize {
 		return ErrSignature
 	}
-	if err := CheckPublic(public); err != nil {
-		return err
+	if !acceptable(public) {
+		return ErrPublic
 	}
 	if !ed25519.Verify(public[:], message, signature) {
+		if err := CheckPublic(public); err != nil {
+			return err
+		}
 		return ErrSignature
 	}
 	return nil
