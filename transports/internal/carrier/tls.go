@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/commucat/commucat/sdk/noise"
 	"github.com/commucat/commucat/sdk/transport"
 	tls "github.com/refraction-networking/utls"
 )
@@ -139,26 +140,44 @@ func config(to transport.Endpoint, with transport.Dial, http1 bool) *tls.Config 
 
 // client shapes the hello.
 func client(tcp net.Conn, id tls.ClientHelloID, c *tls.Config, http1 bool) (*tls.UConn, error) {
-	if !http1 || id == tls.HelloGolang {
+	if id == tls.HelloGolang {
 		return tls.UClient(tcp, c, id), nil
 	}
 	spec, err := tls.UTLSIdToSpec(id)
 	if err != nil {
 		return nil, err
 	}
-	spec.Extensions = slices.DeleteFunc(spec.Extensions, func(e tls.TLSExtension) bool {
-		switch e := e.(type) {
-		case *tls.ALPNExtension:
-			e.AlpnProtocols = []string{"http/1.1"}
-		case *tls.ApplicationSettingsExtension, *tls.ApplicationSettingsExtensionNew:
-			// Settings are offered for h2 alone.
-			return true
-		}
-		return false
-	})
+	if err := shape(&spec, http1); err != nil {
+		return nil, err
+	}
 	conn := tls.UClient(tcp, c, tls.HelloCustom)
 	if err := conn.ApplyPreset(&spec); err != nil {
 		return nil, err
 	}
 	return conn, nil
+}
+
+// shape fills in what is drawn for each hello, and leaves out what the browser
+// does not offer for HTTP/1.1 alone.
+func shape(spec *tls.ClientHelloSpec, http1 bool) (err error) {
+	spec.Extensions = slices.DeleteFunc(spec.Extensions, func(e tls.TLSExtension) bool {
+		switch e := e.(type) {
+		case *tls.GREASEEncryptedClientHelloExtension:
+			// A random point, as browsers send it. Left to itself the library makes
+			// a whole HPKE exchange for it, a fifth of the hello's time.
+			var k noise.KeyPair
+			if k, err = noise.GenerateKeyPair(nil); err == nil {
+				e.EncapsulatedKey = k.Public[:]
+			}
+		case *tls.ALPNExtension:
+			if http1 {
+				e.AlpnProtocols = []string{"http/1.1"}
+			}
+		case *tls.ApplicationSettingsExtension, *tls.ApplicationSettingsExtensionNew:
+			// Settings are offered for h2 alone.
+			return http1
+		}
+		return false
+	})
+	return err
 }
