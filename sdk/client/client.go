@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/noise"
 )
 
 // Client keeps one device connected. Its methods may be called concurrently.
 type Client struct {
 	opt  Options
+	keys keys
 	out  *outbox
 	in   *inbox
 	skew atomic.Int64 // server time minus ours, nanoseconds
@@ -30,6 +32,12 @@ type Client struct {
 	running chan struct{} // closed when Run has returned; nil: it does not run
 	ended   error         // why the last Run gave up
 	closed  bool
+}
+
+// keys are the public halves of the profile's keys, worked out once.
+type keys struct {
+	static noise.KeyPair
+	public [32]byte // of the device key
 }
 
 // New makes a client; Run connects it.
@@ -56,6 +64,7 @@ func New(opt Options) (*Client, error) {
 		opt.AnswerTimeout = 10 * time.Second
 	}
 	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{})}
+	c.keys = keys{static: noise.KeyPairFrom(opt.Profile.Static), public: opt.Profile.device().Public()}
 	if len(c.endpoints()) == 0 {
 		if opt.Transport != "" {
 			return nil, invalid("the relay offers no endpoint for transport %q that this program can dial", opt.Transport)

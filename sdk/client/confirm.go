@@ -55,13 +55,12 @@ func (c *Client) confirm(d *dialled, resume []byte) (*session, error) {
 
 func (c *Client) confirmation(d *dialled, resume []byte) ccp.Confirm {
 	p := c.Profile()
-	static := noise.KeyPairFrom(p.Static).Public
 	cf := ccp.Confirm{
-		Proof:  identity.SignConfirm(p.device(), p.Relay.Domain, p.DeviceID, static, d.hs.Hash()),
+		Proof:  identity.SignConfirm(p.device(), p.Relay.Domain, p.DeviceID, c.keys.static.Public, d.hs.Hash()),
 		Cursor: c.in.cursor,
 	}
 	if d.accepted.Has(ccp.Sealed) {
-		cf.Identity = p.identity()
+		cf.Identity = p.identity(&c.keys)
 	}
 	if len(p.Invite) == 16 {
 		cf.Invite = (*[16]byte)(p.Invite)

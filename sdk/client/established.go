@@ -149,7 +149,7 @@ func (c *Client) takeCertificate(p *Profile, raw []byte) bool {
 		return false
 	}
 	cert, err := identity.ParseCertificate(raw)
-	if err != nil || cert.DeviceID != p.DeviceID || cert.PublicKey != p.device().Public() {
+	if err != nil || cert.DeviceID != p.DeviceID || cert.PublicKey != c.keys.public {
 		c.opt.Log.Warn("the relay sent a certificate that is not this device's", "error", err)
 		return false
 	}

@@ -330,6 +330,17 @@ func TestCatalogue(t *testing.T) {
 	if r.satisfied(ccp.ProofBinding) == nil || r.satisfied(needed) != nil {
 		t.Error("min is not kept")
 	}
+	// The same bytes again are not verified again, but they do expire, and others
+	// are judged as ever.
+	if err := r.takeCatalogue(sign(key(1), nil), now); err != nil {
+		t.Errorf("the same catalogue again: %v", err)
+	}
+	if err := r.takeCatalogue(sign(key(1), nil), now.Add(time.Hour)); link.KindOf(err) != link.Expired {
+		t.Errorf("the same catalogue after its end: %v", err)
+	}
+	if err := r.takeCatalogue(sign(key(2), nil), now); link.KindOf(err) != link.BadSignature {
+		t.Errorf("the same content under another key: %v", err)
+	}
 	// Root 1 names 2; 2 signs and names 3, and becomes the root.
 	for i, signer := range []byte{1, 2, 3} {
 		if err := r.takeCatalogue(sign(key(signer), next(byte(i+2))), now); err != nil {

@@ -44,7 +44,7 @@ func (c *Client) hello(ctx context.Context, r route, pattern noise.Pattern) (d *
 	d = &dialled{conn: conn, transport: r.Transport, endpoint: r.key(), began: began, pattern: pattern, key: profile.Relay.Noise}
 	promised := profile.Relay.promised()
 	d.hs, err = noise.NewHandshake(noise.Config{
-		Pattern: pattern, Initiator: true, Prologue: profile.Relay.prologue(), Static: noise.KeyPairFrom(profile.Static),
+		Pattern: pattern, Initiator: true, Prologue: profile.Relay.prologue(), Static: c.keys.static,
 		Peer: profile.Relay.Noise, PQ: promised.Has(ccp.PQ), Random: c.opt.Rand,
 	})
 	if err != nil {
@@ -64,7 +64,7 @@ func (c *Client) hello(ctx context.Context, r route, pattern noise.Pattern) (d *
 		}
 	}
 	if !promised.Has(ccp.Sealed) {
-		if err := profile.identify(&h, c.opt.Rand); err != nil {
+		if err := profile.identify(&h, &c.keys, c.opt.Rand); err != nil {
 			return nil, err
 		}
 	}
@@ -185,8 +185,8 @@ func (d *dialled) check(r *Relay, h *ccp.Hello, payload []byte, auth ccp.ServerA
 }
 
 // identify fills in what an unsealed Hello says of its sender.
-func (p *Profile) identify(h *ccp.Hello, random io.Reader) error {
-	id := p.identity()
+func (p *Profile) identify(h *ccp.Hello, k *keys, random io.Reader) error {
+	id := p.identity(k)
 	proof, err := identity.ProveStatic(p.device(), p.Relay.Domain, p.DeviceID, id.ClientStatic, random)
 	if err != nil {
 		return err
@@ -196,10 +196,10 @@ func (p *Profile) identify(h *ccp.Hello, random io.Reader) error {
 	return nil
 }
 
-func (p *Profile) identity() *ccp.Identity {
+func (p *Profile) identity(k *keys) *ccp.Identity {
 	id := &ccp.Identity{
-		DeviceID: p.DeviceID, DevicePublic: p.device().Public(),
-		ClientStatic: noise.KeyPairFrom(p.Static).Public, Certificate: ccp.Raw(p.Certificate),
+		DeviceID: p.DeviceID, DevicePublic: k.public,
+		ClientStatic: k.static.Public, Certificate: ccp.Raw(p.Certificate),
 	}
 	if p.Handle != "" && p.UserID == "" {
 		id.User = &ccp.UserHints{Handle: p.Handle, DisplayName: p.DisplayName}

@@ -74,6 +74,10 @@ type Relay struct {
 	Compat bool `json:"compat,omitempty"`
 	// Insecure skips verification of the relay's TLS certificate.
 	Insecure bool `json:"insecure,omitempty"`
+
+	// verified is until when Catalogue needs no second look: it was checked by
+	// this process and expires then. Zero: not checked.
+	verified time.Time
 }
 
 // Endpoint is one way to reach the relay.
