@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"unicode"
@@ -80,10 +79,9 @@ func defaultConfig(data string) string {
 	return name
 }
 
-// gcPercent keeps the heap of many idle sessions tight: 77 KiB a session over
-// HTTP/2 at 5,000 sessions where the default of 100 gave 84, at the same CPU time a message. GOGC in
-// the environment overrides it.
-const gcPercent = 50
+// collect is the collector's pace of a relay (Options.Collect); GOGC in the
+// environment overrides it.
+const collect = 100
 
 func (a *app) serveCommand() *cobra.Command {
 	var f relayFlags
@@ -125,7 +123,7 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, env config.Env, dat
 	opt := a.relayOptions(cfg, env, data, log)
 	opt.Load, opt.Level = load, level
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
+		opt.Collect = collect
 	}
 	s, err := server.New(ctx, opt)
 	if err != nil {

@@ -41,6 +41,9 @@ type Options struct {
 	// Reload.
 	Log   *slog.Logger
 	Level *slog.LevelVar
+	// Collect is the pace of the garbage collector (GOGC) of this process, which is
+	// slowed down while the heap is small; 0 leaves the runtime's as it is.
+	Collect int
 	// Clock and Rand are time.Now and crypto/rand unless set.
 	Clock func() time.Time
 	Rand  io.Reader

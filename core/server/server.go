@@ -135,7 +135,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		start("admin listener", a.serve)
 	}
 	start("maintenance", s.maintain)
-	start("memory", s.trim)
+	start("memory", s.memory)
 	s.record(audit.Started(s.opt.Version))
 
 	select {
