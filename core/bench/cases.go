@@ -419,7 +419,7 @@ func connects(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, erro
 	}
 	var count atomic.Int64
 	end := time.Now().Add(o.Duration)
-	const parallel = 8
+	const parallel = 32
 	err = each(ctx, parallel, parallel, func(ctx context.Context, i int) error {
 		for k := i; time.Now().Before(end); k += parallel {
 			p := f.peers[k%c.Clients]
