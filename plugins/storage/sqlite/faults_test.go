@@ -420,7 +420,7 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := c.dir(t)
-			_, err := storage.Open(t.Context(), Plugin(), nil, map[string]any{"path": dir})
+			_, err := storage.Open(t.Context(), define(options{verify: time.Hour}), nil, map[string]any{"path": dir})
 			if sdk.KindOf(err) != c.kind || !strings.Contains(err.Error(), c.text) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%v (%v), want %v with %q", err, sdk.KindOf(err), c.kind, c.text)
 			}
@@ -547,7 +547,7 @@ func flipAll(t *testing.T, dir, engine string) {
 
 // countRows reads the whole queue and checks the bodies.
 func countRows(t *testing.T, dir, engine string) (int, error) {
-	s, err := storage.Open(t.Context(), Plugin(), nil, map[string]any{"path": dir, "queues": engine})
+	s, err := storage.Open(t.Context(), define(options{verify: time.Hour}), nil, map[string]any{"path": dir, "queues": engine})
 	if err != nil {
 		return 0, err
 	}

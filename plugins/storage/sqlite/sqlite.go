@@ -25,13 +25,15 @@ type Config struct {
 }
 
 // Plugin is the storage plugin "sqlite".
-func Plugin() sdk.Plugin {
+func Plugin() sdk.Plugin { return define(options{}) }
+
+func define(o options) sdk.Plugin {
 	return storage.Define(storage.Descriptor{
 		Name: "sqlite", Version: "1.0.0",
 		Summary: "embedded database in one folder",
 		Traits:  storage.Traits{Batch: 1024, Lanes: 4},
 	}, func(ctx context.Context, env sdk.Env, c Config) (storage.Store, error) {
-		return open(ctx, env, c, options{})
+		return open(ctx, env, c, o)
 	})
 }
 
@@ -39,6 +41,8 @@ func Plugin() sdk.Plugin {
 type options struct {
 	fs   vfs.FS
 	free func(dir string) (uint64, error)
+	// verify is how long the check at the start may take.
+	verify time.Duration
 }
 
 // store is one opened folder.
@@ -80,7 +84,7 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 	if s.db, err = openDatabase(ctx, filepath.Join(dir, "relay.db"), env.Log(), env.Degraded); err != nil {
 		return storage.Store{}, err
 	}
-	if err = s.db.verify(ctx, 250*time.Millisecond); err != nil {
+	if err = s.db.verify(ctx, o.verify); err != nil {
 		return storage.Store{}, err
 	}
 	if c.Queues == "sqlite" {
