@@ -19,7 +19,8 @@ const (
 
 	modeStream    = "stream"
 	modeWebSocket = "websocket"
-	modeUDP       = "udp"
+	modeUDP       = "udp"      // CONNECT-UDP with capsules
+	modeDatagram  = "datagram" // CONNECT-UDP with QUIC datagrams
 )
 
 // Config is the configuration of both halves; the keys of one half mean nothing to
@@ -42,7 +43,7 @@ type Config struct {
 	PerSource   int      `cfg:"source_connections" default:"256" min:"1" max:"1000000" doc:"QUIC connections at once from one IPv4 address or IPv6 /64"`
 
 	// Client half.
-	Mode     string        `cfg:"mode" default:"stream" enum:"stream,websocket,udp" doc:"client: what carries the stream to the relay; stream is the fastest"`
+	Mode     string        `cfg:"mode" default:"stream" enum:"stream,websocket,udp,datagram" doc:"client: what carries the stream to the relay; stream is the fastest, udp and datagram are CONNECT-UDP with a second QUIC inside"`
 	Fallback time.Duration `cfg:"fallback" default:"250ms" max:"10s" doc:"client: how long QUIC may be silent before TCP is tried beside it"`
 	Proxy    string        `cfg:"proxy" doc:"client: URI template of a MASQUE proxy to come through, for example https://proxy.example/.well-known/masque/udp/{target_host}/{target_port}/"`
 	Auth     sdk.Secret    `cfg:"proxy_authorization" doc:"client: value of the Proxy-Authorization header for that proxy"`

@@ -51,11 +51,14 @@ func appendCapsule(b, payload []byte) []byte {
 }
 
 // capsules reads the capsules of a stream.
-type capsules struct{ r *bufio.Reader }
+type capsules struct {
+	r     *bufio.Reader
+	value []byte
+}
 
-func newCapsules(r io.Reader) *capsules { return &capsules{bufio.NewReaderSize(r, 4<<10)} }
+func newCapsules(r io.Reader) *capsules { return &capsules{r: bufio.NewReaderSize(r, 16<<10)} }
 
-// next gives the next UDP payload; capsules of other types and datagrams of other
+// next gives the next UDP payload, good until it is called again; capsules of other types and datagrams of other
 // contexts are skipped without being held. The end of the stream between two
 // capsules is io.EOF, within one io.ErrUnexpectedEOF.
 func (c *capsules) next() ([]byte, error) {
@@ -80,7 +83,10 @@ func (c *capsules) next() ([]byte, error) {
 		if length > maxPayload+8 {
 			return nil, errDatagram
 		}
-		value := make([]byte, length)
+		if uint64(cap(c.value)) < length {
+			c.value = make([]byte, max(length, 2<<10))
+		}
+		value := c.value[:length]
 		if _, err := io.ReadFull(c.r, value); err != nil {
 			return nil, truncated(err)
 		}

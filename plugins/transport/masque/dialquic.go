@@ -131,7 +131,7 @@ func (d *dialer) overQUIC(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.cfg.Mode == modeUDP {
+	if d.cfg.Mode == modeUDP || d.cfg.Mode == modeDatagram {
 		if c, err = d.inside(ctx, c); err != nil {
 			return nil, err
 		}

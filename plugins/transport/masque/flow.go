@@ -4,21 +4,36 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
 )
 
 // flow carries UDP payloads over one CONNECT-UDP stream: as QUIC datagrams where
 // both ends have them, else as capsules. Whatever comes in either form is taken.
+//
+// Capsules arrive whole and in order and fill packets, and several go out with one
+// write; QUIC datagrams may be lost, and quic-go loses them in bursts: its queues
+// hold 32 and 128.
 type flow struct {
 	body io.Reader
 	out  io.Writer
 	// quic is nil where there are only capsules.
 	quic datagrammer
+	// capsules says which form goes out. A server answers in the form that came last.
+	capsules atomic.Bool
+	server   bool
 
 	writing sync.Mutex
 	buf     []byte
+	large   *sync.Pool // of *[]byte, for several capsules; an idle flow holds none
+}
+
+// newFlow makes a flow; large is shared by flows.
+func newFlow(body io.Reader, out io.Writer, large *sync.Pool) *flow {
+	return &flow{body: body, out: out, large: large}
 }
 
 // datagrammer is what http3.Stream and http3.RequestStream have for datagrams.
@@ -27,26 +42,49 @@ type datagrammer interface {
 	ReceiveDatagram(context.Context) ([]byte, error)
 }
 
-// send sends one payload. It blocks while the peer's connection is busy; what is
-// too large for it is dropped, as a network would.
-func (f *flow) send(payload []byte) error {
+// send sends payloads of one size that lie one behind the other; the last may be
+// smaller, and size 0 is one payload. It blocks while the peer's connection is busy;
+// what is too large for it is dropped, as a network would.
+func (f *flow) send(b []byte, size int) error {
+	if size <= 0 || size > len(b) {
+		size = len(b)
+	}
 	f.writing.Lock()
 	defer f.writing.Unlock()
-	if f.quic == nil {
-		f.buf = appendCapsule(f.buf[:0], payload)
-		_, err := f.out.Write(f.buf)
-		return err
+	if f.quic == nil || f.capsules.Load() {
+		return f.asCapsules(b, size)
 	}
-	f.buf = appendDatagram(f.buf[:0], payload)
-	err := f.quic.SendDatagram(f.buf)
-	var large *quic.DatagramTooLargeError
-	if errors.As(err, &large) {
-		return nil
+	for more := true; more; more = len(b) > 0 {
+		one := b[:min(size, len(b))]
+		b = b[len(one):]
+		f.buf = appendDatagram(f.buf[:0], one)
+		err := f.quic.SendDatagram(f.buf)
+		var large *quic.DatagramTooLargeError
+		if err != nil && !errors.As(err, &large) {
+			return err
+		}
 	}
+	return nil
+}
+
+func (f *flow) asCapsules(b []byte, size int) error {
+	buf, _ := f.large.Get().(*[]byte)
+	if buf == nil {
+		buf = new([]byte)
+	}
+	defer f.large.Put(buf)
+	// A capsule's head has 4 bytes at most.
+	*buf = slices.Grow((*buf)[:0], len(b)+8*(len(b)/max(size, 1)+1))
+	for more := true; more; more = len(b) > 0 {
+		one := b[:min(size, len(b))]
+		b = b[len(one):]
+		*buf = appendCapsule(*buf, one)
+	}
+	_, err := f.out.Write(*buf)
 	return err
 }
 
-// run gives every payload that comes to deliver, which may keep it, until the stream
+// run gives every payload that comes to deliver, which must not keep it, until the stream
 // ends. deliver is called by two goroutines at most.
 func (f *flow) run(deliver func([]byte)) error {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -62,6 +100,7 @@ func (f *flow) run(deliver func([]byte)) error {
 				}
 				// A malformed one is dropped: its stream is not worth less for it.
 				if payload, ok, _ := parseDatagram(b); ok {
+					f.came(false)
 					deliver(payload)
 				}
 			}
@@ -73,6 +112,14 @@ func (f *flow) run(deliver func([]byte)) error {
 		if err != nil {
 			return err
 		}
+		f.came(true)
 		deliver(payload)
+	}
+}
+
+// came notes the form of what came.
+func (f *flow) came(capsule bool) {
+	if f.server && f.capsules.Load() != capsule {
+		f.capsules.Store(capsule)
 	}
 }

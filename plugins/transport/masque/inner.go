@@ -91,9 +91,9 @@ func (e *innerEndpoint) tunnelOf(addr netip.AddrPort) *tunnel {
 	return e.tunnels[addr.Addr()]
 }
 
-// send sends a packet of the inner QUIC into its tunnel. One whose tunnel is gone is
-// lost; the connection ends by its idle time.
-func (e *innerEndpoint) send(p []byte, to netip.AddrPort) error {
+// send sends packets of the inner QUIC into their tunnel. Those whose tunnel is gone
+// are lost.
+func (e *innerEndpoint) send(p []byte, size int, to netip.AddrPort) error {
 	t := e.tunnelOf(to)
 	if t == nil {
 		return nil
@@ -102,7 +102,7 @@ func (e *innerEndpoint) send(p []byte, to netip.AddrPort) error {
 		t.pass.end()
 		return nil
 	}
-	_ = t.flow.send(p)
+	_ = t.flow.send(p, size)
 	return nil
 }
 

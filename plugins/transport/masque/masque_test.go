@@ -108,7 +108,7 @@ func (r *relay) client(t testing.TB, config map[string]any) func(context.Context
 }
 
 func TestConformance(t *testing.T) {
-	for _, mode := range []string{modeStream, modeWebSocket, modeUDP} {
+	for _, mode := range []string{modeStream, modeWebSocket, modeUDP, modeDatagram} {
 		t.Run(mode, func(t *testing.T) {
 			plugintest.Transport(t, plugintest.TransportPair{
 				Name: Name,

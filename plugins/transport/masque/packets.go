@@ -23,8 +23,8 @@ const packetQueue = 1024
 // tunnels. Each tunnel is an address; the client's end has one.
 type packets struct {
 	local *net.UDPAddr
-	// send sends one packet to an address.
-	send func(p []byte, to netip.AddrPort) error
+	// send sends packets of one size to an address, one where size is 0.
+	send func(p []byte, size int, to netip.AddrPort) error
 
 	mu       sync.Mutex
 	wake     sync.Cond
@@ -42,13 +42,13 @@ type packet struct {
 	from *net.UDPAddr
 }
 
-func newPackets(local *net.UDPAddr, send func(p []byte, to netip.AddrPort) error) *packets {
+func newPackets(local *net.UDPAddr, send func(p []byte, size int, to netip.AddrPort) error) *packets {
 	p := &packets{local: local, send: send, queue: make([]packet, packetQueue)}
 	p.wake.L = &p.mu
 	return p
 }
 
-// push takes a packet, which it keeps, from a tunnel.
+// push takes a copy of a packet from a tunnel.
 func (p *packets) push(data []byte, from *net.UDPAddr) {
 	p.mu.Lock()
 	if p.closed || p.n == len(p.queue) {
@@ -56,7 +56,8 @@ func (p *packets) push(data []byte, from *net.UDPAddr) {
 		p.dropped.Add(1)
 		return
 	}
-	p.queue[(p.head+p.n)%len(p.queue)] = packet{data, from}
+	one := &p.queue[(p.head+p.n)%len(p.queue)]
+	one.data, one.from = append(one.data[:0], data...), from
 	p.n++
 	p.mu.Unlock()
 	p.wake.Signal()
@@ -85,7 +86,7 @@ func (p *packets) wait() error {
 func (p *packets) pop(into []byte) (n int, from *net.UDPAddr) {
 	one := &p.queue[p.head]
 	n, from = copy(into, one.data), one.from
-	*one = packet{}
+	one.from = nil // the buffer is used again
 	p.head = (p.head + 1) % len(p.queue)
 	p.n--
 	return n, from
@@ -118,7 +119,7 @@ func (p *packets) ReadBatch(ms []ipv4.Message, _ int) (int, error) {
 
 // WriteTo implements net.PacketConn.
 func (p *packets) WriteTo(b []byte, to net.Addr) (int, error) {
-	return len(b), p.send(b, transport.AddrPort(to))
+	return len(b), p.send(b, 0, transport.AddrPort(to))
 }
 
 // Close implements net.PacketConn.
@@ -192,16 +193,8 @@ func (b *batched) ReadMsgUDP(p, _ []byte) (n, oobn, flags int, from *net.UDPAddr
 
 // WriteMsgUDP sends what may be several packets of one size, as with UDP_SEGMENT.
 func (b *batched) WriteMsgUDP(p, oob []byte, to *net.UDPAddr) (n, oobn int, err error) {
-	size := segment(oob)
-	if size == 0 {
-		size = max(len(p), 1)
-	}
-	for rest, addr := p, to.AddrPort(); len(rest) > 0; {
-		one := rest[:min(size, len(rest))]
-		if err := b.send(one, addr); err != nil {
-			return 0, 0, err
-		}
-		rest = rest[len(one):]
+	if err := b.send(p, segment(oob), to.AddrPort()); err != nil {
+		return 0, 0, err
 	}
 	return len(p), len(oob), nil
 }

@@ -35,6 +35,7 @@ type server struct {
 	pin     *[32]byte
 	targets []target
 	dialUDP udpDialer
+	large   sync.Pool // buffers of busy tunnels
 
 	addr    net.Addr
 	inner   *innerEndpoint // nil without CONNECT-UDP

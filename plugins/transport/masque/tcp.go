@@ -175,7 +175,7 @@ func (c *h2Conn) deadline(t time.Time, set func(time.Time) error) error {
 }
 
 // beginH2 accepts a tunnel over HTTP/2: capsules alone.
-func beginH2(w http.ResponseWriter, r *http.Request) (*flow, func(), error) {
+func (s *site) beginH2(w http.ResponseWriter, r *http.Request) (*flow, func(), error) {
 	rc := http.NewResponseController(w)
 	w.WriteHeader(http.StatusOK)
 	if err := rc.Flush(); err != nil {
@@ -185,7 +185,9 @@ func beginH2(w http.ResponseWriter, r *http.Request) (*flow, func(), error) {
 		_ = rc.SetReadDeadline(time.Unix(1, 0))
 		_ = rc.SetWriteDeadline(time.Unix(1, 0))
 	}
-	return &flow{body: r.Body, out: flushing{w, rc}}, stop, nil
+	f := newFlow(r.Body, flushing{w, rc}, &s.large)
+	f.server = true
+	return f, stop, nil
 }
 
 // flushing sends at once what is written.

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/quic-go/quic-go/http3"
 	"github.com/yosida95/uritemplate/v3"
@@ -127,12 +128,13 @@ func (d *dialer) tunnel(ctx context.Context, c *carrier, build func(exporter) (*
 		c.close()
 		return nil, err
 	}
-	f := &flow{body: str, out: str}
+	f := newFlow(str, str, new(sync.Pool))
 	if c.conn.ConnectionState().SupportsDatagrams.Remote && c.h3.Settings().EnableDatagrams {
 		f.quic = str
 	}
+	f.capsules.Store(d.cfg.Mode == modeUDP && d.cfg.Proxy == "")
 	peer := tunnelAddr(2)
-	p := newPackets(tunnelAddr(3), func(b []byte, _ netip.AddrPort) error { return f.send(b) })
+	p := newPackets(tunnelAddr(3), func(b []byte, size int, _ netip.AddrPort) error { return f.send(b, size) })
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)

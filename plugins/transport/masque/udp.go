@@ -97,7 +97,7 @@ func (s *site) itself(r *http.Request, host string, port uint16) bool {
 func (s *site) begin(w http.ResponseWriter, r *http.Request) (f *flow, stop func(), err error) {
 	w.Header().Set(capsuleHeader, capsuleYes)
 	if r.ProtoMajor == 2 {
-		return beginH2(w, r)
+		return s.beginH2(w, r)
 	}
 	// Settings say whether the client takes datagrams; they came first or come soon.
 	datagrams := false
@@ -116,7 +116,8 @@ func (s *site) begin(w http.ResponseWriter, r *http.Request) (f *flow, stop func
 	if err != nil {
 		return nil, nil, err
 	}
-	f = &flow{body: str, out: str}
+	f = newFlow(str, str, &s.large)
+	f.server = true
 	if datagrams {
 		f.quic = str
 	}
@@ -176,7 +177,7 @@ func (s *site) tunnelOutside(w http.ResponseWriter, r *http.Request, pass *pass,
 			if err != nil && !transient(err) {
 				return
 			}
-			if err == nil && (!pass.count(n) || f.send(buf[:n]) != nil) {
+			if err == nil && (!pass.count(n) || f.send(buf[:n], 0) != nil) {
 				return
 			}
 		}
