@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"testing"
 	"time"
 
@@ -17,7 +18,21 @@ import (
 	"github.com/commucat/commucat/sdk/transport"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain looks for goroutines that are left; a closed client may linger for a while.
+func TestMain(m *testing.M) {
+	code := m.Run()
+	for end := time.Now().Add(2 * lingerTime); code == 0; {
+		err := goleak.Find()
+		if err == nil {
+			break
+		}
+		if time.Now().After(end) {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
 
 // page is the site that strangers see. It shows what it was asked and reads the
 // body, so that a body touched before shows.

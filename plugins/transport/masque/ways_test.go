@@ -1,0 +1,220 @@
+package masque
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// nat forwards UDP to a server from a socket of its own, and can change that socket.
+type nat struct {
+	in  *net.UDPConn
+	to  *net.UDPAddr
+	mu  sync.Mutex
+	out *net.UDPConn
+	// client is whom answers go to.
+	client atomic.Pointer[net.UDPAddr]
+}
+
+func newNAT(t *testing.T, to net.Addr) *nat {
+	t.Helper()
+	in, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &nat{in: in, to: to.(*net.UDPAddr)}
+	n.rebind(t)
+	var group sync.WaitGroup
+	group.Go(func() {
+		buf := make([]byte, 2000)
+		for {
+			k, from, err := in.ReadFromUDP(buf)
+			if err != nil {
+				return
+			}
+			n.client.Store(from)
+			n.mu.Lock()
+			out := n.out
+			n.mu.Unlock()
+			_, _ = out.Write(buf[:k])
+		}
+	})
+	t.Cleanup(func() {
+		_ = in.Close()
+		n.mu.Lock()
+		_ = n.out.Close()
+		n.mu.Unlock()
+		group.Wait()
+	})
+	return n
+}
+
+// rebind gives the client another address, as the server sees it; the old one is gone.
+func (n *nat) rebind(t *testing.T) {
+	t.Helper()
+	out, err := net.DialUDP("udp", nil, n.to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.mu.Lock()
+	old := n.out
+	n.out = out
+	n.mu.Unlock()
+	if old != nil {
+		_ = old.Close()
+	}
+	go func() {
+		buf := make([]byte, 2000)
+		for {
+			k, err := out.Read(buf)
+			if errors.Is(err, net.ErrClosed) {
+				return
+			}
+			if c := n.client.Load(); err == nil && c != nil {
+				_, _ = n.in.WriteToUDP(buf[:k], c)
+			}
+		}
+	}()
+}
+
+// TestMigration: a client whose address changes in mid-stream goes on, several times.
+func TestMigration(t *testing.T) {
+	served := make(chan net.Conn, 1)
+	r := start(t, nil, func(c net.Conn) {
+		served <- c
+		echo(c)
+	})
+	n := newNAT(t, r.server.Addr())
+	e := r.endpoint(t, "phone")
+	e.Port, e.Params[paramTCP] = transport.AddrPort(n.in.LocalAddr()).Port(), ""
+	c, err := dialled(t, opened(t, nil), e, transport.Dial{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	s := <-served
+	for i := range 3 {
+		if err := works(c, "message "+strconv.Itoa(i)); err != nil {
+			t.Fatalf("after %d moves: %v", i, err)
+		}
+		// The server follows once the new path is validated.
+		for end := time.Now().Add(5 * time.Second); seen[s.RemoteAddr().String()] && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if seen[s.RemoteAddr().String()] {
+			t.Errorf("the server still sends to %v", s.RemoteAddr())
+		}
+		seen[s.RemoteAddr().String()] = true
+		n.rebind(t)
+	}
+	if err := works(c, "the last message"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBlockedQUIC: where no UDP comes through, the same endpoint works over TCP.
+func TestBlockedQUIC(t *testing.T) {
+	r := start(t, nil, echo)
+	// TCP passes, UDP to the same port number is swallowed.
+	var front net.Listener
+	var hole *net.UDPConn
+	for range bindTries {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		hole, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: ln.Addr().(*net.TCPAddr).Port})
+		if err == nil {
+			front = ln
+			break
+		}
+		_ = ln.Close()
+	}
+	if front == nil {
+		t.Fatal("no port is free for both")
+	}
+	defer hole.Close()
+	defer front.Close()
+	e := r.endpoint(t, "guest")
+	inside := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(e.Port)))
+	e.Port = uint16(front.Addr().(*net.TCPAddr).Port)
+	with := transport.Dial{DialTCP: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, inside)
+	}}
+	began := time.Now()
+	c, err := dialled(t, opened(t, nil), e, with)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("over %T after %v", c, time.Since(began))
+	if _, ok := c.(*h2Client); !ok {
+		t.Errorf("%T", c)
+	}
+	if err := works(c, "hello"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestThroughProxy: another relay of ours as the proxy; it forwards to targets of its
+// list alone, and its own access is a bearer token.
+func TestThroughProxy(t *testing.T) {
+	loopback := func(ctx context.Context, host string, port uint16) (*net.UDPConn, error) {
+		return dialAllowed(ctx, host, port, netip.Addr.IsLoopback)
+	}
+	r := start(t, map[string]any{"chained": "127.0.0.1:0"}, func(c net.Conn) {
+		if !transport.FactsOf(c).Hidden {
+			t.Error("a chained client's address is shown as its own")
+		}
+		echo(c)
+	})
+	e := r.endpoint(t, "guest")
+	for _, c := range []struct {
+		name    string
+		targets []string
+		dial    udpDialer
+		ok      bool
+	}{
+		{"on the list", []string{"127.0.0.1:*"}, loopback, true},
+		{"not on the list", []string{"127.0.0.2:*"}, loopback, false},
+		{"not public", []string{"127.0.0.1:*"}, dialPublic, false},
+		{"off", nil, loopback, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var cfg Config
+			sdk.Defaults(&cfg)
+			cfg.Listen, cfg.Bearer, cfg.Targets = "127.0.0.1:0", true, c.targets
+			proxy, err := newServer(t.Context(), sdk.NewEnv(sdk.EnvOptions{State: t.TempDir(), Cover: page}), cfg, serverOptions{now: time.Now, dialUDP: c.dial})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer proxy.Close()
+			token, err := proxy.secrets.bearerToken(grant{guest: "proxy user"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			at := transport.AddrPort(proxy.Addr())
+			conn, err := dialled(t, opened(t, map[string]any{
+				"proxy":     "https://" + at.String() + udpPath + "{target_host}/{target_port}/",
+				"proxy_pin": encode(proxy.pin[:]), "proxy_authorization": "Bearer " + token,
+			}), e, transport.Dial{})
+			if err == nil {
+				err = works(conn, "through")
+			}
+			if (err == nil) != c.ok {
+				t.Errorf("%v", err)
+			}
+			if conn != nil {
+				_ = conn.Close()
+			}
+		})
+	}
+}
