@@ -79,10 +79,11 @@ type plain struct {
 }
 
 func (p plain) conn() net.PacketConn {
-	ready, _ := forQUIC(p.UDPConn)
 	if p.batches {
+		ready, _ := forQUIC(p.UDPConn)
 		return ready
 	}
+	enlarge(p.UDPConn) // and no UDP_GRO, which quic-go cannot read
 	return &unbatched{UDPConn: p.UDPConn}
 }
 
