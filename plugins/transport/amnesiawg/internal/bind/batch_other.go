@@ -1,0 +1,19 @@
+//go:build !linux
+
+package bind
+
+import (
+	"errors"
+	"net"
+)
+
+// batch is for systems that take many datagrams in one call.
+type batch struct{}
+
+func newBatch(*net.UDPConn, bool) *batch { return nil }
+
+func (*batch) newInbox() inbox { return nil }
+
+func (*batch) send(*Endpoint, int, [][]byte, func(prefix, msg []byte)) error {
+	return errors.ErrUnsupported
+}
