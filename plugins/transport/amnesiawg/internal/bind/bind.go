@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -31,7 +33,7 @@ type Guard interface {
 	// initiation carries: a time that is not later than the last one is a
 	// replay. The peer must be known to WireGuard and (Bind.Add) to the bind when
 	// it returns true.
-	Admit(static [32]byte, stamp obfs.Stamp, from netip.AddrPort) bool
+	Admit(static [32]byte, stamp obfs.Stamp, from *Endpoint) bool
 }
 
 // Event is something that a client wants to know of its way to the server.
@@ -170,13 +172,22 @@ func (b *Bind) SetMark(uint32) error { return nil }
 // BatchSize is how many packets are received at once. Send takes any number.
 func (b *Bind) BatchSize() int { return b.o.Batch }
 
-// ParseEndpoint reads "address:port"; its datagrams leave by the first socket.
+// ParseEndpoint reads "address:port", which the first socket reaches, or
+// "n/address:port" for the nth (see Endpoint.Text).
 func (b *Bind) ParseEndpoint(s string) (conn.Endpoint, error) {
+	socket := 0
+	if number, rest, ok := strings.Cut(s, "/"); ok {
+		n, err := strconv.ParseUint(number, 10, 16)
+		if err != nil || int(n) >= len(b.sockets) {
+			return nil, errors.New("bind: no such socket")
+		}
+		socket, s = int(n), rest
+	}
 	addr, err := netip.ParseAddrPort(s)
 	if err != nil {
 		return nil, err
 	}
-	return &Endpoint{addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())}, nil
+	return &Endpoint{addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), socket: socket}, nil
 }
 
 // SetRemote sends everything to one address from now on, by the first socket,
@@ -184,6 +195,15 @@ func (b *Bind) ParseEndpoint(s string) (conn.Endpoint, error) {
 func (b *Bind) SetRemote(addr netip.AddrPort) {
 	b.remote.Store(&Endpoint{addr: netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port())})
 }
+
+// Watch has GotData and SentData told once more.
+func (b *Bind) Watch() {
+	b.gotData.Store(false)
+	b.sentAny.Store(false)
+}
+
+// WriteTo sends one datagram as it is, by the first socket.
+func (b *Bind) WriteTo(d []byte, to netip.AddrPort) error { return b.Write(d, &Endpoint{addr: to}) }
 
 // Write sends one datagram as it is, to where another one came from.
 func (b *Bind) Write(d []byte, to *Endpoint) error {

@@ -1,6 +1,7 @@
 package bind
 
 import (
+	"fmt"
 	"net/netip"
 
 	"golang.zx2c4.com/wireguard/conn"
@@ -18,6 +19,12 @@ var _ conn.Endpoint = (*Endpoint)(nil)
 
 // Addr is the peer's address.
 func (e *Endpoint) Addr() netip.AddrPort { return e.addr }
+
+// Text is the endpoint as ParseEndpoint reads it.
+func (e *Endpoint) Text() string { return fmt.Sprintf("%d/%s", e.socket, e.addr) }
+
+// Socket is the number of the socket.
+func (e *Endpoint) Socket() int { return e.socket }
 
 // ClearSrc does nothing: an answer from another address than the one that the
 // peer talks to would not get through its NAT.

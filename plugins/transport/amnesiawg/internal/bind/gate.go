@@ -151,7 +151,7 @@ func (g *gate) pass(closed <-chan struct{}, r request) {
 		g.b.stats.Forged.Add(1)
 		return
 	}
-	if !g.b.o.Guard.Admit(opened.Static, stamp, r.from.addr) {
+	if !g.b.o.Guard.Admit(opened.Static, stamp, r.from) {
 		g.b.stats.Refused.Add(1)
 		return
 	}

@@ -66,7 +66,7 @@ func (g *guard) Known(static [32]byte) bool {
 	return ok
 }
 
-func (g *guard) Admit(static [32]byte, stamp obfs.Stamp, _ netip.AddrPort) bool {
+func (g *guard) Admit(static [32]byte, stamp obfs.Stamp, _ *Endpoint) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if last, ok := g.last[static]; !ok || !stamp.After(last) {

@@ -23,6 +23,7 @@ type Conn struct {
 	closed        chan struct{}
 	closing       atomic.Bool
 	onClose       atomic.Pointer[func()]
+	idle          time.Duration // before it is asked whether the peer lives
 
 	readMu  sync.Mutex
 	readErr error // sticks
@@ -37,8 +38,8 @@ var (
 	_ io.WriterTo = (*Conn)(nil)
 )
 
-func newConn(ep tcpip.Endpoint, wq *waiter.Queue) *Conn {
-	c := &Conn{ep: ep, closed: make(chan struct{})}
+func newConn(ep tcpip.Endpoint, wq *waiter.Queue, idle time.Duration) *Conn {
+	c := &Conn{ep: ep, idle: idle, closed: make(chan struct{})}
 	in, readable := waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp)
 	out, writable := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
 	c.readable, c.writable = readable, writable
@@ -232,6 +233,16 @@ func (c *Conn) CloseWrite() error {
 		return c.fail("close", errorOf(err))
 	}
 	return nil
+}
+
+// Poke asks the peer now whether it knows the connection; one that does not resets
+// it. It takes a moment.
+func (c *Conn) Poke() {
+	now, later := tcpip.KeepaliveIdleOption(time.Millisecond), tcpip.KeepaliveIdleOption(c.idle)
+	// These cannot fail on a TCP endpoint.
+	_ = c.ep.SetSockOpt(&now)
+	time.Sleep(20 * time.Millisecond)
+	_ = c.ep.SetSockOpt(&later)
 }
 
 // Gone says that everything sent was acknowledged or is lost, so that the network

@@ -31,12 +31,9 @@ const (
 
 // Times of TCP: how long a peer that does not answer is kept.
 const (
-	keepIdle     = 60 * time.Second
-	keepInterval = 15 * time.Second
-	keepCount    = 4
-	userTimeout  = 90 * time.Second
-	timeWait     = 2 * time.Second
-	lingering    = 30 * time.Second
+	keepCount = 4
+	timeWait  = 2 * time.Second
+	lingering = 30 * time.Second
 )
 
 // Options make a Net.
@@ -47,6 +44,9 @@ type Options struct {
 	MTU int
 	// Padding is how many zero bytes are added to short packets.
 	Padding obfs.Range
+	// Silence is how long a peer may be silent, although it was spoken to, before
+	// its connections end.
+	Silence time.Duration
 }
 
 // Net is the network inside the tunnel.
@@ -55,12 +55,17 @@ type Net struct {
 	stack *stack.Stack
 	addr  tcpip.FullAddress
 	mss   int // advertised, 0 where the MTU says it
+
+	silence time.Duration
 }
 
 // New makes a network.
 func New(o Options) (*Net, error) {
 	cut := cutter{padLow: int(o.Padding.Low), padHigh: int(o.Padding.High), mtu: max(o.MTU, MinMTU)}
-	n := &Net{addr: tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(o.Address.AsSlice())}}
+	if o.Silence <= 0 {
+		o.Silence = 90 * time.Second
+	}
+	n := &Net{silence: o.Silence, addr: tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFromSlice(o.Address.AsSlice())}}
 	if o.MTU < MinMTU {
 		cut.limit = o.MTU - headerSize
 		n.mss = o.MTU - ipSize - 20
@@ -106,6 +111,9 @@ func (n *Net) setup(addr netip.Addr) error {
 // Device is the network's end for WireGuard, which closes it.
 func (n *Net) Device() tun.Device { return n.link }
 
+// Mute stops what is sent, as the death of the process would.
+func (n *Net) Mute() { _ = n.link.Close() }
+
 // Close ends every connection and waits for the stack.
 func (n *Net) Close() {
 	_ = n.link.Close()
@@ -123,7 +131,8 @@ func addrOf(a tcpip.FullAddress) net.Addr {
 // tune sets what every connection has.
 func (n *Net) tune(ep tcpip.Endpoint) {
 	ep.SocketOptions().SetKeepAlive(true)
-	idle, interval, timeout := tcpip.KeepaliveIdleOption(keepIdle), tcpip.KeepaliveIntervalOption(keepInterval), tcpip.TCPUserTimeoutOption(userTimeout)
+	// An idle connection is asked after half of the silence, the rest is for answers.
+	idle, interval, timeout := tcpip.KeepaliveIdleOption(n.silence/2), tcpip.KeepaliveIntervalOption(n.silence/2/keepCount), tcpip.TCPUserTimeoutOption(n.silence)
 	// These cannot fail on a TCP endpoint.
 	_ = ep.SetSockOpt(&idle)
 	_ = ep.SetSockOpt(&interval)
@@ -159,7 +168,7 @@ func (n *Net) Dial(ctx context.Context, to netip.AddrPort) (*Conn, error) {
 		ep.Close()
 		return nil, errorOf(err)
 	}
-	return newConn(ep, wq), nil
+	return newConn(ep, wq, n.silence/2), nil
 }
 
 // Listener accepts TCP connections.
@@ -199,7 +208,7 @@ func (l *Listener) Accept() (*Conn, error) {
 		ep, wq, err := l.ep.Accept(nil)
 		if err == nil {
 			l.n.tune(ep)
-			return newConn(ep, wq), nil
+			return newConn(ep, wq, l.n.silence/2), nil
 		}
 		select {
 		case <-l.closed:

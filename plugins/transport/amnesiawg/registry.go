@@ -1,0 +1,262 @@
+package amnesiawg
+
+import (
+	"crypto/rand"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/commucat/commucat/plugins/transport/amnesiawg/conf"
+	"github.com/commucat/commucat/plugins/transport/amnesiawg/internal/obfs"
+	"github.com/commucat/commucat/sdk"
+)
+
+// maxID bounds a guest's id, in bytes.
+const maxID = 256
+
+// guest is who may come: a device with its key, or a link with the keys of its
+// secret.
+type guest struct {
+	id      string
+	secret  *[32]byte  // of a link
+	keys    [][32]byte // public
+	last    []obfs.Stamp
+	expires time.Time // zero is never
+	visitor bool      // is not written down
+}
+
+func (g *guest) expired(now time.Time) bool { return !g.expires.IsZero() && !now.Before(g.expires) }
+
+// registry are all guests. It may be used concurrently.
+type registry struct {
+	server [32]byte
+	limit  int
+	now    func() time.Time
+
+	mu     sync.Mutex
+	byID   map[string]*guest
+	byKey  map[[32]byte]*guest
+	byAddr map[netip.Addr][32]byte // inside the tunnel
+	log    *journal
+	times  bool // some time has changed since it was written
+}
+
+func newRegistry(server [32]byte, limit int, now func() time.Time, folder string) (*registry, error) {
+	r := &registry{
+		server: server, limit: limit, now: now,
+		byID: map[string]*guest{}, byKey: map[[32]byte]*guest{}, byAddr: map[netip.Addr][32]byte{},
+	}
+	if folder == "" {
+		return r, nil
+	}
+	var err error
+	if r.log, err = openJournal(folder, r.replay); err != nil {
+		return nil, err
+	}
+	for id, g := range r.byID {
+		if g.expired(now()) {
+			r.drop(id)
+		}
+	}
+	if err := r.loadTimes(); err != nil {
+		return nil, err
+	}
+	if r.log.lines != len(r.byID) {
+		err = r.log.compact(r.entries())
+	}
+	return r, err
+}
+
+// device registers a device's key, or renews it. It gives the keys that are no longer
+// good.
+func (r *registry) device(id string, public [32]byte, expires time.Time) (gone [][32]byte, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.byID[id]
+	if other := r.byKey[public]; other != nil && other != old {
+		return nil, &sdk.Error{Kind: sdk.Conflict, Op: "invite", Text: "this key is another guest's"}
+	}
+	addr := conf.ClientAddr(r.server, public)
+	if k, taken := r.byAddr[addr]; taken && k != public || public == r.server {
+		return nil, &sdk.Error{Kind: sdk.Conflict, Op: "invite", Text: "this key cannot be used here; draw another"}
+	}
+	g := &guest{id: id, keys: [][32]byte{public}, last: make([]obfs.Stamp, 1), expires: expires}
+	return r.put(g, old)
+}
+
+// link registers a link, or renews it, and gives its secret.
+func (r *registry) link(id string, expires time.Time) (secret [32]byte, gone [][32]byte, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	old := r.byID[id]
+	g := &guest{id: id, secret: new([32]byte), expires: expires, last: make([]obfs.Stamp, conf.KeysPerLink)}
+	if old != nil && old.secret != nil && !old.expired(r.now()) {
+		*g.secret, g.keys = *old.secret, old.keys
+	} else {
+		_, _ = rand.Read(g.secret[:]) // never fails
+		for n := range conf.KeysPerLink {
+			private, err := conf.LinkKey(*g.secret, n)
+			if err != nil {
+				return secret, nil, err
+			}
+			public, err := conf.PublicKey(private)
+			if err != nil {
+				return secret, nil, err
+			}
+			g.keys = append(g.keys, public)
+		}
+	}
+	gone, err = r.put(g, old)
+	return *g.secret, gone, err
+}
+
+// put takes a guest in for another one (nil: a new one) and writes it down.
+func (r *registry) put(g, old *guest) (gone [][32]byte, err error) {
+	if g.id == "" || len(g.id) > maxID {
+		return nil, &sdk.Error{Kind: sdk.Invalid, Op: "invite", Text: "a guest's id has 1 to 256 bytes"}
+	}
+	if old != nil && slices.Equal(old.keys, g.keys) && old.expires.Equal(g.expires) {
+		return nil, nil
+	}
+	if old == nil && len(r.byID) >= r.limit {
+		return nil, &sdk.Error{Kind: sdk.Full, Op: "invite", Text: "there are as many devices and links as guests in the configuration allows"}
+	}
+	if r.log != nil {
+		if err := r.log.add(g.entry()); err != nil {
+			return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "invite", Text: "the state folder cannot be written", Err: err}
+		}
+	}
+	if old != nil {
+		for i, k := range old.keys {
+			if j := slices.Index(g.keys, k); j >= 0 {
+				g.last[j] = old.last[i]
+			} else {
+				gone = append(gone, k)
+			}
+		}
+		r.drop(old.id)
+	}
+	r.insert(g)
+	if r.log != nil && r.log.grown(len(r.byID)) {
+		// A journal that grows is a nuisance, not a failure.
+		_ = r.log.compact(r.entries())
+	}
+	return gone, nil
+}
+
+func (r *registry) insert(g *guest) {
+	r.byID[g.id] = g
+	for _, k := range g.keys {
+		r.byKey[k] = g
+		r.byAddr[conf.ClientAddr(r.server, k)] = k
+	}
+}
+
+func (r *registry) drop(id string) *guest {
+	g := r.byID[id]
+	if g == nil {
+		return nil
+	}
+	delete(r.byID, id)
+	for _, k := range g.keys {
+		delete(r.byKey, k)
+		delete(r.byAddr, conf.ClientAddr(r.server, k))
+	}
+	return g
+}
+
+// revoke forgets a guest and gives its keys.
+func (r *registry) revoke(id string) ([][32]byte, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := r.drop(id)
+	if g == nil {
+		return nil, nil
+	}
+	if r.log != nil {
+		if err := r.log.add(entry{ID: id, Gone: true}); err != nil {
+			// Without the note it would be back after a restart; until then it is out.
+			return g.keys, &sdk.Error{Kind: sdk.Unavailable, Op: "revoke", Text: "the state folder cannot be written: repeat it, or the guest is back after a restart", Err: err}
+		}
+	}
+	return g.keys, nil
+}
+
+// visit lets a key in that is nobody's and is not written down, or ends that.
+func (r *registry) visit(public [32]byte, begin bool) {
+	id := "visit/" + string(public[:])
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !begin {
+		r.drop(id)
+		return
+	}
+	r.insert(&guest{id: id, keys: [][32]byte{public}, last: make([]obfs.Stamp, 1), expires: r.now().Add(time.Minute), visitor: true})
+}
+
+// sweep forgets guests whose time is over.
+func (r *registry) sweep() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	for id, g := range r.byID {
+		if g.expired(now) {
+			r.drop(id)
+		}
+	}
+}
+
+// known gives when a key's time is over; ok says that it may come.
+func (r *registry) known(public [32]byte) (expires time.Time, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := r.byKey[public]
+	if g == nil || g.expired(r.now()) {
+		return time.Time{}, false
+	}
+	return g.expires, true
+}
+
+// knownAt is known for an address inside the tunnel.
+func (r *registry) knownAt(addr netip.Addr) bool {
+	r.mu.Lock()
+	k, ok := r.byAddr[addr]
+	r.mu.Unlock()
+	if ok {
+		_, ok = r.known(k)
+	}
+	return ok
+}
+
+// advance notes the time of a key's initiation; false says that it is not later than
+// the last one.
+func (r *registry) advance(public [32]byte, stamp obfs.Stamp) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	g := r.byKey[public]
+	if g == nil {
+		return false
+	}
+	at := slices.Index(g.keys, public)
+	if !stamp.After(g.last[at]) {
+		return false
+	}
+	g.last[at], r.times = stamp, true
+	return true
+}
+
+// close writes times and ends the journal; from then on nothing is written down.
+func (r *registry) close() error {
+	err := r.saveTimes()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.log == nil {
+		return nil
+	}
+	if cerr := r.log.close(); err == nil {
+		err = cerr
+	}
+	r.log = nil
+	return err
+}
