@@ -180,9 +180,7 @@ func (p Parameters) set(w *obfs.Params) error {
 			w.Type[i] = r
 		}
 	}
-	for i, t := range []obfs.Template{p.I1, p.I2, p.I3, p.I4, p.I5} {
-		w.Special[i] = t
-	}
+	w.Special = obfs.Specials{p.I1, p.I2, p.I3, p.I4, p.I5}
 	w.Trailers = p.Trailers
 	if p.Protection.IsZero() {
 		return nil
