@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -99,7 +100,7 @@ func (s *store) ready(ctx context.Context) error {
 }
 
 func (s *store) close() error {
-	if err := s.db.Close(); err != nil && err != redis.ErrClosed { //nolint:errorlint // the client returns the value itself
+	if err := s.db.Close(); err != nil && !errors.Is(err, redis.ErrClosed) {
 		return plain("close", err)
 	}
 	return nil
