@@ -12,6 +12,8 @@ GO ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 PROGRAMS := $(notdir $(wildcard cmd/*))
+# They run only because plugins.lock beside them lists them.
+PLUGINS := $(filter commucat-transport-% commucat-storage-% commucat-ledger-%,$(PROGRAMS))
 GOLANGCI := v2.15.0
 LINT := bin/tools/golangci-lint-$(GOLANGCI)
 # Seconds for each fuzz target of the smoke run.
@@ -31,6 +33,7 @@ build:
 		echo "build $$p"; \
 		CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/$$p ./cmd/$$p || exit 1; \
 	done
+	@bin/commucat plugin add $(PLUGINS:%=bin/%)
 
 # The data folder is new each time; DATA=… keeps one.
 run: build

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/commucat/commucat/sdk/transport"
@@ -20,17 +18,17 @@ func dialers() []transport.Dialer {
 
 // chosen gives the dialers named in a comma-separated list, all for "".
 func chosen(list string) ([]transport.Dialer, error) {
-	all := dialers()
+	all := append(dialers(), pluginDialers()...)
 	if list == "" {
 		return all, nil
 	}
 	var out []transport.Dialer
 	for name := range strings.SplitSeq(list, ",") {
-		i := slices.IndexFunc(all, func(d transport.Dialer) bool { return d.Name() == strings.TrimSpace(name) })
-		if i < 0 {
-			return nil, usageError{fmt.Errorf("this build has no transport %q: there are %s", name, strings.Join(names(all), ", "))}
+		d, err := namedDialer(all, name)
+		if err != nil {
+			return nil, err
 		}
-		out = append(out, all[i])
+		out = append(out, d)
 	}
 	return out, nil
 }

@@ -3,14 +3,17 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/commucat/commucat/core/config"
 	"github.com/commucat/commucat/core/demo"
 	"github.com/commucat/commucat/core/server"
+	"github.com/commucat/commucat/sdk/transport"
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -38,6 +41,9 @@ func (a *app) demoCommand() *cobra.Command {
 }
 
 func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
+	if list == "" {
+		list = strings.Join(builtIn(), ",")
+	}
 	ds, err := chosen(list)
 	if err != nil {
 		return err
@@ -48,7 +54,7 @@ func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	env := config.Env{Plugins: known()}
-	cfg, err := config.Parse("demo.toml", []byte("[server]\nlisten = [\"127.0.0.1:0\"]\ndrain = \"1s\"\n"), env)
+	cfg, err := config.Parse("demo.toml", []byte("[server]\nlisten = [\"127.0.0.1:0\"]\ndrain = \"1s\"\n"+demoTables(ds)), env)
 	if err != nil {
 		return err
 	}
@@ -91,4 +97,15 @@ func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
 		}
 	}
 	return nil
+}
+
+// demoTables configures the plugin transports that are to be shown, on free ports.
+func demoTables(ds []transport.Dialer) string {
+	var b strings.Builder
+	for _, d := range ds {
+		if p, ok := d.(*processDialer); ok {
+			fmt.Fprintf(&b, "[transport.%s]\nplugin = %q\nlisten = \"127.0.0.1:0\"\n", p.name, p.plugin)
+		}
+	}
+	return b.String()
 }

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/commucat/commucat/sdk/plugin"
 )
 
 // TestMain lets the test binary be the program: scripts and tests start it as
@@ -13,6 +15,9 @@ func TestMain(m *testing.M) {
 	if raceDetector && os.Getenv("GORACE") == "" {
 		// The race detector makes every process wait for a second when it ends.
 		os.Setenv("GORACE", "atexit_sleep_ms=10")
+	}
+	if os.Getenv("COMMUCAT_PLUGIN") != "" { // it is a plugin as well
+		plugin.Serve(plainTransport())
 	}
 	testscript.Main(m, map[string]func(){"commucat": func() { os.Exit(start()) }})
 }

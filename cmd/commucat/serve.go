@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/core/pluginhost/sandbox"
 	"github.com/commucat/commucat/core/server"
 )
 
@@ -112,6 +113,7 @@ func (a *app) serveCommand() *cobra.Command {
 func (a *app) relayOptions(cfg *config.Config, env config.Env, data string, log *slog.Logger) server.Options {
 	return server.Options{
 		Config: cfg, Environment: env, Data: data, Version: version, Webs: webs, Cover: coverSite, Plugins: plugins(), Log: log,
+		BuiltIn: builtIn(), Catalog: catalog(),
 	}
 }
 
@@ -125,6 +127,11 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, env config.Env, dat
 	if os.Getenv("GOGC") == "" {
 		opt.Collect = collect
 	}
+	if err := sandbox.Undumpable(); err != nil {
+		return err
+	}
+	told := &arrivals{a: a}
+	opt.OnTransport = told.note
 	s, err := server.New(ctx, opt)
 	if err != nil {
 		return err
@@ -138,6 +145,7 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, env config.Env, dat
 	}
 	if err == nil {
 		notify("READY=1")
+		err = told.begin()
 	}
 	return errors.Join(err, s.Run(ctx))
 }

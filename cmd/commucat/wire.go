@@ -31,11 +31,14 @@ func known() []config.Known {
 	for _, p := range plugins() {
 		out = append(out, config.Known{Plugin: p, Kind: p.Kind(), Name: p.Name()})
 	}
-	for _, name := range []string{http2.Name, websocket.Name, sse.Name, longpoll.Name} {
+	for _, name := range builtIn() {
 		out = append(out, config.Known{Kind: sdk.Transport, Name: name})
 	}
-	return out
+	return append(out, listed()...)
 }
+
+// builtIn are the transports on the public HTTPS port.
+func builtIn() []string { return []string{http2.Name, websocket.Name, sse.Name, longpoll.Name} }
 
 // connectPath is where the reference's clients connect.
 const connectPath = "/connect"

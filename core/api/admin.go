@@ -51,7 +51,7 @@ type AdminOptions struct {
 		Create(ctx context.Context, user, device string, ttl time.Duration) (pairing.Code, error)
 	}
 	// Link writes a link; an address link has neither secret nor end.
-	Link func(kind LinkKind, secret [16]byte, expires time.Time) (string, error)
+	Link func(ctx context.Context, kind LinkKind, id string, secret [16]byte, expires time.Time) (string, error)
 	// Revoked is told of a device that the operator revoked; may be nil where
 	// account hooks do that.
 	Revoked func(device string)
@@ -62,6 +62,11 @@ type AdminOptions struct {
 	Reload func(ctx context.Context) error
 	// Status is what `status` shows beside version and uptime.
 	Status func() any
+	// Plugins lists the plugin processes, UpgradePlugin runs what lies in the catalog
+	// now, ProbeTransport asks whether a client would get through.
+	Plugins        func() any
+	UpgradePlugin  func(ctx context.Context, name string) error
+	ProbeTransport func(ctx context.Context, name string) error
 	// Checks are what readiness asks, each within two seconds.
 	Checks map[string]func(context.Context) error
 	// Record is told of each change, for the ledger; may be nil.
@@ -103,18 +108,21 @@ func NewAdmin(opt AdminOptions) (*Admin, error) {
 	a.mux.HandleFunc("GET /readyz", a.readyz)
 	a.mux.Handle("GET /metrics", opt.Metrics.Handler())
 	for pattern, f := range map[string]func(*http.Request, http.ResponseWriter) (any, error){
-		"GET /v1/status":               a.status,
-		"POST /v1/links":               a.createLink,
-		"GET /v1/links":                a.listLinks,
-		"DELETE /v1/links/{id}":        a.revokeLink,
-		"GET /v1/users":                a.listUsers,
-		"GET /v1/users/{name}":         a.showUser,
-		"POST /v1/users/{name}/pair":   a.pairUser,
-		"GET /v1/devices/{id}":         a.showDevice,
-		"POST /v1/devices/{id}/revoke": a.revokeDevice,
-		"GET /v1/keys":                 a.keys,
-		"POST /v1/keys/rotate":         a.rotateKeys,
-		"POST /v1/reload":              a.reload,
+		"GET /v1/status":                   a.status,
+		"POST /v1/links":                   a.createLink,
+		"GET /v1/links":                    a.listLinks,
+		"DELETE /v1/links/{id}":            a.revokeLink,
+		"GET /v1/users":                    a.listUsers,
+		"GET /v1/users/{name}":             a.showUser,
+		"POST /v1/users/{name}/pair":       a.pairUser,
+		"GET /v1/devices/{id}":             a.showDevice,
+		"POST /v1/devices/{id}/revoke":     a.revokeDevice,
+		"GET /v1/keys":                     a.keys,
+		"POST /v1/keys/rotate":             a.rotateKeys,
+		"POST /v1/reload":                  a.reload,
+		"GET /v1/plugins":                  a.plugins,
+		"POST /v1/plugins/{name}/upgrade":  a.upgradePlugin,
+		"POST /v1/transports/{name}/probe": a.probeTransport,
 	} {
 		a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			v, err := f(r, w)

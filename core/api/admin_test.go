@@ -19,7 +19,7 @@ func serveAdmin(t *testing.T, w *world, change func(*AdminOptions)) (*Client, st
 	t.Helper()
 	opt := AdminOptions{
 		Accounts: w.accounts, Codes: w.codes, Version: "1.2.3", Metrics: w.metrics, Clock: func() time.Time { return w.now },
-		Link: func(kind LinkKind, secret [16]byte, expires time.Time) (string, error) {
+		Link: func(_ context.Context, kind LinkKind, _ string, secret [16]byte, expires time.Time) (string, error) {
 			return fmt.Sprintf("commucat://%s-%x", kind, secret[:2]), nil
 		},
 	}

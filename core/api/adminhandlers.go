@@ -97,7 +97,7 @@ func (a *Admin) createLink(r *http.Request, w http.ResponseWriter) (any, error) 
 		return nil, err
 	}
 	if in.Kind == AddressLink {
-		text, err := a.opt.Link(AddressLink, [16]byte{}, time.Time{})
+		text, err := a.opt.Link(r.Context(), AddressLink, "", [16]byte{}, time.Time{})
 		return Link{Kind: AddressLink, Text: text}, err
 	}
 	if in.Kind != InviteLink {
@@ -118,7 +118,7 @@ func (a *Admin) createLink(r *http.Request, w http.ResponseWriter) (any, error) 
 		return nil, err
 	}
 	now := a.opt.Clock().UTC()
-	text, err := a.opt.Link(InviteLink, secret, now.Add(ttl))
+	text, err := a.opt.Link(r.Context(), InviteLink, id, secret, now.Add(ttl))
 	if err != nil { // nobody can hold it
 		return nil, errors.Join(err, a.opt.Accounts.RevokeInvite(r.Context(), id))
 	}
@@ -250,7 +250,7 @@ func (a *Admin) pairUser(r *http.Request, w http.ResponseWriter) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := a.opt.Link(PairingLink, code.Secret, code.Expires)
+	text, err := a.opt.Link(r.Context(), PairingLink, code.ID, code.Secret, code.Expires)
 	if err != nil {
 		return nil, err
 	}
@@ -307,4 +307,34 @@ func (a *Admin) reload(r *http.Request, _ http.ResponseWriter) (any, error) {
 	}
 	a.record(r, "config.reload", "")
 	return object{"status": "reloaded"}, nil
+}
+
+func (a *Admin) plugins(*http.Request, http.ResponseWriter) (any, error) {
+	if a.opt.Plugins == nil {
+		return nil, a.absent()
+	}
+	return object{"items": a.opt.Plugins()}, nil
+}
+
+func (a *Admin) upgradePlugin(r *http.Request, _ http.ResponseWriter) (any, error) {
+	if a.opt.UpgradePlugin == nil {
+		return nil, a.absent()
+	}
+	name := r.PathValue("name")
+	if err := a.opt.UpgradePlugin(r.Context(), name); err != nil {
+		return nil, problem(409, "upgrade_failed", err.Error())
+	}
+	a.record(r, "plugin.upgrade", name)
+	return object{"name": name, "status": "upgraded"}, nil
+}
+
+func (a *Admin) probeTransport(r *http.Request, _ http.ResponseWriter) (any, error) {
+	if a.opt.ProbeTransport == nil {
+		return nil, a.absent()
+	}
+	name := r.PathValue("name")
+	if err := a.opt.ProbeTransport(r.Context(), name); err != nil {
+		return nil, problem(409, "probe_failed", err.Error())
+	}
+	return object{"name": name, "status": "ok"}, nil
 }

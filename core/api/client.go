@@ -151,6 +151,24 @@ func (c *Client) RotateKeys(ctx context.Context) (out json.RawMessage, err error
 // Reload has the relay read its configuration again.
 func (c *Client) Reload(ctx context.Context) error { return c.Do(ctx, "POST", "/v1/reload", nil, nil) }
 
+// Plugins lists the plugin processes, UpgradePlugin runs what lies in the catalog now.
+func (c *Client) Plugins(ctx context.Context) (out struct {
+	Items []json.RawMessage `json:"items"`
+}, err error) {
+	err = c.Do(ctx, "GET", "/v1/plugins", nil, &out)
+	return out, err
+}
+
+// UpgradePlugin has a plugin's process replaced by one of the file that lies there.
+func (c *Client) UpgradePlugin(ctx context.Context, name string) error {
+	return c.Do(ctx, "POST", "/v1/plugins/"+url.PathEscape(name)+"/upgrade", nil, nil)
+}
+
+// ProbeTransport asks a plugin transport whether a client would get through.
+func (c *Client) ProbeTransport(ctx context.Context, name string) error {
+	return c.Do(ctx, "POST", "/v1/transports/"+url.PathEscape(name)+"/probe", nil, nil)
+}
+
 // Status is the relay's own view of itself.
 func (c *Client) Status(ctx context.Context) (out json.RawMessage, err error) {
 	err = c.Do(ctx, "GET", "/v1/status", nil, &out)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -67,3 +68,50 @@ func rawAt(raw map[string]any, key string) any {
 }
 
 func isLive(key string) bool { return slices.Contains(live, key) }
+
+// TakeTransports takes the transports that are not built in, and what the plugins are
+// told, over from next. What of c is shared with other copies stays as it is.
+func (c *Config) TakeTransports(next *Config, builtIn []string) {
+	all := maps.Clone(next.Transports)
+	if all == nil {
+		all = map[string]Transport{}
+	}
+	raw := maps.Clone(c.raw)
+	tables := map[string]any{}
+	before, _ := plainTable(c.raw["transport"])
+	after, _ := plainTable(next.raw["transport"])
+	for name, t := range after {
+		if !slices.Contains(builtIn, name) {
+			tables[name] = t
+		}
+	}
+	for _, name := range builtIn {
+		delete(all, name)
+		if t, ok := c.Transports[name]; ok {
+			all[name] = t
+		}
+		if t, ok := before[name]; ok {
+			tables[name] = t
+		}
+	}
+	if raw == nil {
+		raw = map[string]any{}
+	}
+	raw["transport"] = tables
+	c.Transports, c.raw = all, raw
+	used := map[string]bool{}
+	for name := range all {
+		if !slices.Contains(builtIn, name) {
+			used[c.PluginOf(name)] = true
+		}
+	}
+	c.Plugins = maps.Clone(c.Plugins)
+	for name, p := range next.Plugins {
+		if used[name] {
+			if c.Plugins == nil {
+				c.Plugins = map[string]Plugin{}
+			}
+			c.Plugins[name] = p
+		}
+	}
+}

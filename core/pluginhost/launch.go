@@ -112,8 +112,10 @@ type pinned struct {
 	h    *Host
 	kind sdk.Kind
 	name string
-	mu   sync.Mutex
-	b    *Binary
+	// dials says that the client half is wanted, which reaches other hosts.
+	dials bool
+	mu    sync.Mutex
+	b     *Binary
 }
 
 // open gives the binary, hashed anew.
@@ -183,6 +185,7 @@ func (h *Host) begin(ctx context.Context, kind sdk.Kind, s Spec, bin *pinned) (_
 	if err != nil {
 		return nil, refuse(title, "%v", err)
 	}
+	profile.Outbound = profile.Outbound || bin.dials
 	c := child{h: h, name: title, file: b.File, profile: profile, settings: s.Settings, log: p.log}
 	if c.owner, err = h.ownerOf(b.Entry); err != nil {
 		return nil, err

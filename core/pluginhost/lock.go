@@ -158,3 +158,6 @@ func validName(s string) bool {
 
 // FileName is how a plugin's binary is called: commucat-KIND-NAME.
 func FileName(kind sdk.Kind, name string) string { return "commucat-" + KindName(kind) + "-" + name }
+
+// PluginKind is the entry's kind.
+func (e Entry) PluginKind() sdk.Kind { return kindOf(e.Kind) }

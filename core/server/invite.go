@@ -24,7 +24,7 @@ func (s *Server) openInvite(ctx context.Context) error {
 		return nil
 	}
 	expires := s.opt.Clock().Add(bootstrapLife)
-	if s.invite, err = s.newLink(link.Invite, secret, expires); err != nil {
+	if s.invite, err = s.newLink(ctx, link.Invite, id, secret, expires); err != nil {
 		return err
 	}
 	s.record(audit.InviteCreated(id, 16, expires, "first start"))
@@ -53,6 +53,11 @@ func (s *Server) Ready() Ready {
 	for _, ln := range s.public {
 		for _, w := range s.webs {
 			r.Listeners = append(r.Listeners, Listener{w.Name(), loopback(ln.Addr())})
+		}
+	}
+	for _, t := range s.running() {
+		if at := t.Addr(); at != nil {
+			r.Listeners = append(r.Listeners, Listener{t.Name(), loopback(at)})
 		}
 	}
 	return r

@@ -1,30 +1,32 @@
 package server
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"time"
 
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/link"
+	"github.com/commucat/commucat/sdk/transport"
 )
 
-// endpoints are what links name: every web transport at every public address.
-func (s *Server) endpoints() []link.Endpoint {
+// endpoints are what links name: every web transport at the first public address,
+// the plugin transports that are ready, and then the other addresses, as many as fit.
+func (s *Server) endpoints(ctx context.Context, g transport.Guest) []link.Endpoint {
 	params := ccp.ParamsOf(map[string]string{"path": s.connectPath(), "ck": s.cookie()})
 	var out []link.Endpoint
-	for _, at := range s.addresses() {
+	for i, at := range s.addresses() {
 		for _, w := range s.webs {
-			if w.Name() == compatName {
-				continue
+			if w.Name() != compatName {
+				out = append(out, link.Endpoint{Transport: w.Name(), Host: at.host, Port: at.port, Params: params})
 			}
-			if len(out) == link.MaxEndpoints {
-				return out
-			}
-			out = append(out, link.Endpoint{Transport: w.Name(), Host: at.host, Port: at.port, Params: params})
+		}
+		if i == 0 {
+			out = append(out, s.pluginEndpoints(ctx, g)...)
 		}
 	}
-	return out
+	return out[:min(len(out), link.MaxEndpoints)]
 }
 
 type address struct {
@@ -61,12 +63,14 @@ func (s *Server) addresses() []address {
 	return []address{{host, port}}
 }
 
-// newLink makes a link of the given kind; entryUntil bounds its entry credential.
-func (s *Server) newLink(kind link.Kind, secret [16]byte, expires time.Time) (string, error) {
+// newLink makes a link of the given kind; id names it to the transports whose clients
+// need an invitation, until Revoke or the end. Endpoints that would make it too long
+// are left out, the last ones first.
+func (s *Server) newLink(ctx context.Context, kind link.Kind, id string, secret [16]byte, expires time.Time) (string, error) {
 	key := s.ring.NoiseKeys()[0]
 	l := link.Link{
 		Kind: kind, Root: s.ring.RootPublic(), NoiseVersion: key.Version, NoisePublic: key.Pair.Public,
-		Domain: string(s.cfg.Server.Domain), Endpoints: s.endpoints(), Capabilities: uint64(ccp.AllCapabilities),
+		Domain: string(s.cfg.Server.Domain), Endpoints: s.endpoints(ctx, transport.Guest{ID: id, Expires: expires}), Capabilities: uint64(ccp.AllCapabilities),
 	}
 	if s.pin != nil {
 		l.Pins = [][32]byte{*s.pin}
@@ -76,5 +80,11 @@ func (s *Server) newLink(kind link.Kind, secret [16]byte, expires time.Time) (st
 		l.Entry = &link.Entry{ID: c.ID, Key: c.Key}
 		l.Secret, l.Expires = secret, expires.UTC().Truncate(time.Second)
 	}
-	return l.Sign(s.ring.Root())
+	for {
+		text, err := l.Sign(s.ring.Root())
+		if err == nil || len(l.Endpoints) <= 1 {
+			return text, err
+		}
+		l.Endpoints = l.Endpoints[:len(l.Endpoints)-1]
+	}
 }

@@ -109,7 +109,11 @@ func (s *Server) openStorage(ctx context.Context) error {
 func (s *Server) storage(ctx context.Context, name string) (storage.Store, storage.Traits, error) {
 	p := s.opt.plugin(sdk.Storage, name)
 	if p == nil {
-		return storage.Store{}, storage.Traits{}, fmt.Errorf("this build has no storage %q", name)
+		store, traits, err := s.host.Storage(ctx, s.pluginSpec(s.cfg, sdk.Storage, name, name))
+		if err == nil {
+			s.onClose(store.Close)
+		}
+		return store, traits, err
 	}
 	env, err := s.env("storage", name)
 	if err != nil {
@@ -162,7 +166,7 @@ func (s *Server) openAudit(ctx context.Context) error {
 func (s *Server) ledger(ctx context.Context, name string) (ledger.Ledger, bool, error) {
 	p := s.opt.plugin(sdk.Ledger, name)
 	if p == nil {
-		return nil, false, fmt.Errorf("this build has no ledger %q", name)
+		return s.host.Ledger(ctx, s.pluginSpec(s.cfg, sdk.Ledger, name, name))
 	}
 	env, err := s.env("ledger", name)
 	if err != nil {
@@ -242,6 +246,7 @@ func (s *Server) changed(c account.Change) {
 	s.sessions.DeviceChanged(c)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	if c.Kind == account.DeviceRevoked {
+		s.revokeGuest(c.Device)
 		if err := s.hub.Drop(ctx, c.User, c.Device); err != nil {
 			s.log.Warn("the queue of a revoked device could not be dropped", "error", err)
 		}

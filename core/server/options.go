@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/core/pluginhost"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/entry"
 	"github.com/commucat/commucat/sdk/transport"
@@ -34,6 +35,14 @@ type Options struct {
 	Cover func(CoverOptions) (http.Handler, error)
 	// Plugins are the compiled-in storages and ledgers.
 	Plugins []sdk.Plugin
+	// BuiltIn are the names of the transports that Webs makes; other configured ones
+	// are plugin processes.
+	BuiltIn []string
+	// Catalog finds the plugins that run as processes; nil has none.
+	Catalog *pluginhost.Catalog
+	// OnTransport is told when a plugin transport becomes reachable and when it stops
+	// to be, one call for a transport at a time; may be nil.
+	OnTransport func(pluginhost.Reachable)
 	// Load reads the configuration again, for Reload; nil reloads certificates
 	// alone.
 	Load func() (*config.Config, error)

@@ -1,6 +1,10 @@
 package server
 
 import (
+	"context"
+	"slices"
+	"strings"
+
 	"github.com/commucat/commucat/core/account"
 	"github.com/commucat/commucat/core/audit"
 	"github.com/commucat/commucat/core/config"
@@ -20,7 +24,7 @@ func (s *Server) Reload() error {
 	defer s.reloading.Unlock()
 	var keys []string
 	for _, c := range config.Diff(s.current, next) {
-		if !c.Live {
+		if !c.Live && !s.liveKey(c.Key, next) {
 			s.log.Warn("a change waits for a restart", "key", c.Key)
 			continue
 		}
@@ -37,13 +41,33 @@ func (s *Server) Reload() error {
 			return err
 		}
 	}
+	failed := s.reloadTransports(context.Background(), next)
 	// What waits for a restart goes on to differ, so that each reload says so.
 	now := *s.current
 	now.Relay.Registration, now.Log.Level = next.Relay.Registration, next.Log.Level
+	now.TakeTransports(next, s.opt.BuiltIn)
 	s.current = &now
 	if len(keys) > 0 {
 		s.record(audit.Configured(keys, "reload"))
 	}
 	s.log.Info("configuration reloaded", "changed", keys)
-	return nil
+	return failed
+}
+
+// liveKey says that a key belongs to a transport that a plugin process serves, or to
+// such a plugin.
+func (s *Server) liveKey(key string, next *config.Config) bool {
+	section, rest, _ := strings.Cut(key, ".")
+	name, _, _ := strings.Cut(rest, ".")
+	switch section {
+	case "transport":
+		return !slices.Contains(s.opt.BuiltIn, name)
+	case "plugin":
+		for t := range s.wanted(next) {
+			if next.PluginOf(t) == name {
+				return true
+			}
+		}
+	}
+	return false
 }

@@ -49,7 +49,7 @@ func (s *Server) pairLink(ctx context.Context, user, device string, ttl time.Dur
 	if err != nil {
 		return "", time.Time{}, err
 	}
-	text, err := s.newLink(link.Pairing, code.Secret, code.Expires)
+	text, err := s.newLink(ctx, link.Pairing, code.ID, code.Secret, code.Expires)
 	return text, code.Expires, err
 }
 
@@ -63,6 +63,7 @@ func (s *Server) openOperator(context.Context) (err error) {
 			return err
 		},
 		Reload: func(context.Context) error { return s.Reload() }, Status: s.status,
+		Plugins: func() any { return s.host.States() }, UpgradePlugin: s.UpgradePlugin, ProbeTransport: s.probeTransport,
 		Checks: map[string]func(context.Context) error{"storage": s.checkStorage, "ledger": s.checkLedger},
 		Record: s.recordOperator, Token: string(s.cfg.Admin.Token.Bytes()), Version: s.opt.Version,
 		Clock: s.opt.Clock, Log: s.log, Metrics: s.metrics,
@@ -70,13 +71,13 @@ func (s *Server) openOperator(context.Context) (err error) {
 	return err
 }
 
-func (s *Server) operatorLink(kind api.LinkKind, secret [16]byte, expires time.Time) (string, error) {
+func (s *Server) operatorLink(ctx context.Context, kind api.LinkKind, id string, secret [16]byte, expires time.Time) (string, error) {
 	kinds := map[api.LinkKind]link.Kind{api.InviteLink: link.Invite, api.PairingLink: link.Pairing, api.AddressLink: link.Address}
 	k, ok := kinds[kind]
 	if !ok {
 		return "", fmt.Errorf("no links of kind %q", kind)
 	}
-	return s.newLink(k, secret, expires)
+	return s.newLink(ctx, k, id, secret, expires)
 }
 
 // recordOperator maps the operator's changes to events of the audit chain; device
@@ -86,6 +87,7 @@ func (s *Server) recordOperator(_ context.Context, action, subject string) {
 	case "link.create":
 		s.record(audit.InviteCreated(subject, 0, time.Time{}, "operator"))
 	case "link.revoke":
+		s.revokeGuest(subject)
 		s.record(audit.InviteRevoked(subject, "operator"))
 	}
 }

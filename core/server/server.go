@@ -19,6 +19,7 @@ import (
 	"github.com/commucat/commucat/core/keyring"
 	"github.com/commucat/commucat/core/metrics"
 	"github.com/commucat/commucat/core/pairing"
+	"github.com/commucat/commucat/core/pluginhost"
 	"github.com/commucat/commucat/core/relay"
 	"github.com/commucat/commucat/core/session"
 	"github.com/commucat/commucat/sdk/entry"
@@ -51,6 +52,9 @@ type Server struct {
 	cover    http.Handler
 	front    *front.Front
 	operator *api.Admin
+	host     *pluginhost.Host
+
+	transports transports
 
 	public       []net.Listener // TLS is the front's
 	adminSockets []adminSocket
@@ -79,7 +83,7 @@ func New(ctx context.Context, opt Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openKeys, s.openStorage, s.openAudit, s.openAccounts, s.openRelay, s.openOperator, s.openFront, s.openAdmin, s.openInvite,
+		s.openData, s.openKeys, s.openHost, s.openStorage, s.openAudit, s.openAccounts, s.openRelay, s.openOperator, s.openFront, s.openTransports, s.openAdmin, s.openInvite,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -135,6 +139,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		start("admin listener", a.serve)
 	}
 	start("maintenance", s.maintain)
+	s.host.Serve()
 	start("memory", s.memory)
 	s.record(audit.Started(s.opt.Version))
 
@@ -148,6 +153,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	s.drain(ctx)
 	stop(nil)
+	s.host.StopTransports()
 	wg.Wait()
 	s.sessions.Close()
 	stopHub()

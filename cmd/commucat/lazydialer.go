@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/commucat/commucat/core/api"
+	"github.com/commucat/commucat/core/pluginhost"
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/link"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// processDialer dials through a plugin's process, started with the first dial.
+type processDialer struct {
+	name, plugin string
+	mu           sync.Mutex
+	dialer       transport.Dialer
+}
+
+func (d *processDialer) Name() string { return d.name }
+
+// Dial implements transport.Dialer.
+func (d *processDialer) Dial(ctx context.Context, to transport.Endpoint, with transport.Dial) (net.Conn, error) {
+	in, err := d.start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return in.Dial(ctx, to, with)
+}
+
+// NewKey implements transport.KeyMaker.
+func (d *processDialer) NewKey() (private, public []byte, err error) {
+	in, err := d.start(context.Background())
+	if err != nil {
+		return nil, nil, err
+	}
+	return in.(transport.KeyMaker).NewKey()
+}
+
+func (d *processDialer) start(ctx context.Context) (transport.Dialer, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.dialer != nil {
+		return d.dialer, nil
+	}
+	// The client half keeps nothing; the process ends with this program.
+	state, err := os.MkdirTemp("", "commucat-dial-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(state)
+	if err := os.Chmod(state, 0o711); err != nil {
+		return nil, err
+	}
+	d.dialer, err = pluginHost(state).Dialer(ctx, pluginhost.Spec{Name: d.name, Plugin: d.plugin, Settings: pluginhost.Settings{Memory: 1 << 30}})
+	return d.dialer, err
+}
+
+// pluginDialers are the listed transports, each under its own name.
+func pluginDialers() []transport.Dialer {
+	list, _ := catalog().List() // 'plugin verify' says what is wrong with one
+	var out []transport.Dialer
+	for _, f := range list {
+		if f.PluginKind() == sdk.Transport {
+			out = append(out, &processDialer{name: f.Name, plugin: f.Name})
+		}
+	}
+	return out
+}
+
+// named finds the dialer of one transport: NAME, or NAME=PLUGIN where the relay calls
+// it otherwise than the plugin.
+func namedDialer(all []transport.Dialer, text string) (transport.Dialer, error) {
+	name, plugin, renamed := strings.Cut(strings.TrimSpace(text), "=")
+	want := name
+	if renamed {
+		want = plugin
+	}
+	i := slices.IndexFunc(all, func(d transport.Dialer) bool { return d.Name() == want })
+	if i < 0 {
+		return nil, usageError{fmt.Errorf("this build has no transport %q: there are %s", want, strings.Join(names(all), ", "))}
+	}
+	if p, ok := all[i].(*processDialer); ok && renamed {
+		return &processDialer{name: name, plugin: p.plugin}, nil
+	}
+	return all[i], nil
+}
+
+// dialThrough opens a stream to the running relay by its own address link.
+func (a *app) dialThrough(ctx context.Context, cl *api.Client, name string) error {
+	made, err := cl.CreateLink(ctx, api.LinkRequest{Kind: api.AddressLink})
+	if err != nil {
+		return err
+	}
+	l, err := link.Parse(made.Text)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(l.Endpoints, func(e link.Endpoint) bool { return e.Transport == name })
+	if i < 0 {
+		return fmt.Errorf("the relay names no endpoint for %s: is it enabled and ready? See 'commucat plugin list'", name)
+	}
+	e := l.Endpoints[i]
+	states, err := pluginStates(ctx, cl)
+	if err != nil {
+		return err
+	}
+	text := name
+	for _, s := range states {
+		if s.Kind == "transport" && s.Name == name {
+			text = name + "=" + s.Plugin
+		}
+	}
+	d, err := namedDialer(append(dialers(), pluginDialers()...), text)
+	if err != nil {
+		return err
+	}
+	to := transport.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values()}
+	with := transport.Dial{Pins: l.Pins}
+	if caller, ok := d.(transport.Caller); ok { // it answers strangers with the cover: reaching it is the test
+		trip, err := caller.Call(ctx, to, with)
+		if err != nil {
+			return err
+		}
+		return trip.Close()
+	}
+	c, err := d.Dial(ctx, to, with)
+	if err != nil {
+		return errors.Join(fmt.Errorf("%s:%d does not answer by %s", e.Host, e.Port, name), err)
+	}
+	return c.Close()
+}

@@ -1,0 +1,304 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"os"
+	"reflect"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/commucat/commucat/core/admission"
+	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/core/metrics"
+	"github.com/commucat/commucat/core/pluginhost"
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/link"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// warmUp is how long a starting relay waits for its transports' processes, so that
+// the first invitation names them; what takes longer follows by itself.
+const warmUp = 500 * time.Millisecond
+
+// transports are the transports that plugin processes serve, by configured name.
+type transports struct {
+	mu  sync.Mutex
+	all map[string]*pluginhost.Transport
+	// leaving are those being drained after they were taken out.
+	leaving sync.WaitGroup
+}
+
+// openHost makes what runs plugin processes; nothing is started yet.
+func (s *Server) openHost(context.Context) error {
+	s.transports.all = map[string]*pluginhost.Transport{}
+	if s.opt.Catalog == nil {
+		s.opt.Catalog = pluginhost.NewCatalog()
+	}
+	s.host = pluginhost.New(pluginhost.Options{
+		Catalog: s.opt.Catalog, State: s.data.path(stateDir), Accept: s.acceptPlugin, Move: s.movePlugin,
+		Changed: s.transportChanged, Drain: s.cfg.Server.Drain, Log: s.log, Metrics: s.metrics,
+	})
+	s.onClose(func(context.Context) error {
+		s.host.Close()
+		s.transports.leaving.Wait()
+		return nil
+	})
+	// A plugin's own user must be able to reach its folder below the data folder.
+	if os.Geteuid() == 0 && s.needsFolders() {
+		for _, dir := range []string{s.data.dir, s.data.path(stateDir)} {
+			if err := os.Chmod(dir, 0o711); err != nil {
+				return fmt.Errorf("data folder %s cannot be opened for plugins: %w", dir, reason(err))
+			}
+		}
+	}
+	return nil
+}
+
+// needsFolders says that the configuration names a plugin process.
+func (s *Server) needsFolders() bool {
+	if len(s.wanted(s.cfg)) > 0 {
+		return true
+	}
+	for _, name := range []string{s.cfg.Storage.Backend, s.cfg.Storage.Volatile} {
+		if s.opt.plugin(sdk.Storage, name) == nil {
+			return true
+		}
+	}
+	return slices.ContainsFunc(s.cfg.Ledger.Backends, func(n string) bool { return s.opt.plugin(sdk.Ledger, n) == nil })
+}
+
+// wanted are the transports of a configuration that plugin processes serve.
+func (s *Server) wanted(cfg *config.Config) map[string]pluginhost.TransportSpec {
+	out := map[string]pluginhost.TransportSpec{}
+	for name, t := range cfg.Transports {
+		if t.Enabled && !slices.Contains(s.opt.BuiltIn, name) {
+			out[name] = pluginhost.TransportSpec{Spec: s.pluginSpec(cfg, sdk.Transport, name, cfg.PluginOf(name)), Cover: s.cover}
+		}
+	}
+	return out
+}
+
+// pluginSpec is what the configuration says of one plugin process.
+func (s *Server) pluginSpec(cfg *config.Config, kind sdk.Kind, name, plugin string) pluginhost.Spec {
+	p := cfg.Process(plugin)
+	paths := func(list []config.Path) (out []string) {
+		for _, e := range list {
+			out = append(out, string(e))
+		}
+		return out
+	}
+	return pluginhost.Spec{
+		Name: name, Plugin: plugin, Raw: cfg.Keys(kind, name), Files: cfg.Files(s.opt.Environment),
+		Settings: pluginhost.Settings{BestEffort: p.Sandbox == "best-effort", Memory: uint64(p.Memory), Read: paths(p.Read), Write: paths(p.Write)},
+	}
+}
+
+// openTransports starts the processes and waits a moment for them. One that does not
+// come up keeps nobody from starting.
+func (s *Server) openTransports(ctx context.Context) error {
+	if s.opt.Prepare {
+		return nil
+	}
+	for name, spec := range s.wanted(s.cfg) {
+		if err := s.addTransport(name, spec); err != nil {
+			return err
+		}
+	}
+	limit, cancel := context.WithTimeout(ctx, warmUp)
+	defer cancel()
+	for _, t := range s.running() {
+		_ = t.Wait(limit) // why not is in the log, and in what the operator asks for
+	}
+	return nil
+}
+
+func (s *Server) addTransport(name string, spec pluginhost.TransportSpec) error {
+	t, err := s.host.Transport(spec)
+	if err != nil {
+		return err
+	}
+	s.transports.mu.Lock()
+	defer s.transports.mu.Unlock()
+	s.transports.all[name] = t
+	return nil
+}
+
+// running are the plugin transports, by name.
+func (s *Server) running() []*pluginhost.Transport {
+	s.transports.mu.Lock()
+	defer s.transports.mu.Unlock()
+	out := make([]*pluginhost.Transport, 0, len(s.transports.all))
+	for _, name := range slices.Sorted(maps.Keys(s.transports.all)) {
+		out = append(out, s.transports.all[name])
+	}
+	return out
+}
+
+// acceptPlugin charges a connection and runs its session. The address is the
+// plugin's word: it can use up that transport's budget alone.
+func (s *Server) acceptPlugin(c *pluginhost.Conn) {
+	defer c.Close()
+	f := c.Path()
+	ticket, err := s.gate.Admit(admission.Source{
+		Transport: f.Transport, Addr: f.Remote.Addr(), Circuit: f.Circuit, Hidden: f.Hidden || f.Circuit != "", Claimed: true,
+	})
+	if err != nil {
+		return
+	}
+	defer ticket.Release()
+	if socket, ok := c.Conn.(syscall.Conn); ok {
+		if raw, err := socket.SyscallConn(); err == nil {
+			ticket.SetSocket(raw)
+			defer ticket.SetSocket(nil)
+		}
+	}
+	c.SetContext(admission.NewContext(context.Background(), ticket))
+	s.metrics.Count(metrics.AcceptedConnections, f.Transport)
+	s.sessions.Serve(c)
+}
+
+// movePlugin asks the sessions of a process that is leaving to dial again.
+func (s *Server) movePlugin(match func(*pluginhost.Conn) bool) {
+	within := min(s.cfg.Server.Drain/2, 5*time.Second)
+	s.sessions.Move(func(c net.Conn) bool {
+		p, ok := c.(*pluginhost.Conn)
+		return ok && match(p)
+	}, ccp.Move{Reason: ccp.MoveUpgrade, WithinMS: uint32(within / time.Millisecond), Endpoints: s.endpoints(context.Background(), transport.Guest{})})
+}
+
+// transportChanged tells log and listeners.
+func (s *Server) transportChanged(r pluginhost.Reachable) {
+	switch {
+	case r.Address != "":
+		s.degraded.Delete("transport " + r.Transport)
+		s.log.Info("transport ready", "transport", r.Transport, "address", r.Address)
+	default:
+		err := r.Err
+		if err == nil {
+			err = errors.New("it does not run")
+		}
+		s.degraded.Store("transport "+r.Transport, err)
+		s.log.Warn("transport not ready", "transport", r.Transport, "reason", err)
+	}
+	if s.opt.OnTransport != nil {
+		s.opt.OnTransport(r)
+	}
+}
+
+// pluginEndpoints are how the ready plugin transports are reached from outside.
+func (s *Server) pluginEndpoints(ctx context.Context, g transport.Guest) []link.Endpoint {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	host := string(s.cfg.Server.Domain)
+	if at := s.addresses(); len(at) > 0 {
+		host = at[0].host
+	}
+	var out []link.Endpoint
+	for _, t := range s.running() {
+		e, err := t.Invite(ctx, host, g)
+		if err != nil {
+			if !errors.Is(err, sdk.Unavailable) {
+				s.log.Warn("a transport gives no invitation", "transport", t.Name(), "error", err)
+			}
+			continue
+		}
+		named := link.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: ccp.ParamsOf(e.Params)}
+		if err := named.Check(); err != nil {
+			s.log.Warn("a transport's invitation cannot be put into a link", "transport", t.Name(), "error", err)
+			continue
+		}
+		out = append(out, named)
+	}
+	return out
+}
+
+// revokeGuest ends what the transports allowed to a link or device. What a process
+// cannot be told now is repeated until it can: it may come back with what it knew.
+func (s *Server) revokeGuest(id string) {
+	for _, t := range s.running() {
+		go func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+			defer cancel()
+			for {
+				err := t.Revoke(ctx, id)
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, sdk.Unavailable) {
+					s.log.Error("a transport did not revoke", "transport", t.Name(), "error", err)
+					return
+				}
+				if err := t.Wait(ctx); err != nil {
+					s.log.Error("a transport could not be told of a revocation", "transport", t.Name(), "error", err)
+					return
+				}
+			}
+		}()
+	}
+}
+
+// reloadTransports applies the difference: what was added, removed or changed. What
+// is the same is not touched. An error names the transports that stay as they were.
+func (s *Server) reloadTransports(ctx context.Context, next *config.Config) error {
+	wanted := s.wanted(next)
+	var errs []error
+	for _, t := range s.running() {
+		spec, stays := wanted[t.Name()]
+		if !stays {
+			s.transports.mu.Lock()
+			delete(s.transports.all, t.Name())
+			s.transports.mu.Unlock()
+			s.degraded.Delete("transport " + t.Name())
+			s.transports.leaving.Go(t.Stop)
+			continue
+		}
+		delete(wanted, t.Name())
+		if sameSpec(t.Spec(), spec) {
+			continue
+		}
+		if err := t.Upgrade(ctx, spec); err != nil {
+			errs = append(errs, fmt.Errorf("transport %s stays as it was: %w", t.Name(), err))
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(wanted)) {
+		errs = append(errs, s.addTransport(name, wanted[name]))
+	}
+	return errors.Join(errs...)
+}
+
+func sameSpec(a, b pluginhost.TransportSpec) bool {
+	return a.Plugin == b.Plugin && reflect.DeepEqual(a.Settings, b.Settings) && reflect.DeepEqual(config.Bare(a.Raw), config.Bare(b.Raw))
+}
+
+// UpgradePlugin runs what lies in the catalog now: a transport by its configured name,
+// or a storage or ledger.
+func (s *Server) UpgradePlugin(ctx context.Context, name string) error {
+	for _, t := range s.running() {
+		if t.Name() == name {
+			return t.Upgrade(ctx, t.Spec())
+		}
+	}
+	for _, kind := range []sdk.Kind{sdk.Storage, sdk.Ledger} {
+		if err := s.host.UpgradeBackend(ctx, kind, name); !errors.Is(err, sdk.NotFound) {
+			return err
+		}
+	}
+	return &sdk.Error{Kind: sdk.NotFound, Text: fmt.Sprintf("no plugin process is configured under the name %q", name)}
+}
+
+// probeTransport asks a plugin transport whether a client would get through.
+func (s *Server) probeTransport(ctx context.Context, name string) error {
+	for _, t := range s.running() {
+		if t.Name() == name {
+			return t.Probe(ctx)
+		}
+	}
+	return &sdk.Error{Kind: sdk.NotFound, Text: fmt.Sprintf("no plugin process is configured under the name %q", name)}
+}
