@@ -195,6 +195,12 @@ func TestForeignSockets(t *testing.T) {
 			}
 		}
 	}
+	free := claimsOf([]string{"udp-port"}, &config{Listen: "127.0.0.1:0"})
+	for address, ok := range map[string]bool{"127.0.0.1:40000": true, "[::1]:1024": true, "127.0.0.1:1023": false, ":40000": false, "192.0.2.1:40000": false} {
+		if err := free.check("udp", address); (err == nil) != ok {
+			t.Errorf("any port of this machine: %s: %v", address, err)
+		}
+	}
 	if err := claimsOf([]string{"udp-port"}, cfg).check("tcp", ":8443"); sdk.KindOf(err) != sdk.Denied {
 		t.Errorf("without the need: %v", err)
 	}
