@@ -185,6 +185,13 @@ func (j *journal) close() error { return j.f.Close() }
 // recorded handshake of the last minutes open a session once more, with nobody at
 // its other end.
 func (r *registry) saveTimes() error {
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	return r.writeTimes()
+}
+
+// writeTimes is called with saving held.
+func (r *registry) writeTimes() error {
 	r.mu.Lock()
 	if r.log == nil || !r.times {
 		r.mu.Unlock()

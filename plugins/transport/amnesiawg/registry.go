@@ -30,6 +30,9 @@ func (g *guest) expired(now time.Time) bool { return !g.expires.IsZero() && !now
 
 // registry are all guests. It may be used concurrently.
 type registry struct {
+	// saving is held by the one that writes times, so that close waits for it.
+	saving sync.Mutex
+
 	server [32]byte
 	limit  int
 	now    func() time.Time
@@ -248,7 +251,9 @@ func (r *registry) advance(public [32]byte, stamp obfs.Stamp) bool {
 
 // close writes times and ends the journal; from then on nothing is written down.
 func (r *registry) close() error {
-	err := r.saveTimes()
+	r.saving.Lock()
+	defer r.saving.Unlock()
+	err := r.writeTimes()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.log == nil {
