@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,7 +31,7 @@ const (
 // their way to the kernel, more are gathered.
 type merger struct {
 	udp    *net.UDPConn
-	single bool // the kernel cannot cut
+	single atomic.Bool // the kernel cannot cut
 
 	mu      sync.Mutex
 	wake    sync.Cond // a batch has been sent
@@ -50,7 +51,7 @@ type batch struct {
 }
 
 func (m *merger) write(b, oob []byte, to *net.UDPAddr) error {
-	if m.single || len(b) > maxSingle || len(b) == 0 {
+	if m.single.Load() || len(b) > maxSingle || len(b) == 0 {
 		_, _, err := m.udp.WriteMsgUDP(b, oob, to)
 		return err
 	}
@@ -136,7 +137,9 @@ func (m *merger) run() {
 		m.mu.Unlock()
 		single := m.send(one)
 		m.mu.Lock()
-		m.single = m.single || single
+		if single {
+			m.single.Store(true)
+		}
 		m.spare = one
 		m.wake.Broadcast()
 	}
@@ -168,6 +171,9 @@ func (m *merger) send(one *batch) (single bool) {
 // size it gives, 0 if there is none.
 func withoutSegment(dst, oob []byte) (size int, rest []byte) {
 	for len(oob) > 0 {
+		if len(oob) < unix.CmsgLen(0) { // the parser does not look
+			return size, append(dst, oob...)
+		}
 		h, data, after, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
 			return 0, append(dst, oob...)

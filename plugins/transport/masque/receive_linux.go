@@ -82,7 +82,7 @@ func (r *receiver) begin() {
 
 // control finds the number that a control message of UDP says, 0 if there is none.
 func control(oob []byte, kind int32) int {
-	for len(oob) > 0 {
+	for len(oob) >= unix.CmsgLen(0) { // the parser does not look
 		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
 			return 0

@@ -46,7 +46,7 @@ func (s *socket) batch() {
 	_ = raw.Control(func(fd uintptr) {
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 		if _, err := unix.GetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_SEGMENT); err != nil {
-			s.out.single = true
+			s.out.single.Store(true)
 		}
 	})
 }
