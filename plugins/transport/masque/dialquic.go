@@ -40,14 +40,18 @@ func (c *carrier) close() {
 	}
 }
 
+// idleClient is how long a client waits for a relay that says nothing: one that was
+// killed cannot say so.
+const idleClient = 16 * time.Second
+
 // keepAlive holds the mapping of a NAT open; it differs from connection to
 // connection, as a fixed period would be seen.
-func keepAlive() time.Duration { return 12*time.Second + mathrand.N(6*time.Second) }
+func keepAlive() time.Duration { return 5*time.Second + mathrand.N(2500*time.Millisecond) }
 
 // clientQUIC is the client's configuration.
 func clientQUIC() *quic.Config {
 	return &quic.Config{
-		Versions: []quic.Version{quic.Version1}, HandshakeIdleTimeout: 6 * time.Second, MaxIdleTimeout: 30 * time.Second,
+		Versions: []quic.Version{quic.Version1}, HandshakeIdleTimeout: 6 * time.Second, MaxIdleTimeout: idleClient,
 		KeepAlivePeriod: keepAlive(), MaxIncomingStreams: -1, EnableDatagrams: true,
 	}
 }

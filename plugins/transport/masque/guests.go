@@ -23,8 +23,10 @@ type guests struct {
 	bytes    int64 // 0: no limit
 	now      func() time.Time
 
-	mu  sync.Mutex
-	all map[string]*guest
+	mu    sync.Mutex
+	all   map[string]*guest
+	open  int           // passes
+	quiet chan struct{} // closed when open is 0; nil while nobody asks
 }
 
 type guest struct {
@@ -73,6 +75,7 @@ func (g *guests) enter(t grant) (*pass, error) {
 	}
 	p := &pass{all: g, id: t.guest}
 	one.open[p] = struct{}{}
+	g.open++
 	if !t.expires.IsZero() {
 		p.until = time.AfterFunc(t.expires.Sub(now), p.end)
 	}
@@ -127,7 +130,14 @@ func (p *pass) leave() {
 	if one == nil {
 		return
 	}
+	if _, ok := one.open[p]; !ok {
+		return
+	}
 	delete(one.open, p)
+	if p.all.open--; p.all.open == 0 && p.all.quiet != nil {
+		close(p.all.quiet)
+		p.all.quiet = nil
+	}
 	if len(one.open) == 0 && (p.all.bytes <= 0 || p.all.now().Sub(one.since) >= quotaWindow) {
 		delete(p.all.all, p.id)
 	}
@@ -146,6 +156,21 @@ func (g *guests) expel(id string) {
 	for _, p := range open {
 		p.end()
 	}
+}
+
+// empty is closed when no guest has anything open.
+func (g *guests) empty() <-chan struct{} {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.open == 0 {
+		done := make(chan struct{})
+		close(done)
+		return done
+	}
+	if g.quiet == nil {
+		g.quiet = make(chan struct{})
+	}
+	return g.quiet
 }
 
 // sweep forgets guests whose window is over.

@@ -80,35 +80,34 @@ func (s *server) transport(pc net.PacketConn, c *crowd) *quic.Transport {
 	}
 }
 
-// bind binds UDP and, where it is ours, TCP on the same port number.
+// bind binds UDP and, where it is ours, TCP on the same port number. TCP comes first:
+// far more of its ports are taken by clients of this machine.
 func (s *server) bind(ctx context.Context, env sdk.Env) (net.PacketConn, net.Listener, error) {
-	_, port, _ := net.SplitHostPort(s.cfg.Listen)
-	tries := 1
-	if port == "0" && s.cfg.TCP == tcpOwn {
-		tries = bindTries
-	}
-	for try := 1; ; try++ {
+	if s.cfg.TCP != tcpOwn {
 		udp, err := env.ListenPacket(ctx, "udp", s.cfg.Listen)
 		if err != nil {
-			return nil, nil, fmt.Errorf("udp %s: %w", s.cfg.Listen, err)
+			err = fmt.Errorf("udp %s: %w", s.cfg.Listen, err)
 		}
-		if s.cfg.TCP != tcpOwn {
-			return udp, nil, nil
+		return udp, nil, err
+	}
+	host, port, _ := net.SplitHostPort(s.cfg.Listen)
+	for try := 1; ; try++ {
+		tcp, err := env.Listen(ctx, "tcp", s.cfg.Listen)
+		if err != nil {
+			if port != "0" && errors.Is(err, syscall.EADDRINUSE) {
+				err = fmt.Errorf("%w; if it is the relay's own listener that has this port, set tcp = \"front\"", err)
+			}
+			return nil, nil, fmt.Errorf("tcp %s: %w", s.cfg.Listen, err)
 		}
-		host, _, _ := net.SplitHostPort(s.cfg.Listen)
-		at := net.JoinHostPort(host, strconv.Itoa(int(transport.AddrPort(udp.LocalAddr()).Port())))
-		tcp, err := env.Listen(ctx, "tcp", at)
+		at := net.JoinHostPort(host, strconv.Itoa(int(transport.AddrPort(tcp.Addr()).Port())))
+		udp, err := env.ListenPacket(ctx, "udp", at)
 		if err == nil {
 			return udp, tcp, nil
 		}
-		_ = udp.Close()
-		if try < tries && errors.Is(err, syscall.EADDRINUSE) {
-			continue
+		_ = tcp.Close()
+		if port != "0" || try == bindTries {
+			return nil, nil, fmt.Errorf("udp %s: %w", at, err)
 		}
-		if errors.Is(err, syscall.EADDRINUSE) {
-			err = fmt.Errorf("%w; if it is the relay's own listener that has this port, set tcp = \"front\"", err)
-		}
-		return nil, nil, fmt.Errorf("tcp %s: %w", at, err)
 	}
 }
 
@@ -140,11 +139,11 @@ func (s *server) serveQUIC(tr *quic.Transport, cert tls.Certificate, conf *quic.
 		defer close(over)
 		_ = h3.ServeListener(ln)
 	}()
+	s.stops = append(s.stops, func() { _ = ln.Close() })
 	pc := tr.Conn
 	// In this order: sockets close last.
 	s.closers = append([]func(){func() {
 		_ = h3.Close()
-		_ = ln.Close()
 		<-over
 		_ = tr.Close()
 		_ = pc.Close()

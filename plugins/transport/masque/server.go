@@ -39,7 +39,8 @@ type server struct {
 
 	addr    net.Addr
 	inner   *innerEndpoint // nil without CONNECT-UDP
-	closers []func()       // in the order of closing
+	stops   []func()       // take nothing new
+	closers []func()       // end everything, in the order of closing
 
 	accepted chan net.Conn
 	done     chan struct{}
@@ -145,17 +146,27 @@ func (s *server) hand(c net.Conn) error {
 	}
 }
 
+// closed says that Close was called.
+func (s *server) closed() bool {
+	select {
+	case <-s.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // Addr implements net.Listener: the UDP address.
 func (s *server) Addr() net.Addr { return s.addr }
 
-// Close ends the site, every stream and every tunnel.
+// Close takes no more connections and streams. Those that are open go on, and with the
+// last of them the site and its sockets end.
 func (s *server) Close() error {
 	s.once.Do(func() {
 		close(s.done)
-		for _, f := range s.closers {
+		for _, f := range s.stops {
 			f()
 		}
-		_ = s.revoked.close()
 		for {
 			select {
 			case c := <-s.accepted:
@@ -165,8 +176,26 @@ func (s *server) Close() error {
 			}
 			break
 		}
+		empty := s.guests.empty()
+		select {
+		case <-empty:
+			s.end()
+		default:
+			go func() {
+				<-empty
+				s.end()
+			}()
+		}
 	})
 	return nil
+}
+
+// end closes connections and sockets.
+func (s *server) end() {
+	for _, f := range s.closers {
+		f()
+	}
+	_ = s.revoked.close()
 }
 
 // Invite implements transport.Server. With a zero Guest it answers where the site

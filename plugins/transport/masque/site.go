@@ -32,7 +32,7 @@ func (s *site) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Alt-Svc", s.altSvc)
 	}
 	if r.Method == http.MethodConnect && r.ProtoMajor >= 2 {
-		if g, err := s.door.guest(r); err == nil {
+		if g, err := s.door.guest(r); err == nil && !s.closed() {
 			s.guest(w, r, g)
 			return
 		}

@@ -35,6 +35,7 @@ func (s *server) serveTCP(ln net.Listener, cert tls.Certificate) {
 		defer close(over)
 		_ = web.ServeTLS(ln, "", "")
 	}()
+	s.stops = append(s.stops, func() { _ = ln.Close() })
 	s.closers = append(s.closers, func() {
 		_ = web.Close()
 		<-over
