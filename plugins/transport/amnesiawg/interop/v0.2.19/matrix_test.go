@@ -1,0 +1,9 @@
+package amneziawg
+
+import (
+	"testing"
+
+	"github.com/commucat/commucat/plugins/transport/amnesiawg/interop"
+)
+
+func TestMatrix(t *testing.T) { interop.Matrix(t, newDevice, "2.0", "<b 0xc0ffee><r 20><t>") }
