@@ -93,12 +93,23 @@ func (l *logs) end() {
 		return
 	}
 	if l.unsaid > 0 {
-		l.logger("").Warn("the plugin logs too much, lines were dropped", "pid", l.pid, "lines", l.unsaid)
+		l.warn("the plugin logs too much, lines were dropped", slog.Uint64("lines", l.unsaid))
 		l.unsaid = 0
 	}
 	if cut || line[0] != '{' || !l.record(line) {
-		l.logger("").Warn("plugin output", "pid", l.pid, "text", printable(string(line), maxLogText))
+		l.warn("plugin output", slog.String("text", printable(string(line), maxLogText)))
 	}
+}
+
+// warn writes a record of the parser's own.
+func (l *logs) warn(message string, a slog.Attr) {
+	log := l.logger("")
+	if !log.Enabled(context.Background(), slog.LevelWarn) {
+		return
+	}
+	r := slog.NewRecord(l.now(), slog.LevelWarn, message, 0)
+	r.AddAttrs(slog.Int("pid", l.pid), a)
+	_ = log.Handler().Handle(context.Background(), r)
 }
 
 // take takes a token.

@@ -2,6 +2,7 @@ package host_test
 
 import (
 	"context"
+	"syscall"
 	"testing"
 
 	"github.com/commucat/commucat/sdk"
@@ -25,11 +26,21 @@ func named(t testing.TB, p *host.Process, name string) sdk.Plugin {
 }
 
 func TestStorageConformance(t *testing.T) {
-	p := plugintest.Start(t, plugintest.Build(t, bundle), host.Options{})
+	// A crash is followed by another process for everything that is opened later.
+	file := plugintest.Build(t, bundle)
+	var p *host.Process
+	start := func() { p = plugintest.Start(t, file, host.Options{}) }
+	start()
 	t.Run("sqlite", func(t *testing.T) {
 		plugintest.Storage(t, func(ctx context.Context, dir string) (storage.Store, error) {
 			return storage.Open(ctx, named(t, p, "sqlite"), nil, map[string]any{"path": dir})
-		}, plugintest.StorageOptions{})
+		}, plugintest.StorageOptions{Crash: func(t testing.TB) {
+			if err := syscall.Kill(p.PID(), syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			<-p.Done()
+			start()
+		}})
 	})
 	t.Run("memory", func(t *testing.T) {
 		plugintest.Storage(t, func(ctx context.Context, _ string) (storage.Store, error) {

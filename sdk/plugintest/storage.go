@@ -24,6 +24,9 @@ type StorageOptions struct {
 	// Victim says that the test binary's TestMain calls StorageVictim, so that a
 	// child process may be killed in the middle of an append.
 	Victim bool
+	// Crash kills the process that holds the stores, without a warning; the next
+	// open starts another. nil where they live in this process.
+	Crash func(t testing.TB)
 	// Variables are set in the victim's environment ("NAME=value").
 	Variables []string
 }
@@ -64,6 +67,9 @@ func StorageCases(t T, open StorageOpen, o StorageOptions) {
 	}
 	if !some {
 		t.Fatal("the store offers no part")
+	}
+	if o.Crash != nil {
+		s, _ = k.fresh(t) // a case has killed the process of the first one
 	}
 	if s.Ready != nil {
 		if err := s.Ready(t.Context()); err != nil {

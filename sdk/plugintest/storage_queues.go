@@ -33,6 +33,7 @@ var queueCases = map[string]func(T, *storageKit){
 	"one queue at once":  queuesContended,
 	"model":              queuesModel,
 	"killed":             queuesKilled,
+	"crashed":            queuesCrashed,
 }
 
 func queuesAppendRead(t T, k *storageKit) {

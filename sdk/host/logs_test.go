@@ -1,0 +1,72 @@
+package host
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+	"unicode"
+)
+
+// lines feeds pieces to a parser and gives what it logged.
+func lines(pieces ...string) (string, *logs) {
+	var out bytes.Buffer
+	h := slog.NewJSONHandler(&out, nil)
+	now := time.Unix(1_700_000_000, 0)
+	l := newLogs(7, func() time.Time { return now }, func(string) *slog.Logger { return slog.New(h) })
+	for _, p := range pieces {
+		_, _ = l.Write([]byte(p))
+	}
+	l.read(strings.NewReader(""))
+	return out.String(), l
+}
+
+func TestLogs(t *testing.T) {
+	for _, tc := range []struct{ name, in, want string }{
+		{"record", `{"time":"2023-11-14T22:13:20.5Z","level":"WARN","msg":"m","b":1,"a":{"x":"y"}}` + "\n", `"level":"WARN","msg":"m","pid":7,"b":1,"a":{"x":"y"}}`},
+		{"time of another day", `{"time":"1999-11-14T22:13:20Z","level":"INFO","msg":"m"}` + "\n", `{"time":"2023-`},
+		{"library", `{"@level":"error","@message":"m","@timestamp":"x"}` + "\n", `"level":"ERROR","msg":"m"`},
+		{"the panic of others", `{"@message":1}` + "\n", `"text":"{\"@message\":1}"`},
+		{"half a line", "half", `"text":"half"`},
+		{"control", "a\x1b[31mb\x00\r\n", `"text":"a�[31mb��"`},
+		{"empty", "\n\n\n", ""},
+		{"no message", `{"level":"INFO"}` + "\n", `"msg":"plugin output"`},
+		{"twice", `{"level":"INFO","msg":"a","x":1,"x":2}` + "\n", `"pid":7,"x":2}`},
+	} {
+		got, _ := lines(tc.in)
+		if !strings.Contains(got, tc.want) || tc.want == "" && got != "" {
+			t.Errorf("%s: %s", tc.name, got)
+		}
+		var bytewise []string
+		for i := range len(tc.in) {
+			bytewise = append(bytewise, tc.in[i:i+1])
+		}
+		if again, _ := lines(bytewise...); again != got {
+			t.Errorf("%s: byte by byte: %s", tc.name, again)
+		}
+	}
+	if got, l := lines(strings.Repeat("x\n", 1000)); strings.Count(got, "\n") != logBurst || l.drops() != 1000-logBurst {
+		t.Error(strings.Count(got, "\n"), l.drops())
+	}
+	if _, l := lines("panic: first\n", "panic: second\n"); l.panicked() != "panic: first" {
+		t.Error(l.panicked())
+	}
+}
+
+func FuzzLogs(f *testing.F) {
+	for _, s := range []string{"{\"level\":\"INFO\",\"msg\":\"m\",\"a\":[{}]}\n", "text\n{", "{\"@message\":1}\n", "\x00\xff\u202e\n"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		got, _ := lines(string(b))
+		for line := range strings.SplitSeq(strings.TrimSuffix(got, "\n"), "\n") {
+			if len(line) > 64<<10*2 {
+				t.Fatalf("a line of %d bytes", len(line))
+			}
+			if strings.IndexFunc(line, func(r rune) bool { return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) }) >= 0 {
+				t.Fatalf("%q", line)
+			}
+		}
+	})
+}
