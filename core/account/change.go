@@ -68,6 +68,9 @@ func (s *Store) OnChange(f func(Change)) {
 	s.hooks = append(s.hooks, f)
 }
 
+// Forget makes the Store read a device anew: another node has changed it.
+func (s *Store) Forget(device string) { s.cache.drop(device) }
+
 func (s *Store) tell(c Change) {
 	s.hooksMu.RLock()
 	hooks := s.hooks

@@ -2,32 +2,48 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
-
-	"github.com/commucat/commucat/sdk/ccp"
 )
 
-// Messages between nodes:
-//
-//	1 | device                                a row was stored for the device
-//	2 | flags u8 | channel u32 | len | device | Deliver   an ephemeral message
-//
-// They are best effort: a node that misses a wake reads the row when its link
-// next reads, at the latest after renewal.
 const (
-	busWake      = 1
-	busEphemeral = 2
+	// everyNode is the topic that all nodes listen to, besides their own name.
+	everyNode = "*"
+	// maxWakes bounds the devices whose wake waits for the bus; of more than these
+	// every node looks after all its own.
+	maxWakes = 1 << 16
+	// maxNotices bounds the other messages that wait for the bus.
+	maxNotices = 4096
+	// busCall bounds one call of the volatile store.
+	busCall = 2 * time.Second
+	// missedTicks without an answer mean that the bus is down.
+	missedTicks = 3
+	busRetry    = 100 * time.Millisecond
 )
 
-// bus wakes devices at other nodes. With a store of one node it does nothing.
-type bus struct {
-	h   *Hub
-	out chan []string // devices to wake
-	eph chan ephemeralJob
+var errBusSilent = errors.New("relay: the bus between the nodes does not answer; messages of other nodes come with the next look into storage")
 
-	mu    sync.Mutex
-	batch []string
+// bus tells other nodes what concerns devices that are connected there. It is best
+// effort, and so nothing rests on it alone: each node sends itself ticks through it,
+// and while they do not come back it looks into storage once a tick. A wake that was
+// lost unnoticed is made good by the look that goes with every renewal.
+//
+// With a store of one node it does nothing.
+type bus struct {
+	h    *Hub
+	run  [8]byte // this run of this node, as ticks tell it
+	work chan struct{}
+	look chan struct{}
+	eph  chan ephemeralJob
+
+	mu       sync.Mutex
+	wakes    map[string]struct{}
+	everyone bool     // there were too many wakes
+	notices  [][]byte // for every node
+	tick     bool     // one is due
+	heard    [2]time.Time
+	up       bool
 }
 
 type ephemeralJob struct {
@@ -36,8 +52,24 @@ type ephemeralJob struct {
 	env     envelope
 }
 
+func newBus(h *Hub) *bus {
+	return &bus{
+		h: h, work: make(chan struct{}, 1), look: make(chan struct{}, 1), eph: make(chan ephemeralJob, 1024),
+		wakes: map[string]struct{}{},
+	}
+}
+
 func (b *bus) on() bool {
 	return b.h.opt.Traits.Shared && b.h.opt.Store.Bus != nil && b.h.opt.Store.Routes != nil
+}
+
+func (b *bus) topics() [2]string { return [2]string{b.h.opt.Node, everyNode} }
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
 }
 
 // stored notes a row for a device that is not connected here.
@@ -46,26 +78,53 @@ func (b *bus) stored(device string) {
 		return
 	}
 	b.mu.Lock()
-	b.batch = append(b.batch, device)
+	b.addWake(device)
 	b.mu.Unlock()
 }
 
-// flush hands the devices of one batch to the sender.
-func (b *bus) flush(*lane) {
+// addWake: mu is held.
+func (b *bus) addWake(device string) {
+	if b.everyone {
+		return
+	}
+	if len(b.wakes) == maxWakes {
+		b.everyone = true
+		clear(b.wakes)
+		return
+	}
+	b.wakes[device] = struct{}{}
+}
+
+// flush sends what a batch has gathered.
+func (b *bus) flush() {
+	if b.on() {
+		poke(b.work)
+	}
+}
+
+// notice sends a message to every node, if need be once the bus is back.
+func (b *bus) notice(kind byte, body []byte) {
 	if !b.on() {
 		return
 	}
-	b.mu.Lock()
-	batch := b.batch
-	b.batch = nil
-	b.mu.Unlock()
-	if len(batch) == 0 {
+	m, err := b.seal(kind, body)
+	if err != nil {
+		b.h.log.Error("seal for the bus", "error", err)
 		return
 	}
-	select {
-	case b.out <- batch:
-	default: // the other nodes read at their next renewal
+	b.mu.Lock()
+	b.addNotice(m)
+	b.mu.Unlock()
+	poke(b.work)
+}
+
+// addNotice: mu is held.
+func (b *bus) addNotice(m []byte) {
+	if len(b.notices) == maxNotices {
+		b.h.log.Warn("bus", "dropped", 1)
+		b.notices = b.notices[:copy(b.notices, b.notices[1:])]
 	}
+	b.notices = append(b.notices, m)
 }
 
 // ephemeral passes a message on to recipients that are connected elsewhere.
@@ -74,7 +133,6 @@ func (b *bus) ephemeral(rt *route, e *envelope) {
 		return
 	}
 	job := ephemeralJob{env: *e}
-	job.env.body = append([]byte(nil), e.body...)
 	for _, r := range rt.to {
 		if b.h.link(r.device) == nil {
 			job.devices = append(job.devices, r.device)
@@ -84,6 +142,7 @@ func (b *bus) ephemeral(rt *route, e *envelope) {
 	if len(job.devices) == 0 {
 		return
 	}
+	job.env.body = append([]byte(nil), e.body...)
 	select {
 	case b.eph <- job:
 	default:
@@ -94,101 +153,111 @@ func (b *bus) start(ctx context.Context, wg *sync.WaitGroup) {
 	if !b.on() {
 		return
 	}
-	wg.Go(func() {
-		for ctx.Err() == nil {
-			err := b.h.opt.Store.Bus.Subscribe(ctx, b.h.opt.Node, b.receive)
-			if ctx.Err() == nil {
-				b.h.log.Warn("bus", "error", err)
-				b.h.sleep(ctx, time.Second)
+	for i := range b.topics() {
+		wg.Go(func() { b.subscribe(ctx, i) })
+	}
+	wg.Go(func() { b.publishAlways(ctx) })
+	wg.Go(func() { b.watch(ctx) })
+}
+
+func (b *bus) subscribe(ctx context.Context, i int) {
+	wait := busRetry
+	for ctx.Err() == nil {
+		began := b.h.now()
+		err := b.h.opt.Store.Bus.Subscribe(ctx, b.topics()[i], func(m []byte) { b.receive(ctx, i, m) })
+		if ctx.Err() != nil {
+			return
+		}
+		b.mu.Lock()
+		b.heard[i] = time.Time{}
+		b.mu.Unlock()
+		poke(b.look)
+		b.h.log.Warn("bus", "error", err)
+		if b.h.now().Sub(began) > time.Minute {
+			wait = busRetry
+		}
+		b.h.sleep(ctx, wait)
+		wait = min(2*wait, busCall)
+	}
+}
+
+func (b *bus) publishAlways(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			// The last batches of a relay that is stopped in order.
+			b.publish(context.WithoutCancel(ctx))
+			return
+		case <-b.work:
+			b.publish(ctx)
+		case job := <-b.eph:
+			b.publishEphemeral(ctx, &job)
+		}
+	}
+}
+
+// watch sends the ticks, and looks into storage while they do not come back.
+func (b *bus) watch(ctx context.Context) {
+	every := b.h.opt.Limits.BusTick
+	began := b.h.now()
+	told := false // that it is down
+	next := time.NewTimer(0)
+	defer next.Stop()
+	var looked time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-next.C:
+		case <-b.look:
+		}
+		now := b.h.now()
+		b.mu.Lock()
+		was := b.up
+		b.up = now.Sub(b.heard[0]) < missedTicks*every && now.Sub(b.heard[1]) < missedTicks*every
+		up := b.up
+		b.tick = true
+		b.mu.Unlock()
+		poke(b.work)
+		switch {
+		case up && !was:
+			// What the volatile store holds, and what was sent meanwhile, may be gone.
+			told = false
+			b.h.health(nil)
+			b.h.upkeep.renew(ctx)
+			b.h.sweep(ctx)
+		case !up && (was || now.Sub(looked) >= every):
+			if !told && now.Sub(began) >= missedTicks*every {
+				told = true
+				b.h.health(errBusSilent)
 			}
+			looked = now
+			b.h.sweep(ctx)
 		}
-	})
-	wg.Go(func() {
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case devices := <-b.out:
-				b.publish(ctx, devices, func(i int) []byte { return append([]byte{busWake}, devices[i]...) })
-			case job := <-b.eph:
-				b.publish(ctx, job.devices, func(i int) []byte { return job.message(i) })
-			}
-		}
-	})
-}
-
-func (j *ephemeralJob) message(i int) []byte {
-	m := []byte{busEphemeral, j.env.flags}
-	if j.own[i] {
-		m[1] |= FlagOwnCopy
-	}
-	m = append(m, byte(j.env.channel>>24), byte(j.env.channel>>16), byte(j.env.channel>>8), byte(j.env.channel))
-	m = append(m, byte(len(j.devices[i])))
-	m = append(m, j.devices[i]...)
-	m, err := ccp.AppendDeliver(m, ccp.Deliver{
-		Kind: j.env.kind, Flags: m[1], ID: j.env.id, Time: j.env.time,
-		Device: []byte(j.env.device), User: []byte(j.env.user), Body: j.env.body,
-	})
-	if err != nil {
-		return nil
-	}
-	return m
-}
-
-// publish sends one message per device to the node that serves it.
-func (b *bus) publish(ctx context.Context, devices []string, message func(i int) []byte) {
-	call, cancel := context.WithTimeout(ctx, upkeepCall)
-	defer cancel()
-	routes, err := b.h.opt.Store.Routes.Lookup(call, b.h.now(), devices)
-	if err != nil || len(routes) != len(devices) {
-		b.h.log.Warn("look up routes", "devices", len(devices), "error", err)
-		return
-	}
-	nodes := map[string][][]byte{}
-	for i, r := range routes {
-		if r.Fence == 0 || r.Node == b.h.opt.Node {
-			continue
-		}
-		if m := message(i); m != nil {
-			nodes[r.Node] = append(nodes[r.Node], m)
-		}
-	}
-	for node, messages := range nodes {
-		if err := b.h.opt.Store.Bus.Publish(call, node, messages); err != nil {
-			b.h.log.Warn("publish", "node", node, "error", err)
+		if up {
+			next.Reset(every)
+		} else {
+			next.Reset(every / 4)
 		}
 	}
 }
 
-func (b *bus) receive(m []byte) {
-	if len(m) < 2 {
-		return
-	}
-	switch m[0] {
-	case busWake:
-		if l := b.h.link(string(m[1:])); l != nil {
-			l.reread()
-		}
-	case busEphemeral:
-		b.receiveEphemeral(m)
+// down says that the volatile store did not answer lately.
+func (b *bus) down() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.on() && !b.up
+}
+
+// health tells the composition root; nil: all is well again.
+func (h *Hub) health(err error) {
+	if h.opt.Health != nil {
+		h.opt.Health(err)
 	}
 }
 
-func (b *bus) receiveEphemeral(m []byte) {
-	if len(m) < 7 || len(m) < 7+int(m[6]) {
-		return
-	}
-	l := b.h.link(string(m[7 : 7+int(m[6])]))
-	if l == nil {
-		return
-	}
-	var d ccp.Deliver
-	if d.Parse(m[7+int(m[6]):]) != nil {
-		return
-	}
-	channel := uint32(m[2])<<24 | uint32(m[3])<<16 | uint32(m[4])<<8 | uint32(m[5])
-	l.ephemeral(&envelope{
-		kind: d.Kind, flags: m[1], channel: channel, time: d.Time, id: d.ID,
-		device: string(d.Device), user: string(d.User), body: d.Body,
-	}, false)
+// Tell gives a message to the Told of every other node. It is best effort: it waits
+// while the bus is down, and is lost when this node ends before it is back.
+func (h *Hub) Tell(message []byte) {
+	h.bus.notice(busTold, append(append([]byte{byte(len(h.opt.Node))}, h.opt.Node...), message...))
 }

@@ -60,7 +60,10 @@ func (l *Link) stored(f *flight, r *recipient, position uint64) {
 	defer o.mu.Unlock()
 	switch {
 	case o.ended:
-	case !o.live || f.moved != nil || l.h.opt.Traits.Shared:
+	case !o.live || f.moved != nil:
+		l.lag()
+	case l.h.opt.Traits.Shared && position > o.tail+1:
+		// Another node may have stored what lies between.
 		l.lag()
 	case position <= o.tail:
 		// Another attempt's row, or one that a page brought already.

@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"hash/maphash"
 	"log/slog"
@@ -87,7 +88,10 @@ func New(opt Options) (*Hub, error) {
 	h.doner = &doner{h: h, m: map[string]*storage.Done{}, wake: make(chan struct{}, 1)}
 	h.marker = &marker{h: h, wake: make(chan struct{}, 1)}
 	h.upkeep = newUpkeep(h)
-	h.bus = &bus{h: h, out: make(chan []string, 256), eph: make(chan ephemeralJob, 1024)}
+	h.bus = newBus(h)
+	if _, err := opt.Rand.Read(h.bus.run[:]); err != nil {
+		return nil, fmt.Errorf("relay: %w", err)
+	}
 	h.contacts = newContacts(h)
 	h.calls = call.New(call.Options{Clock: opt.Clock, Audit: opt.Audit, Metrics: h.metrics})
 	h.vaults.New = func() any { return newVault(opt.StorageKey, opt.Rand) }
@@ -212,6 +216,12 @@ func (h *Hub) remove(l *Link) bool {
 func (h *Hub) Claim(ctx context.Context, device, session string) uint64 {
 	now := h.now()
 	if r := h.opt.Store.Routes; r != nil {
+		limit := busCall
+		if h.bus.down() { // a device that connects must not wait for what is gone
+			limit /= 8
+		}
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
 		fences, err := r.Claim(ctx, now, []storage.Claim{{Device: device, Node: h.opt.Node, Session: session, TTL: h.opt.Limits.PresenceTTL}})
 		if err == nil && len(fences) == 1 {
 			return fences[0]
@@ -278,6 +288,7 @@ func (h *Hub) Attach(ctx context.Context, box Outbox, cursor uint64) (*Link, err
 	l.out.hist = h.histories.of(l.device)
 	l.out.mu.Unlock()
 	h.touchUser(l.user) // capabilities may have changed
+	h.bus.notice(busClaimed, claimedBody(l))
 	h.upkeep.attached(l)
 	if h.ctx.Err() != nil {
 		l.Detach()
@@ -333,8 +344,13 @@ func (h *Hub) channelSlot(channel uint32) uint32 {
 	return h.slot('c', string([]byte{byte(channel >> 24), byte(channel >> 16), byte(channel >> 8), byte(channel)}))
 }
 
-func (h *Hub) touchUser(user string)       { h.gens[h.userSlot(user)].Add(1) }
-func (h *Hub) touchChannel(channel uint32) { h.gens[h.channelSlot(channel)].Add(1) }
+func (h *Hub) touchUser(user string) { h.gens[h.userSlot(user)].Add(1) }
+
+// touchChannel is for changes made here: other nodes are told.
+func (h *Hub) touchChannel(channel uint32) {
+	h.gens[h.channelSlot(channel)].Add(1)
+	h.bus.notice(busChannel, binary.BigEndian.AppendUint32(nil, channel))
+}
 
 // read asks storage for a page, with a bound on how many do so at once.
 func (h *Hub) read(ctx context.Context, queue string, after uint64, max storage.Page) ([]storage.Envelope, error) {

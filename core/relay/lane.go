@@ -253,7 +253,7 @@ func (l *lane) committed(res []storage.Appended, took time.Duration) {
 		l.settle(r, res[i])
 	}
 	l.flushAcks()
-	l.h.bus.flush(l)
+	l.h.bus.flush()
 }
 
 func (l *lane) markedAll() {

@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -69,6 +70,10 @@ type Limits struct {
 	// RouteLife is how long a sender's resolved recipients are remembered at
 	// most: 30 s. Changes on this node are seen at once.
 	RouteLife time.Duration
+	// BusTick is how often a node of several asks whether the bus still carries, and
+	// while it does not, how often it looks into storage for what other nodes put
+	// there: 1 s.
+	BusTick time.Duration
 }
 
 func (l Limits) withDefaults() Limits {
@@ -95,6 +100,7 @@ func (l Limits) withDefaults() Limits {
 	setDuration(&l.DoneDelay, 20*time.Millisecond)
 	setDuration(&l.PurgeEvery, time.Minute)
 	setDuration(&l.RouteLife, 30*time.Second)
+	setDuration(&l.BusTick, time.Second)
 	return l
 }
 
@@ -123,8 +129,13 @@ type Options struct {
 	// may be nil, which means a single node and limits kept in memory.
 	Store  storage.Store
 	Traits storage.Traits
-	// Node names this node on the bus.
-	Node     string
+	// Node names this run of this node on the bus: no other may have the name.
+	Node string
+	// Told receives what another node gave to Tell; may be nil.
+	Told func(ctx context.Context, message []byte)
+	// Health is told why other nodes cannot be reached, and nil once they can; may
+	// be nil.
+	Health   func(error)
 	Accounts Accounts
 	Friends  Friends
 	// StorageKey seals bodies at rest (keyring).

@@ -292,6 +292,9 @@ func (r *fakeRoutes) Renew(_ context.Context, now time.Time, list []storage.Rene
 	out := make([]bool, len(list))
 	for i, x := range list {
 		out[i] = r.fences[x.Device].Fence <= x.Fence
+		if out[i] && x.TTL > 0 { // a store that forgot takes it back
+			r.fences[x.Device] = storage.Route{Device: x.Device, Node: x.Node, Session: x.Session, Fence: x.Fence}
+		}
 	}
 	return out, nil
 }

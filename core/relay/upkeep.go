@@ -2,6 +2,7 @@ package relay
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -84,7 +85,7 @@ func (u *upkeep) run(ctx context.Context) {
 	defer renew.Stop()
 	gone := time.NewTimer(time.Hour)
 	defer gone.Stop()
-	for {
+	for round := 0; ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -92,6 +93,11 @@ func (u *upkeep) run(ctx context.Context) {
 			u.announceChanged(ctx)
 		case <-renew.C:
 			u.renew(ctx)
+			if u.h.bus.on() {
+				u.h.sweep(ctx)
+				u.inspect(ctx, round)
+				round++
+			}
 			u.h.endCalls(ctx, u.h.calls.Expire())
 			renew.Reset(third - third/10 + rand.N(third/10+1))
 		case <-gone.C:
@@ -222,7 +228,7 @@ func (u *upkeep) renewPart(ctx context.Context, links []*Link) {
 	ttl := u.h.opt.Limits.PresenceTTL
 	renewals := make([]storage.Renewal, len(links))
 	for i, l := range links {
-		renewals[i] = storage.Renewal{Device: l.device, Session: l.box.Session(), Fence: l.fence, TTL: ttl}
+		renewals[i] = storage.Renewal{Device: l.device, Session: l.box.Session(), Node: u.h.opt.Node, Fence: l.fence, TTL: ttl}
 	}
 	held := u.renewRoutes(ctx, renewals)
 	beats := make([]storage.Beat, 0, len(links))
@@ -234,6 +240,24 @@ func (u *upkeep) renewPart(ctx context.Context, links []*Link) {
 		beats = append(beats, u.beat(l))
 	}
 	u.announce(ctx, beats)
+}
+
+// inspectEvery is how many renewals lie between two looks at a device's account.
+const inspectEvery = 30
+
+// inspect ends sessions of devices that were revoked at a node which could not tell.
+func (u *upkeep) inspect(ctx context.Context, round int) {
+	for i := range u.h.shards {
+		if i%inspectEvery != round%inspectEvery {
+			continue
+		}
+		for _, l := range u.h.shards[i].all() {
+			d, err := u.h.accounts.Device(ctx, l.device)
+			if errors.Is(err, ErrUnknown) || err == nil && !d.Active {
+				u.h.Disconnect(l.device, ccp.CodeRevoked)
+			}
+		}
+	}
 }
 
 // handlePresence takes the client's state; it is neither relayed nor

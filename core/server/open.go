@@ -185,7 +185,8 @@ func (s *Server) ledger(ctx context.Context, name string) (ledger.Ledger, bool, 
 
 func (s *Server) openAccounts(context.Context) error {
 	s.accounts = account.New(s.store.Directory, account.Options{
-		Domain: string(s.cfg.Server.Domain), Clock: s.opt.Clock, Rand: s.opt.Rand,
+		CacheAge: s.cacheAge(),
+		Domain:   string(s.cfg.Server.Domain), Clock: s.opt.Clock, Rand: s.opt.Rand,
 		CA:           func() identity.CA { return s.ring.CA() },
 		Registration: account.Registration(s.cfg.Relay.Registration), MaxDevices: int(s.cfg.Limits.Devices),
 	})
@@ -198,8 +199,11 @@ func (s *Server) openAccounts(context.Context) error {
 }
 
 func (s *Server) openRelay(context.Context) (err error) {
+	if s.node, err = s.nodeName(); err != nil {
+		return err
+	}
 	s.hub, err = relay.New(relay.Options{
-		Store: s.store, Traits: s.traits, Node: s.data.drawn.Node, Accounts: directory{s.accounts}, Friends: s.accounts.IsFriend,
+		Store: s.store, Traits: s.traits, Node: s.node, Told: s.told, Health: s.nodesHealth, Accounts: directory{s.accounts}, Friends: s.accounts.IsFriend,
 		StorageKey: s.ring.StorageKey(), Contact: relay.Contact(s.cfg.Relay.ContactPolicy()),
 		Limits: relay.Limits{
 			NewContacts: int(s.cfg.Limits.NewContacts), RelayTTL: s.cfg.Limits.RelayTTL, PresenceTTL: s.cfg.Limits.PresenceTTL,
@@ -217,7 +221,7 @@ func (s *Server) openRelay(context.Context) (err error) {
 		DeviceCA:  func() [32]byte { return s.ring.CA().Public() },
 		Catalogue: s.ring.Catalogue, Entry: s.newEntry,
 		Domain: string(s.cfg.Server.Domain), Prologue: []byte(s.cfg.Noise.Prologue), Offer: ccp.AllCapabilities, Min: minimum,
-		ClearFrames: s.cfg.Compat.ClearFrames, Node: s.data.drawn.Node, Gate: s.gate,
+		ClearFrames: s.cfg.Compat.ClearFrames, Node: s.node, Gate: s.gate,
 		Limits: session.Limits{
 			Sessions: int(s.cfg.Limits.Sessions), Handshake: s.cfg.Limits.HandshakeTimeout, Keepalive: s.cfg.Server.Keepalive / 2, LargeFrames: int64(s.cfg.Limits.LargeFrames),
 		},
@@ -244,6 +248,7 @@ func (s *Server) changed(c account.Change) {
 	}
 	s.hub.Changed(c.User)
 	s.sessions.DeviceChanged(c)
+	s.tellNodes(c)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	if c.Kind == account.DeviceRevoked {
 		s.revokeGuest(c.Device)

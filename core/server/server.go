@@ -43,6 +43,7 @@ type Server struct {
 	accounts *account.Store
 	codes    *pairing.Codes
 	hub      *relay.Hub
+	node     string // this run's name among the nodes
 	sessions *session.Server
 	gate     *admission.Gate
 	entries  *entry.Verifier
