@@ -19,7 +19,8 @@ import (
 
 func (a *app) transportCommand() *cobra.Command {
 	return group("transport", "Ways between clients and the relay",
-		a.transportListCommand(), a.transportSwitchCommand("enable", true), a.transportSwitchCommand("disable", false), a.transportTestCommand())
+		a.transportListCommand(), a.transportSwitchCommand("enable", true), a.transportSwitchCommand("disable", false), a.transportTestCommand(),
+		a.transportExportCommand())
 }
 
 func (a *app) transportListCommand() *cobra.Command {

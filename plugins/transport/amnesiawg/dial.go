@@ -88,7 +88,8 @@ func (all *tunnels) get(e conf.Endpoint, to transport.Endpoint, key []byte, cfg 
 	defer all.mu.Unlock()
 	s := all.open[id]
 	if s == nil {
-		private, err := e.Key(key, rand.IntN(conf.KeysPerLink))
+		// The first key of a link is for the apps (conf.File).
+		private, err := e.Key(key, 1+rand.IntN(conf.KeysPerLink-1))
 		if err != nil {
 			return nil, nil, err
 		}

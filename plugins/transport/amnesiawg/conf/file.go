@@ -17,7 +17,8 @@ const keepAlive = 25
 
 // File writes the configuration file that AmneziaWG's apps and amneziawg-go accept,
 // for an endpoint as Server.Invite and links have it. key is the device's private
-// key; nil takes the first of the link's. The file is a secret.
+// key; nil takes the first of the link's, which our own client leaves alone. The file
+// is a secret, and for one device: WireGuard knows one place for each key.
 //
 // Only the relay is routed through the tunnel. Once it is up, a client whose carrier
 // is "system" reaches the relay inside.
