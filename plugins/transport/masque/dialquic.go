@@ -41,12 +41,14 @@ func (c *carrier) close() {
 }
 
 // idleClient is how long a client waits for a relay that says nothing: one that was
-// killed cannot say so.
-const idleClient = 16 * time.Second
+// killed cannot say so. QUIC counts from the first packet that is not answered, so the
+// end is noticed up to one period of keepAlive later.
+const idleClient = 10 * time.Second
 
 // keepAlive holds the mapping of a NAT open; it differs from connection to
-// connection, as a fixed period would be seen.
-func keepAlive() time.Duration { return 5*time.Second + mathrand.N(2500*time.Millisecond) }
+// connection, as a fixed period would be seen. More than half of idleClient is not
+// taken.
+func keepAlive() time.Duration { return 4*time.Second + mathrand.N(time.Second) }
 
 // clientQUIC is the client's configuration.
 func clientQUIC() *quic.Config {
@@ -154,6 +156,9 @@ func (d *dialer) open(ctx context.Context, c *carrier) (net.Conn, error) {
 		return nil, err
 	}
 	out := &streamConn{str: str, local: c.conn.LocalAddr, remote: c.conn.RemoteAddr, finish: c.close}
+	if d.inv.tcp && d.cfg.Proxy == "" {
+		out.watch = &watch{conn: c.conn, ask: d.askTCP}
+	}
 	if d.protocol() != "" {
 		return newMessages(out, true), nil
 	}

@@ -51,6 +51,15 @@ func (d *dialer) overTCP(ctx context.Context) (net.Conn, error) {
 	return c, nil
 }
 
+// askTCP says whether the site answers over TCP.
+func (d *dialer) askTCP(ctx context.Context) error {
+	c, err := d.tls(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Close()
+}
+
 // tls connects and finishes the handshake.
 func (d *dialer) tls(ctx context.Context) (*tls.UConn, error) {
 	id, err := hello(d.with.Fingerprint)

@@ -43,6 +43,8 @@ type streamConn struct {
 	pass          *pass // the server's end: the guest's quota; else nil
 	// finish ends what the stream stands on, after Close; nil at the server.
 	finish func()
+	// watch is told of writes; nil where silence has no way round.
+	watch *watch
 
 	reading, writing sync.Mutex
 	torn             bool // a write failed; guarded by writing
@@ -74,6 +76,7 @@ func (c *streamConn) Write(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
+	c.watch.wrote()
 	n, err := c.str.Write(p)
 	c.torn = err != nil
 	return n, c.passed(n, err)
@@ -124,6 +127,7 @@ func (c *streamConn) Close() error {
 		c.deadlines.Unlock()
 		return nil
 	}
+	c.watch.end()
 	if c.finish != nil {
 		_ = c.str.SetReadDeadline(time.Unix(1, 0))
 	}

@@ -3,11 +3,14 @@ package masque
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -22,7 +25,8 @@ type nat struct {
 	mu  sync.Mutex
 	out *net.UDPConn
 	// client is whom answers go to.
-	client atomic.Pointer[net.UDPAddr]
+	client  atomic.Pointer[net.UDPAddr]
+	blocked atomic.Bool // nothing passes
 }
 
 func newNAT(t *testing.T, to net.Addr) *nat {
@@ -42,6 +46,9 @@ func newNAT(t *testing.T, to net.Addr) *nat {
 				return
 			}
 			n.client.Store(from)
+			if n.blocked.Load() {
+				continue
+			}
 			n.mu.Lock()
 			out := n.out
 			n.mu.Unlock()
@@ -79,7 +86,7 @@ func (n *nat) rebind(t *testing.T) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			if c := n.client.Load(); err == nil && c != nil {
+			if c := n.client.Load(); err == nil && c != nil && !n.blocked.Load() {
 				_, _ = n.in.WriteToUDP(buf[:k], c)
 			}
 		}
@@ -161,6 +168,101 @@ func TestBlockedQUIC(t *testing.T) {
 	}
 	if err := works(c, "hello"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestBlockedInTheMiddle: a connection that has become silent is given up once TCP
+// answers, and the next dial comes over TCP; while nothing answers, it is kept.
+func TestBlockedInTheMiddle(t *testing.T) {
+	r := start(t, nil, echo)
+	n := newNAT(t, r.server.Addr())
+	e := r.endpoint(t, "guest")
+	inside := net.JoinHostPort("127.0.0.1", strconv.Itoa(int(e.Port)))
+	e.Port = transport.AddrPort(n.in.LocalAddr()).Port()
+	var away atomic.Bool
+	asked := make(chan struct{}, 100)
+	with := transport.Dial{DialTCP: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		asked <- struct{}{}
+		if away.Load() {
+			return nil, syscall.ENETUNREACH
+		}
+		return new(net.Dialer).DialContext(ctx, network, inside)
+	}}
+	c, err := dialled(t, opened(t, map[string]any{"fallback": "10s"}), e, with)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := c.(*streamConn); !ok {
+		t.Fatalf("%T", c)
+	}
+	if err := works(c, "before"); err != nil {
+		t.Fatal(err)
+	}
+	// The network is away, and comes back.
+	away.Store(true)
+	n.blocked.Store(true)
+	over := make(chan error, 1)
+	go func() { over <- works(c, "meanwhile") }()
+	<-asked
+	n.blocked.Store(false)
+	if err := <-over; err != nil {
+		t.Fatalf("a gap ended the connection: %v", err)
+	}
+	// UDP alone is blocked.
+	away.Store(false)
+	n.blocked.Store(true)
+	began := time.Now()
+	if _, err := c.Write([]byte("lost")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(began.Add(10 * time.Second))
+	if _, err := c.Read(make([]byte, 9)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) || err == io.EOF {
+		t.Fatalf("after %v: %v", time.Since(began), err)
+	}
+	noticed := time.Since(began)
+	c, err = dialled(t, opened(t, nil), e, with)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("noticed after %v, over %T after %v", noticed, c, time.Since(began))
+	if _, ok := c.(*h2Client); !ok {
+		t.Errorf("%T", c)
+	}
+	if err := works(c, "hello"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestHeldBack: a peer that does not read is not taken for one that is gone.
+func TestHeldBack(t *testing.T) {
+	read := make(chan struct{})
+	got := make(chan int64, 1)
+	r := start(t, nil, func(c net.Conn) {
+		<-read
+		n, _ := io.Copy(io.Discard, struct{ io.Reader }{c})
+		got <- n
+	})
+	c, err := dialled(t, opened(t, nil), r.endpoint(t, "guest"), transport.Dial{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent int64
+	for end := time.Now().Add(3 * silenceLeast); time.Now().Before(end); {
+		_ = c.SetWriteDeadline(time.Now().Add(silenceLeast / 3))
+		n, err := c.Write(make([]byte, 1<<20))
+		sent += int64(n)
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+	}
+	close(read)
+	_ = c.SetWriteDeadline(time.Time{})
+	c.(*streamConn).torn = false // every byte that was taken counts
+	if err := c.(transport.CloseWriter).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-got; n != sent || sent == 0 {
+		t.Errorf("%d bytes arrived of %d", n, sent)
 	}
 }
 
