@@ -135,7 +135,10 @@ func (f *flow) join(t *testing.T, ctx context.Context, index int, invite, transp
 
 // send sends n numbered messages to one device and waits for every
 // acknowledgement.
-func (p *party) send(ctx context.Context, to *party, n int) error {
+func (p *party) send(ctx context.Context, to *party, n int) error { return p.sendFrom(ctx, to, 0, n) }
+
+// sendFrom is send, where first messages went before.
+func (p *party) sendFrom(ctx context.Context, to *party, first uint64, n int) error {
 	const ahead = 64
 	tickets := make(chan *client.Ticket, ahead)
 	done := make(chan error, 1)
@@ -160,7 +163,7 @@ func (p *party) send(ctx context.Context, to *party, n int) error {
 	id := to.client.Profile().DeviceID
 	var failed error
 	for i := range n {
-		t, err := p.client.Send(client.Draft{To: []string{id}, Body: body(p.index, uint64(i))})
+		t, err := p.client.Send(client.Draft{To: []string{id}, Body: body(p.index, first+uint64(i))})
 		if err != nil {
 			failed = err
 			break

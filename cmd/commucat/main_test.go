@@ -6,6 +6,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/commucat/commucat/core/pluginhost/sandbox"
 	"github.com/commucat/commucat/sdk/plugin"
 )
 
@@ -15,6 +16,9 @@ func TestMain(m *testing.M) {
 	if raceDetector && os.Getenv("GORACE") == "" {
 		// The race detector makes every process wait for a second when it ends.
 		os.Setenv("GORACE", "atexit_sleep_ms=10")
+	}
+	if sandbox.Requested(os.Args) {
+		os.Exit(start())
 	}
 	if os.Getenv("COMMUCAT_PLUGIN") != "" { // it is a plugin as well
 		plugin.Serve(plainTransport())

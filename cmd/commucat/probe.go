@@ -19,9 +19,9 @@ import (
 
 func (a *app) probeCommand() *cobra.Command {
 	var (
-		cover, domain string
-		rate          float64
-		o             probe.Options
+		cover, domain, altSvc string
+		rate                  float64
+		o                     probe.Options
 	)
 	c := &cobra.Command{
 		Use:   "probe HOST[:PORT] [--cover URL|FOLDER]",
@@ -48,11 +48,12 @@ func (a *app) probeCommand() *cobra.Command {
 			if rate > 0 {
 				o.Every = time.Duration(float64(time.Minute) / rate)
 			}
-			return a.probe(c.Context(), target, cover, o)
+			return a.probe(c.Context(), target, cover, altSvc, o)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&cover, "cover", "", "what the server shows to strangers: cover.origin or cover.site of its configuration (default: the built-in site)")
+	f.StringVar(&altSvc, "alt-svc", "", "cover.alt_svc of its configuration")
 	f.StringVar(&domain, "domain", "", "name of the relay, if HOST is an address")
 	f.Uint64Var(&o.Seed, "seed", 1, "chooses the random parts of the inputs")
 	f.IntVar(&o.Rounds, "rounds", 1, "how often each kind of input is sent")
@@ -84,7 +85,7 @@ func probed(host string) (address, name string, err error) {
 	return address, name, nil
 }
 
-func (a *app) probe(ctx context.Context, target, cover string, o probe.Options) (err error) {
+func (a *app) probe(ctx context.Context, target, cover, altSvc string, o probe.Options) (err error) {
 	so := server.CoverOptions{Domain: o.ServerName, Log: slog.New(slog.DiscardHandler)}
 	if u, err := url.Parse(cover); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" {
 		so.Origin = u
@@ -95,7 +96,7 @@ func (a *app) probe(ctx context.Context, target, cover string, o probe.Options) 
 	if err != nil {
 		return usageError{err}
 	}
-	alone, err := server.ServeAlone(ctx, site, o.ServerName)
+	alone, err := server.ServeAlone(ctx, site, o.ServerName, altSvc)
 	if err != nil {
 		return err
 	}

@@ -135,6 +135,12 @@ func (k *checker) readable(key string, p Path) bool {
 }
 
 func (k *checker) cover() {
+	for _, r := range k.c.Cover.AltSvc {
+		if r < ' ' || r > '~' {
+			k.add("cover.alt_svc", "a header holds printable ASCII characters alone")
+			break
+		}
+	}
 	c := k.c.Cover
 	if c.Site != "" && c.Origin != "" {
 		k.add("cover.origin", "only one of cover.site and cover.origin can be the site")

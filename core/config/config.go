@@ -60,6 +60,8 @@ type TLS struct {
 type Cover struct {
 	Site   Path `cfg:"site" doc:"folder with the files of the site"`
 	Origin URL  `cfg:"origin" doc:"server that answers instead, for example http://127.0.0.1:8080"`
+	// AltSvc is RFC 7838's.
+	AltSvc string `cfg:"alt_svc" max:"256" doc:"value of the Alt-Svc header of every answer, where a transport shows the same site over HTTP/3; for example h3=\":443\"; ma=2592000. Leave it out where the origin sends one"`
 }
 
 // Limits is [limits].

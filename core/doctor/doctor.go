@@ -69,6 +69,9 @@ type Options struct {
 	// Roots replaces the system's web roots.
 	Roots *x509.CertPool
 	Now   func() time.Time
+	// Sysctl reads a setting of the kernel, such as net.core.rmem_max; nil asks the
+	// kernel itself.
+	Sysctl func(key string) (string, error)
 }
 
 // examination collects findings.
@@ -92,6 +95,9 @@ func Run(ctx context.Context, opt Options) Report {
 	if opt.Now == nil {
 		opt.Now = time.Now
 	}
+	if opt.Sysctl == nil {
+		opt.Sysctl = sysctl
+	}
 	e := &examination{Options: opt}
 	e.configuration()
 	if e.Config == nil {
@@ -109,6 +115,7 @@ func Run(ctx context.Context, opt Options) Report {
 	e.certificate()
 	e.disk()
 	e.files()
+	e.buffers()
 	e.clock()
 	e.listeners(ctx)
 	e.ledger(ctx, made)

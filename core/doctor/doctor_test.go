@@ -115,6 +115,18 @@ func TestFindings(t *testing.T) {
 					t.Fatal(err)
 				}
 			}},
+		{name: "small UDP buffers", level: Weak, check: "udp buffers", text: "net.core.wmem_max = 212992: packets of cloud are lost", mend: "sysctl -w net.core.wmem_max=7340032 (",
+			spoil: func(_ *testing.T, o *Options) {
+				o.Config.Transports = map[string]config.Transport{"cloud": {Enabled: true, Plugin: "masque"}, "amnesiawg": {}}
+				o.Sysctl = func(key string) (string, error) {
+					return map[string]string{"net.core.rmem_max": "7340032\n", "net.core.wmem_max": "212992\n"}[key], nil
+				}
+			}},
+		{name: "large UDP buffers",
+			spoil: func(_ *testing.T, o *Options) {
+				o.Config.Transports = map[string]config.Transport{"masque": {Enabled: true}}
+				o.Sysctl = func(string) (string, error) { return "16777216", nil }
+			}},
 		{name: "certificate expired", level: Wrong, check: "certificate", text: "expired on 2026-04-30", mend: "certbot renew",
 			spoil: func(t *testing.T, o *Options) {
 				o.certified(t, "relay.example", now.AddDate(0, -1, 0), now.Add(-24*time.Hour))

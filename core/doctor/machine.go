@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -139,4 +140,54 @@ func (e *examination) clock() {
 	default:
 		e.fine(check, "synchronised")
 	}
+}
+
+// udpBuffer is what transports over UDP ask for a socket, each way.
+const udpBuffer = 7 << 20
+
+// udpTransports are the plugins that ask for it.
+var udpTransports = []string{"amnesiawg", "masque"}
+
+// buffers compares what the kernel allows a socket with what the transports that are
+// enabled ask for.
+func (e *examination) buffers() {
+	const check = "udp buffers"
+	var names []string
+	for _, name := range sorted(e.Config.Transports) {
+		t := e.Config.Transports[name]
+		plugin := t.Plugin
+		if plugin == "" {
+			plugin = name
+		}
+		if t.Enabled && slices.Contains(udpTransports, plugin) {
+			names = append(names, name)
+		}
+	}
+	if len(names) == 0 {
+		return
+	}
+	var small, mend []string
+	for _, key := range []string{"net.core.rmem_max", "net.core.wmem_max"} {
+		text, err := e.Sysctl(key)
+		if err != nil {
+			e.fine(check, "what the kernel allows cannot be seen here")
+			return
+		}
+		if n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 64); err != nil || n < udpBuffer {
+			small = append(small, fmt.Sprintf("%s = %s", key, strings.TrimSpace(text)))
+			mend = append(mend, fmt.Sprintf("%s=%d", key, udpBuffer))
+		}
+	}
+	if len(small) > 0 {
+		e.add(check, Weak, fmt.Sprintf("%s: packets of %s are lost under load", strings.Join(small, ", "), strings.Join(names, ", ")),
+			"sysctl -w "+strings.Join(mend, " ")+" (and a file in /etc/sysctl.d)")
+		return
+	}
+	e.fine(check, "large enough for %s", strings.Join(names, ", "))
+}
+
+// sysctl reads a setting of the kernel.
+func sysctl(key string) (string, error) {
+	b, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(key, ".", "/"))
+	return string(b), err
 }

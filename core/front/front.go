@@ -34,6 +34,8 @@ type Options struct {
 	Admission *admission.Gate
 	// Cover answers whatever is not ours. It is wrapped with Site.
 	Cover http.Handler
+	// AltSvc is the value of the Alt-Svc header of every answer (RFC 7838); "" for none.
+	AltSvc string
 	// Webs are asked in order.
 	Webs []transport.Web
 	// API may be nil.
@@ -174,6 +176,9 @@ func (f *Front) drain() {
 
 // ServeHTTP chooses who answers.
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if f.opt.AltSvc != "" {
+		w.Header().Set("Alt-Svc", f.opt.AltSvc)
+	}
 	for _, web := range f.opt.Webs {
 		if web.Match(r) {
 			f.serveWeb(w, r, web)

@@ -173,7 +173,7 @@ func TestOrderOfMatching(t *testing.T) {
 	m := metrics.New(metrics.Options{})
 	s := start(t, Options{
 		Webs: []transport.Web{fakeWeb{cover: Site(page)}}, API: api, Metrics: m, Admission: admission.New(admission.Options{}),
-		Accept: func(c net.Conn) { _, _ = io.Copy(c, c) },
+		Accept: func(c net.Conn) { _, _ = io.Copy(c, c) }, AltSvc: `h3=":443"`,
 	})
 	for _, h2 := range []bool{false, true} {
 		c := client(t, h2)
@@ -201,7 +201,7 @@ func TestOrderOfMatching(t *testing.T) {
 			if got := res.Status[:3] + " " + string(b); got != tc.want {
 				t.Errorf("%s (h2=%v): %q, want %q", tc.name, h2, got, tc.want)
 			}
-			if res.Header.Get("Server") != "" || res.Header.Get("Date") == "" {
+			if res.Header.Get("Server") != "" || res.Header.Get("Date") == "" || res.Header.Get("Alt-Svc") != `h3=":443"` {
 				t.Errorf("%s: headers %v", tc.name, res.Header)
 			}
 		}

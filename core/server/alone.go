@@ -26,8 +26,8 @@ type Alone struct {
 }
 
 // ServeAlone serves cover under a throw-away certificate for domain on a free
-// loopback port, until Close.
-func ServeAlone(ctx context.Context, cover http.Handler, domain string) (_ *Alone, err error) {
+// loopback port, until Close. altSvc is the value of cover.alt_svc, "" for none.
+func ServeAlone(ctx context.Context, cover http.Handler, domain, altSvc string) (_ *Alone, err error) {
 	dir, err := os.MkdirTemp("", "cover-")
 	if err != nil {
 		return nil, err
@@ -49,7 +49,7 @@ func ServeAlone(ctx context.Context, cover http.Handler, domain string) (_ *Alon
 	if err != nil {
 		return nil, err
 	}
-	f, err := front.New(front.Options{Certificates: files, Cover: front.Site(cover), DrainTimeout: time.Second})
+	f, err := front.New(front.Options{Certificates: files, Cover: front.Site(cover), AltSvc: altSvc, DrainTimeout: time.Second})
 	if err != nil {
 		return nil, err
 	}

@@ -68,7 +68,7 @@ func (s *Server) openFront(ctx context.Context) error {
 		return err
 	}
 	s.front, err = front.New(front.Options{
-		Certificates: s.files, Admission: s.gate, Cover: s.cover, Webs: s.webs, API: api, Accept: s.sessions.Serve,
+		Certificates: s.files, Admission: s.gate, Cover: s.cover, AltSvc: s.cfg.Cover.AltSvc, Webs: s.webs, API: api, Accept: s.sessions.Serve,
 		HeaderTimeout: s.cfg.Limits.HandshakeTimeout, DrainTimeout: 5 * time.Second, Log: s.log, Metrics: s.metrics,
 	})
 	return err

@@ -65,6 +65,13 @@ func newNAT(t *testing.T, to net.Addr) *nat {
 	return n
 }
 
+// lead changes where the packets go.
+func (n *nat) lead(t *testing.T, to net.Addr) {
+	t.Helper()
+	n.to = to.(*net.UDPAddr)
+	n.rebind(t)
+}
+
 // rebind gives the client another address, as the server sees it; the old one is gone.
 func (n *nat) rebind(t *testing.T) {
 	t.Helper()
