@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -31,7 +33,7 @@ func serveAdmin(t *testing.T, w *world, change func(*AdminOptions)) (*Client, st
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "admin.sock")
-	l, err := ListenUnix(path)
+	l, err := ListenUnix(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,15 +206,15 @@ func TestW32HealthAndToken(t *testing.T) {
 func TestSocketFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "admin.sock")
-	l, err := ListenUnix(path)
+	l, err := ListenUnix(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ListenUnix(path); !errors.Is(err, ErrInUse) {
+	if _, err := ListenUnix(path, nil); !errors.Is(err, ErrInUse) {
 		t.Errorf("second listener: %v", err)
 	}
 	l.(*unixListener).UnixListener.Close() // as a crash leaves it
-	l2, err := ListenUnix(path)
+	l2, err := ListenUnix(path, nil)
 	if err != nil {
 		t.Fatalf("after a crash: %v", err)
 	}
@@ -223,10 +225,10 @@ func TestSocketFile(t *testing.T) {
 	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ListenUnix(path); err == nil {
+	if _, err := ListenUnix(path, nil); err == nil {
 		t.Error("replaced a file")
 	}
-	if _, err := ListenUnix(filepath.Join(dir, strings.Repeat("x", 120))); err == nil {
+	if _, err := ListenUnix(filepath.Join(dir, strings.Repeat("x", 120)), nil); err == nil {
 		t.Error("too long a path")
 	}
 	left, _ := filepath.Glob(filepath.Join(dir, ".s-*"))
@@ -249,8 +251,40 @@ func TestSocketFile(t *testing.T) {
 	tcp.Close()
 }
 
-// TestPeerUID: the kernel's word is asked for.
-func TestPeerUID(t *testing.T) {
+// TestRefusedProcess: a process of this user is let in or not as it is judged.
+func TestRefusedProcess(t *testing.T) {
+	for _, refused := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "s")
+		asked := 0
+		l, err := ListenUnix(path, func(pid int) bool { asked = pid; return refused })
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if c, err := l.Accept(); err == nil {
+				_, _ = c.Write([]byte("x"))
+				c.Close()
+			}
+		}()
+		c, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(c)
+		if c.Close(); (len(b) == 0) != refused {
+			t.Errorf("refused %v: %q", refused, b)
+		}
+		l.Close()
+		if <-done; asked != os.Getpid() && runtime.GOOS == "linux" {
+			t.Errorf("asked for %d", asked)
+		}
+	}
+}
+
+// TestPeer: the kernel's word is asked for.
+func TestPeer(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", path)
 	if err != nil {
@@ -267,7 +301,7 @@ func TestPeerUID(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if uid, err := peerUID(s.(*net.UnixConn)); err != nil || int(uid) != os.Geteuid() {
-		t.Errorf("%d %v", uid, err)
+	if uid, pid, err := peer(s.(*net.UnixConn)); err != nil || int(uid) != os.Geteuid() || pid != os.Getpid() && runtime.GOOS == "linux" {
+		t.Errorf("%d %d %v", uid, pid, err)
 	}
 }

@@ -19,8 +19,9 @@ var ErrInUse = errors.New("another relay runs on this data folder")
 
 // ListenUnix opens the operator's socket: mode 0600 from the first moment, in
 // place of one that nobody answers on, with connections of other users than
-// this one and root closed at once. Closing the listener removes the socket.
-func ListenUnix(path string) (net.Listener, error) {
+// this one and root closed at once, and those of processes that refuse, which may be
+// nil, names by their id. Closing the listener removes the socket.
+func ListenUnix(path string, refuse func(pid int) bool) (net.Listener, error) {
 	if n := len(path); n >= 104 {
 		return nil, fmt.Errorf("admin socket %s: the path is %d bytes long, more than the system allows; choose a shorter one", path, n)
 	}
@@ -49,7 +50,7 @@ func ListenUnix(path string) (net.Listener, error) {
 		l.Close()
 		return nil, fmt.Errorf("admin socket %s: %w", path, bareError(err))
 	}
-	return &unixListener{UnixListener: l, path: path}, nil
+	return &unixListener{UnixListener: l, path: path, refuse: refuse}, nil
 }
 
 // clearStale removes a socket that nobody answers on; anything else stays.
@@ -76,18 +77,22 @@ func clearStale(path string) error {
 
 type unixListener struct {
 	*net.UnixListener
-	path string
-	once sync.Once
+	path   string
+	refuse func(pid int) bool
+	once   sync.Once
 }
 
-// Accept gives connections of this user and root only.
+// Accept gives connections of this user and root only, and none that is refused.
 func (l *unixListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.AcceptUnix()
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := peerUID(c); err == nil && (uid == 0 || int(uid) == os.Geteuid()) {
+		uid, pid, err := peer(c)
+		own := int(uid) == os.Geteuid()
+		// Outside of this process's world of ids there are none of its children.
+		if err == nil && (uid == 0 || own) && !(own && pid != 0 && l.refuse != nil && l.refuse(pid)) {
 			return c, nil
 		}
 		c.Close()

@@ -12,6 +12,7 @@ import (
 	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/audit"
 	"github.com/commucat/commucat/core/front"
+	"github.com/commucat/commucat/core/pluginhost/sandbox"
 	"github.com/commucat/commucat/sdk/link"
 )
 
@@ -94,7 +95,7 @@ func (s *Server) recordOperator(_ context.Context, action, subject string) {
 
 // openAdmin binds the operator's sockets.
 func (s *Server) openAdmin(ctx context.Context) error {
-	ln, err := api.ListenUnix(s.adminSocket())
+	ln, err := api.ListenUnix(s.adminSocket(), sandbox.Confined)
 	if err != nil {
 		return err
 	}

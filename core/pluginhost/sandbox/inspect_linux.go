@@ -109,9 +109,16 @@ func parseStatus(b []byte) (s status, err error) {
 	return s, nil
 }
 
-// Filters is the number of system call filters of a process. A process never loses
-// one: what has more than the relay was confined by it, or by one that was.
-func Filters(pid int) (int, error) {
-	s, err := readStatus(pid)
-	return s.filters, err
+// Confined says that a process is a plugin of this relay, or was started by one: it has
+// system call filters that this process does not have (one never loses any), or has
+// ended. A service manager
+// that filters the relay filters its plugins as well; an operator's command that is
+// filtered on its own cannot be told from a plugin.
+func Confined(pid int) bool {
+	ours, err := readStatus(os.Getpid())
+	if err != nil {
+		return true
+	}
+	theirs, err := readStatus(pid)
+	return err != nil || theirs.noNewPrivs && theirs.filters > ours.filters
 }
