@@ -36,8 +36,11 @@ type transports struct {
 }
 
 // openHost makes what runs plugin processes; nothing is started yet.
-func (s *Server) openHost(context.Context) error {
+func (s *Server) openHost(context.Context) (err error) {
 	s.transports.all = map[string]*pluginhost.Transport{}
+	if s.revocations, err = openRevocations(s.data.path(revocationsFile)); err != nil {
+		return err
+	}
 	if s.opt.Catalog == nil {
 		s.opt.Catalog = pluginhost.NewCatalog()
 	}
@@ -125,8 +128,9 @@ func (s *Server) addTransport(name string, spec pluginhost.TransportSpec) error 
 		return err
 	}
 	s.transports.mu.Lock()
-	defer s.transports.mu.Unlock()
 	s.transports.all[name] = t
+	s.transports.mu.Unlock()
+	go s.tellRevoked(t) // it may have been ready before it was known here
 	return nil
 }
 
@@ -179,6 +183,11 @@ func (s *Server) transportChanged(r pluginhost.Reachable) {
 	case r.Address != "":
 		s.degraded.Delete("transport " + r.Transport)
 		s.log.Info("transport ready", "transport", r.Transport, "address", r.Address)
+		for _, t := range s.running() {
+			if t.Name() == r.Transport {
+				go s.tellRevoked(t)
+			}
+		}
 	default:
 		err := r.Err
 		if err == nil {
@@ -219,28 +228,51 @@ func (s *Server) pluginEndpoints(ctx context.Context, g transport.Guest) []link.
 	return out
 }
 
-// revokeGuest ends what the transports allowed to a link or device. What a process
-// cannot be told now is repeated until it can: it may come back with what it knew.
+// revokeGuest ends what the transports allowed to a link or device. What a transport
+// cannot be told now it is told when it is ready again, also by a later start.
 func (s *Server) revokeGuest(id string) {
-	for _, t := range s.running() {
-		go func() {
-			ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
-			defer cancel()
-			for {
-				err := t.Revoke(ctx, id)
-				if err == nil {
-					return
-				}
-				if !errors.Is(err, sdk.Unavailable) {
-					s.log.Error("a transport did not revoke", "transport", t.Name(), "error", err)
-					return
-				}
-				if err := t.Wait(ctx); err != nil {
-					s.log.Error("a transport could not be told of a revocation", "transport", t.Name(), "error", err)
-					return
-				}
+	var names []string
+	for name := range s.cfg.Transports { // also those that are disabled for a while
+		if !slices.Contains(s.opt.BuiltIn, name) {
+			names = append(names, name)
+		}
+	}
+	running := s.running()
+	for _, t := range running {
+		if !slices.Contains(names, t.Name()) {
+			names = append(names, t.Name())
+		}
+	}
+	forgotten, err := s.revocations.add(names, id)
+	if err != nil {
+		s.log.Error("a revocation is not on disk, a transport that is away now may miss it", "error", err)
+	}
+	if forgotten {
+		s.log.Error("too many revocations wait for a transport, the oldest were forgotten")
+	}
+	for _, t := range running {
+		go s.tellRevoked(t)
+	}
+}
+
+// tellRevoked tells a transport what it has missed.
+func (s *Server) tellRevoked(t *pluginhost.Transport) {
+	r := s.revocations
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var told []string
+	for _, id := range r.of(t.Name()) {
+		if err := t.Revoke(ctx, id); err != nil {
+			if errors.Is(err, sdk.Unavailable) {
+				break
 			}
-		}()
+			s.log.Error("a transport did not revoke; it will be told again", "transport", t.Name(), "error", err)
+			continue
+		}
+		told = append(told, id)
+	}
+	if err := r.done(t.Name(), told); err != nil {
+		s.log.Error("a transport will be told of revocations again", "transport", t.Name(), "error", err)
 	}
 }
 

@@ -56,6 +56,8 @@ type Server struct {
 	host     *pluginhost.Host
 
 	transports transports
+	// revocations are what transports have still to be told.
+	revocations *revocations
 
 	public       []net.Listener // TLS is the front's
 	adminSockets []adminSocket
@@ -77,7 +79,7 @@ func New(ctx context.Context, opt Options) (_ *Server, err error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{opt: opt, cfg: opt.Config, current: opt.Config, log: opt.Log, metrics: metrics.New(metrics.Options{Version: opt.Version})}
+	s := &Server{opt: opt, cfg: opt.Config, current: opt.Config, log: opt.Log, metrics: metrics.New(metrics.Options{Version: opt.Version, Process: true})}
 	defer func() {
 		if err != nil {
 			s.close(ctx)

@@ -1,0 +1,102 @@
+package server
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+)
+
+const (
+	revocationsFile = "revocations.json"
+	// maxRevocations bounds what one transport has not been told yet; beyond it the
+	// oldest are forgotten.
+	maxRevocations = 10_000
+)
+
+// revocations are the links and devices that a transport has still to be told of. They
+// outlive the relay: a plugin may be away for long, and may come back with what it
+// allowed before.
+type revocations struct {
+	path string
+
+	mu      sync.Mutex
+	pending map[string][]string // ids by transport, in the order of revocation
+}
+
+// openRevocations reads the file, which need not be there.
+func openRevocations(path string) (*revocations, error) {
+	r := &revocations{path: path, pending: map[string][]string{}}
+	b, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return r, nil
+	case err == nil:
+		err = json.Unmarshal(b, &r.pending)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s cannot be read: %w; what it holds are revocations that a transport has not been told of", path, reason(err))
+	}
+	if r.pending == nil {
+		r.pending = map[string][]string{}
+	}
+	return r, nil
+}
+
+// add notes an id for the transports. forgotten says that the oldest ids gave way.
+func (r *revocations) add(transports []string, id string) (forgotten bool, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changed := false
+	for _, name := range transports {
+		ids := r.pending[name]
+		if slices.Contains(ids, id) {
+			continue
+		}
+		if ids = append(ids, id); len(ids) > maxRevocations {
+			ids, forgotten = slices.Delete(ids, 0, len(ids)-maxRevocations), true
+		}
+		r.pending[name], changed = ids, true
+	}
+	if !changed {
+		return false, nil
+	}
+	return forgotten, r.save()
+}
+
+// of lists what a transport has to be told.
+func (r *revocations) of(transport string) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.pending[transport])
+}
+
+// done takes out what a transport has been told.
+func (r *revocations) done(transport string, told []string) error {
+	if len(told) == 0 {
+		return nil
+	}
+	gone := make(map[string]bool, len(told))
+	for _, id := range told {
+		gone[id] = true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rest := slices.DeleteFunc(r.pending[transport], func(id string) bool { return gone[id] })
+	if r.pending[transport] = rest; len(rest) == 0 {
+		delete(r.pending, transport)
+	}
+	return r.save()
+}
+
+// save writes the file; r.mu is held.
+func (r *revocations) save() error {
+	b, err := json.Marshal(r.pending)
+	if err != nil {
+		return err
+	}
+	return writeFile(r.path, b)
+}

@@ -1,0 +1,60 @@
+package server
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+func TestRevocations(t *testing.T) {
+	path := filepath.Join(t.TempDir(), revocationsFile)
+	open := func() *revocations {
+		t.Helper()
+		r, err := openRevocations(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	r := open()
+	for _, id := range []string{"one", "two", "one", "three"} {
+		if forgotten, err := r.add([]string{"door", "side"}, id); forgotten || err != nil {
+			t.Fatal(forgotten, err)
+		}
+	}
+	if err := r.done("door", []string{"one", "three"}); err != nil {
+		t.Fatal(err)
+	}
+	r = open() // as after a crash
+	if got := r.of("door"); !slices.Equal(got, []string{"two"}) {
+		t.Errorf("door: %q", got)
+	}
+	if got := r.of("side"); !slices.Equal(got, []string{"one", "two", "three"}) {
+		t.Errorf("side: %q", got)
+	}
+	if err := r.done("door", []string{"two"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, there := open().pending["door"]; there {
+		t.Error("a transport with nothing to be told stays in the file")
+	}
+	many := make([]string, maxRevocations)
+	for i := range many {
+		many[i] = fmt.Sprint(i)
+	}
+	r.pending["door"] = many
+	if forgotten, err := r.add([]string{"door"}, "last"); !forgotten || err != nil {
+		t.Error(forgotten, err)
+	}
+	if got := r.of("door"); len(got) != maxRevocations || got[0] != "1" || got[len(got)-1] != "last" {
+		t.Errorf("%d ids, %s to %s", len(got), got[0], got[len(got)-1])
+	}
+	if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openRevocations(path); err == nil {
+		t.Error("a broken file was taken for none")
+	}
+}
