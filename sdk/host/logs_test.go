@@ -54,6 +54,18 @@ func TestLogs(t *testing.T) {
 	}
 }
 
+// TestLogsArePaced: a flood is read at a bounded rate.
+func TestLogsArePaced(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	began := now
+	l := newLogs(7, func() time.Time { return now }, func(string) *slog.Logger { return slog.New(slog.DiscardHandler) })
+	l.wait = func(d time.Duration) { now = now.Add(d) }
+	l.read(strings.NewReader(strings.Repeat("x\n", 5<<20)))
+	if took := now.Sub(began).Round(time.Second); took != 9*time.Second {
+		t.Errorf("10 MiB were read within %v", took)
+	}
+}
+
 func FuzzLogs(f *testing.F) {
 	for _, s := range []string{"{\"level\":\"INFO\",\"msg\":\"m\",\"a\":[{}]}\n", "text\n{", "{\"@message\":1}\n", "\x00\xff\u202e\n"} {
 		f.Add([]byte(s))
