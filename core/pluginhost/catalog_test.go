@@ -39,14 +39,14 @@ func pluginFolder(t *testing.T) (dir, file string) {
 	return dir, file
 }
 
-func put(t *testing.T, name, content string, mode os.FileMode) {
+func put(t testing.TB, name, content string, mode os.FileMode) {
 	t.Helper()
 	if err := errors.Join(os.WriteFile(name, []byte(content), mode), os.Chmod(name, mode)); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -198,7 +198,7 @@ func TestNothingLeaks(t *testing.T) {
 	eventually(t, "descriptors return", func() bool { runtime.GC(); return descriptors(t) <= files })
 }
 
-func descriptors(t *testing.T) int {
+func descriptors(t testing.TB) int {
 	t.Helper()
 	list, err := os.ReadDir("/proc/self/fd")
 	must(t, err)

@@ -28,6 +28,7 @@ import (
 	"github.com/commucat/commucat/plugins/storage/sqlite"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/plugin"
+	"github.com/commucat/commucat/sdk/storage"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
@@ -41,7 +42,7 @@ func TestMain(m *testing.M) {
 	}
 	if os.Getenv("COMMUCAT_PLUGIN") != "" || len(os.Args) == 2 && os.Args[1] == "describe" {
 		beginning(os.Args[0])
-		plugin.Serve(plain("1.0.0"), sqlite.Plugin(), file.Plugin)
+		plugin.Serve(plain("1.0.0"), packets(), sqlite.Plugin(), noop(), file.Plugin)
 	}
 	os.Exit(m.Run())
 }
@@ -132,6 +133,95 @@ func attempt(env sdk.Env, world string) error {
 		}
 	}
 	return fmt.Errorf("denied %d, possible %q", denied, possible)
+}
+
+// packets is a transport over datagrams that are neither repeated nor put in order:
+// each address is a stream.
+func packets() sdk.Plugin {
+	type config struct {
+		Listen string `cfg:"listen" default:"127.0.0.1:0" doc:"UDP address"`
+	}
+	return transport.Define(transport.Descriptor{
+		Name: "packets", Version: "1.0.0", Summary: "bare UDP", Needs: []transport.Need{{Kind: transport.UDPPort}},
+	}, transport.Funcs[config]{
+		Listen: func(ctx context.Context, env sdk.Env, c config) (net.Listener, error) {
+			socket, err := env.ListenPacket(ctx, "udp", c.Listen)
+			if err != nil {
+				return nil, err
+			}
+			l := &packetListener{socket: socket, streams: map[string]net.Conn{}, fresh: make(chan net.Conn)}
+			go l.read()
+			return l, nil
+		},
+	})
+}
+
+type packetListener struct {
+	socket  net.PacketConn
+	streams map[string]net.Conn // of read alone
+	fresh   chan net.Conn
+}
+
+func (l *packetListener) Accept() (net.Conn, error) {
+	if c, ok := <-l.fresh; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l *packetListener) Close() error   { return l.socket.Close() }
+func (l *packetListener) Addr() net.Addr { return l.socket.LocalAddr() }
+
+func (l *packetListener) read() {
+	defer close(l.fresh)
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := l.socket.ReadFrom(buf)
+		if err != nil {
+			for _, c := range l.streams {
+				c.Close()
+			}
+			return
+		}
+		c := l.streams[from.String()]
+		if c == nil {
+			var far net.Conn
+			c, far = net.Pipe()
+			l.streams[from.String()] = c
+			go func() {
+				b := make([]byte, 2048)
+				for {
+					n, err := c.Read(b)
+					if err != nil {
+						return
+					}
+					_, _ = l.socket.WriteTo(b[:n], from)
+				}
+			}()
+			l.fresh <- far
+		}
+		_, _ = c.Write(buf[:n])
+	}
+}
+
+// noop is a storage that says yes and keeps nothing: what is left is the call.
+func noop() sdk.Plugin {
+	return storage.Define(storage.Descriptor{
+		Name: "noop", Version: "1.0.0", Summary: "keeps nothing", Traits: storage.Traits{Batch: 512, Lanes: 4},
+	}, func(context.Context, sdk.Env, struct{}) (storage.Store, error) {
+		return storage.Store{Queues: keepsNothing{}}, nil
+	})
+}
+
+// keepsNothing has what a benchmark calls.
+type keepsNothing struct{ storage.Queues }
+
+func (keepsNothing) Append(_ context.Context, _ time.Time, b storage.Batch) ([]storage.Appended, error) {
+	out := make([]storage.Appended, len(b.Rows))
+	for i := range out {
+		out[i].Position = uint64(i) + 1
+	}
+	return out, nil
 }
 
 // plainListener hides the sockets of its conns if they shall be pumped.
@@ -258,7 +348,7 @@ type stand struct {
 }
 
 // binary is the test binary in a plugin folder, made once for all tests.
-func binary(t *testing.T, dir string) {
+func binary(t testing.TB, dir string) {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
@@ -275,7 +365,9 @@ func binary(t *testing.T, dir string) {
 	}
 	all := []Described{
 		{Kind: sdk.Transport, Name: "plain", Version: "1.0.0", Protocols: []int{1}, Needs: []transport.Need{{Kind: transport.TCPPort}, {Kind: transport.StateFolder}}},
+		{Kind: sdk.Transport, Name: "packets", Version: "1.0.0", Protocols: []int{1}, Needs: []transport.Need{{Kind: transport.UDPPort}}},
 		{Kind: sdk.Storage, Name: "sqlite", Version: sqlite.Plugin().Version(), Protocols: []int{1}},
+		{Kind: sdk.Storage, Name: "noop", Version: "1.0.0", Protocols: []int{1}},
 		{Kind: sdk.Ledger, Name: "file", Version: file.Plugin.Version(), Protocols: []int{1}},
 	}
 	_, err = Add(t.Context(), to, AddOptions{Describe: says(all...)})
@@ -283,7 +375,7 @@ func binary(t *testing.T, dir string) {
 }
 
 // newStand makes a Host; change may alter its options.
-func newStand(t *testing.T, change func(*Options)) *stand {
+func newStand(t testing.TB, change func(*Options)) *stand {
 	t.Helper()
 	if k := sandbox.Probe(); !k.Complete() {
 		t.Skipf("this kernel has no %s", k.Missing())
@@ -318,7 +410,7 @@ func newStand(t *testing.T, change func(*Options)) *stand {
 }
 
 // transport starts "plain" under a name.
-func (s *stand) plain(t *testing.T, name string, raw map[string]any) *Transport {
+func (s *stand) plain(t testing.TB, name string, raw map[string]any) *Transport {
 	t.Helper()
 	tr, err := s.Transport(spec(name, raw))
 	must(t, err)
@@ -330,7 +422,7 @@ func spec(name string, raw map[string]any) TransportSpec {
 }
 
 // serving is plain that must come up.
-func (s *stand) serving(t *testing.T, name string, raw map[string]any) *Transport {
+func (s *stand) serving(t testing.TB, name string, raw map[string]any) *Transport {
 	t.Helper()
 	tr := s.plain(t, name, raw)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -344,7 +436,7 @@ const patience = 30 * time.Second
 
 // eventually waits until ok says so; states are looked at, since nothing announces
 // them.
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -55,10 +55,11 @@ func newSockets() *sockets {
 
 // lender lends to one process.
 type lender struct {
-	of    *sockets
-	allow claims
-	count map[socketKey]int
-	used  map[socketKey]bool
+	of      *sockets
+	allow   claims
+	count   map[socketKey]int
+	used    map[socketKey]bool
+	settled bool // it has asked for all that it needs
 }
 
 // lend makes the lender of a new process.
@@ -86,10 +87,17 @@ func (l *lender) back() {
 func (l *lender) settle() {
 	l.of.mu.Lock()
 	defer l.of.mu.Unlock()
+	l.settled = true
 	l.of.prune()
 }
 
+// prune closes what nobody uses, once nobody is left who may still ask for it.
 func (s *sockets) prune() {
+	for l := range s.lenders {
+		if !l.settled {
+			return
+		}
+	}
 	for key, held := range s.held {
 		used := false
 		for l := range s.lenders {

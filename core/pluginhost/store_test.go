@@ -28,7 +28,7 @@ func ledgerSpec(name string) Spec {
 }
 
 // opened is a storage process with its store.
-func (s *stand) storage(t *testing.T, name string) storage.Store {
+func (s *stand) storage(t testing.TB, name string) storage.Store {
 	t.Helper()
 	st, traits, err := s.Storage(t.Context(), storeSpec(name))
 	must(t, err)

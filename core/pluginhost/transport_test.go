@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -225,21 +226,35 @@ func TestForeignSockets(t *testing.T) {
 	must(t, tr.Wait(ctx))
 }
 
-// TestUpgradeUnderConnects: a client that connects all the time is never refused.
+// TestUpgradeUnderConnects: clients that connect all the time are never refused, and a
+// session of another transport notices nothing. With COMMUCAT_SOAK=1 a thousand come
+// each second.
 func TestUpgradeUnderConnects(t *testing.T) {
+	upgrades, every := 5, time.Duration(0)
+	if os.Getenv("COMMUCAT_SOAK") != "" {
+		upgrades, every = 100, 4*time.Millisecond
+	}
 	s := newStand(t, nil)
+	other := s.serving(t, "other", map[string]any{"pump": true})
+	session, err := net.Dial("tcp", other.Addr().String())
+	must(t, err)
+	defer session.Close()
 	tr := s.serving(t, "x", nil)
-	at, first := tr.Addr().String(), s.States()[0].PID
+	at, first := tr.Addr().String(), s.States()[1].PID
 	stop, failed, done := make(chan struct{}), make(chan error, 4), make(chan int, 4)
+	began := time.Now()
 	for range 4 {
 		go func() {
 			n := 0
 			defer func() { done <- n }()
 			for {
+				// What was late is made up for.
+				wait := time.NewTimer(time.Until(began.Add(time.Duration(n) * every)))
 				select {
 				case <-stop:
+					wait.Stop()
 					return
-				default:
+				case <-wait.C:
 				}
 				if err := echoes(at); err != nil {
 					failed <- err
@@ -249,11 +264,20 @@ func TestUpgradeUnderConnects(t *testing.T) {
 			}
 		}()
 	}
-	for i := range 5 {
+	for i := range upgrades {
 		if err := tr.Upgrade(t.Context(), tr.Spec()); err != nil {
 			t.Errorf("upgrade %d: %v", i, err)
 		}
+		_, err := session.Write([]byte{1, byte(i)})
+		var b [2]byte
+		if err == nil {
+			_, err = io.ReadFull(session, b[:])
+		}
+		if err != nil || b != [2]byte{1, byte(i)} {
+			t.Fatalf("the other transport's session: %v %v", b, err)
+		}
 	}
+	took := time.Since(began)
 	close(stop)
 	total := 0
 	for range 4 {
@@ -264,11 +288,53 @@ func TestUpgradeUnderConnects(t *testing.T) {
 		t.Errorf("after %d connections: %v", total, err)
 	default:
 	}
-	if st := s.States()[0]; st.PID == first || st.Restarts != 0 || total == 0 {
+	if st := s.States()[1]; st.PID == first || st.Restarts != 0 || total == 0 {
 		t.Errorf("%+v after %d connections", st, total)
 	}
-	t.Logf("%d connections during 5 upgrades", total)
+	t.Logf("%d connections during %d upgrades, %.0f a second", total, upgrades, float64(total)/took.Seconds())
+	eventually(t, "the earlier ones have gone", func() bool { return s.States()[1].Leaving == 0 })
+}
+
+// TestUpgradeOfPackets: two processes cannot read one UDP socket. The next one gets it
+// when the last one has gone, on the same port, and clients go on after a pause.
+func TestUpgradeOfPackets(t *testing.T) {
+	s := newStand(t, nil)
+	tr, err := s.Transport(TransportSpec{Spec: Spec{Name: "x", Plugin: "packets", Settings: Settings{Memory: memoryLimit}}})
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	must(t, tr.Wait(ctx))
+	at, pids := tr.Addr().String(), map[int]bool{s.States()[0].PID: true}
+	c, err := net.Dial("udp", at)
+	must(t, err)
+	defer c.Close()
+	// answered sends until the answer is there, as whoever uses datagrams must.
+	answered := func(text string) {
+		t.Helper()
+		b := make([]byte, 64)
+		eventually(t, "an answer", func() bool {
+			_, _ = c.Write([]byte(text)) // refused while nobody reads
+			_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			n, err := c.Read(b)
+			return err == nil && string(b[:n]) == text
+		})
+	}
+	answered("first")
+	for i := range 3 {
+		must(t, tr.Upgrade(t.Context(), tr.Spec()))
+		must(t, tr.Wait(ctx))
+		st := s.States()[0]
+		if pids[st.PID] || st.Restarts != 0 || tr.Addr().String() != at {
+			t.Errorf("%+v at %v, was at %s", st, tr.Addr(), at)
+		}
+		pids[st.PID] = true
+		answered(fmt.Sprint("after ", i))
+	}
 	eventually(t, "the earlier ones have gone", func() bool { return s.States()[0].Leaving == 0 })
+	if err := tr.Upgrade(t.Context(), TransportSpec{Spec: Spec{Name: "x", Plugin: "packets", Raw: map[string]any{"lisen": ":1"}}}); sdk.KindOf(err) != sdk.Invalid {
+		t.Errorf("wrong key: %v", err)
+	}
+	answered("at last")
 }
 
 // TestUpgradeThatFails leaves what runs alone.
