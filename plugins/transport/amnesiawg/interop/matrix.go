@@ -75,6 +75,13 @@ func echoAll(ln net.Listener) {
 // Export is the configuration file of a new link of a relay.
 func Export(t testing.TB, s transport.Server) File {
 	t.Helper()
+	f, _ := ExportTo(t, s)
+	return f
+}
+
+// ExportTo is Export with the endpoint.
+func ExportTo(t testing.TB, s transport.Server) (File, conf.Endpoint) {
+	t.Helper()
 	to, err := s.Invite(t.Context(), "127.0.0.1", transport.Guest{ID: rand.Text()})
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +94,11 @@ func Export(t testing.TB, s transport.Server) File {
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, text)
 	}
-	return f
+	e, err := conf.Parse(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f, e
 }
 
 // Peer is a device that others wrote, with a network stack that they wrote.
@@ -138,7 +149,7 @@ func (p *Peer) Dial(t testing.TB, f File) net.Conn {
 
 // Serve makes a peer that stands for a relay, and an endpoint that leads to it with
 // the key of one device. Its streams echo.
-func Serve(t testing.TB, make Maker, wire *obfs.Params) (p *Peer, to transport.Endpoint, key []byte) {
+func Serve(t testing.TB, make Maker, wire *obfs.Params) (p *Peer, e conf.Endpoint, key []byte) {
 	t.Helper()
 	draw := func() (private, public [32]byte) {
 		_, _ = rand.Read(private[:])
@@ -151,7 +162,7 @@ func Serve(t testing.TB, make Maker, wire *obfs.Params) (p *Peer, to transport.E
 	}
 	private, server := draw()
 	own, client := draw()
-	e := conf.Endpoint{Host: "127.0.0.1", Ports: []uint16{1}, Server: server, Wire: wire, MTU: conf.DefaultMTU}
+	e = conf.Endpoint{Host: "127.0.0.1", Ports: []uint16{1}, Server: server, Wire: wire, MTU: conf.DefaultMTU}
 	text, err := conf.File(e.Transport(), own[:])
 	if err != nil {
 		t.Fatal(err)
@@ -168,7 +179,7 @@ func Serve(t testing.TB, make Maker, wire *obfs.Params) (p *Peer, to transport.E
 	t.Cleanup(func() { ln.Close() })
 	go echoAll(ln)
 	e.Ports[0] = p.Port
-	return p, e.Transport(), own[:]
+	return p, e, own[:]
 }
 
 // Dial is the transport's client half.
@@ -229,7 +240,15 @@ func Matrix(t *testing.T, make Maker, generation obfs.Generation, special string
 				t.Fatal(err)
 			}
 		}
-		_, to, key := Serve(t, make, wire)
-		Echo(t, Dial(t, to, key))
+		_, e, key := Serve(t, make, wire)
+		Echo(t, Dial(t, e.Transport(), key))
 	})
+}
+
+// Plain has a device without parameters be dialled by the transport without parameters.
+// A relay refuses to listen so; what it would say as the other side is tested in
+// package bind.
+func Plain(t *testing.T, make Maker) {
+	_, e, key := Serve(t, make, obfs.Plain())
+	Echo(t, Dial(t, e.Transport(), key))
 }
