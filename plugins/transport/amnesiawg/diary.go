@@ -3,6 +3,7 @@ package amnesiawg
 import (
 	"bufio"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -94,6 +95,17 @@ func (d *diary) add(public [32]byte, at string, now time.Time) {
 	d.lines++
 }
 
+// moved is add for a device that is elsewhere than it was; one that is not known
+// stays so.
+func (d *diary) moved(public [32]byte, at string, now time.Time) {
+	d.mu.Lock()
+	n, ok := d.notes[public]
+	d.mu.Unlock()
+	if ok && n.at != at {
+		d.add(public, at, now)
+	}
+}
+
 // forget drops what is not recent.
 func (d *diary) forget(now time.Time) {
 	d.mu.Lock()
@@ -168,5 +180,31 @@ func (s *server) recall() {
 	}
 	if n > 0 {
 		s.log.Info("sessions of before are taken up", "devices", n)
+	}
+}
+
+// whereabouts notes who has changed its address since its last handshake. WireGuard
+// alone knows: it believes sealed packets only.
+func (s *server) whereabouts(now time.Time) {
+	s.mu.Lock()
+	n := len(s.peers)
+	s.mu.Unlock()
+	if n == 0 {
+		return
+	}
+	text, err := s.dev.IpcGet()
+	if err != nil {
+		return // it is being closed
+	}
+	var public [32]byte
+	for line := range strings.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		switch name {
+		case "public_key":
+			public = [32]byte{}
+			_, _ = hex.Decode(public[:], []byte(value))
+		case "endpoint":
+			s.diary.moved(public, value, now)
+		}
 	}
 }

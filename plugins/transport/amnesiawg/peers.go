@@ -160,6 +160,7 @@ func (s *server) sweep() {
 			return
 		case now := <-tick.C:
 			s.sweepAt(now)
+			s.whereabouts(now)
 			if now.Sub(written) >= timesEvery {
 				written = now
 				s.guests.sweep()

@@ -434,3 +434,23 @@ func TestRecall(t *testing.T) {
 	t.Logf("the stream ended %v after the relay was back", time.Since(began))
 	echoes(t, o, to, private)
 }
+
+// Where a device is now is known after a kill as well, not only where its last handshake
+// came from.
+func TestWhereabouts(t *testing.T) {
+	s := relay(t, t.TempDir(), nil)
+	srv := s.(*server)
+	private, public, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	echoes(t, dialer(t, nil), invite(t, s, transport.Guest{ID: "d", Public: public}), private)
+	srv.diary.mu.Lock()
+	was := srv.diary.notes[[32]byte(public)]
+	srv.diary.notes[[32]byte(public)] = note{"0/192.0.2.1:1", was.when}
+	srv.diary.mu.Unlock()
+	srv.whereabouts(time.Now())
+	if is := srv.diary.recentNotes(time.Now())[[32]byte(public)]; is.at != was.at {
+		t.Errorf("%q, want %q", is.at, was.at)
+	}
+}

@@ -45,6 +45,11 @@ type Maker func(tun.Device) Device
 // configuration.
 func Relay(t testing.TB, raw map[string]any) transport.Server {
 	t.Helper()
+	return listen(t, raw, echoAll)
+}
+
+func listen(t testing.TB, raw map[string]any, serve func(net.Listener)) transport.Server {
+	t.Helper()
 	raw["listen"] = []any{"127.0.0.1:0"}
 	o, err := transport.Open(t.Context(), amnesiawg.Plugin(), sdk.NewEnv(sdk.EnvOptions{State: t.TempDir()}), raw)
 	if err != nil {
@@ -55,7 +60,7 @@ func Relay(t testing.TB, raw map[string]any) transport.Server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	go echoAll(ln)
+	go serve(ln)
 	return ln.(transport.Server)
 }
 
@@ -151,6 +156,11 @@ func (p *Peer) Dial(t testing.TB, f File) net.Conn {
 // the key of one device. Its streams echo.
 func Serve(t testing.TB, make Maker, wire *obfs.Params) (p *Peer, e conf.Endpoint, key []byte) {
 	t.Helper()
+	return stand(t, make, wire, echoAll)
+}
+
+func stand(t testing.TB, make Maker, wire *obfs.Params, serve func(net.Listener)) (p *Peer, e conf.Endpoint, key []byte) {
+	t.Helper()
 	draw := func() (private, public [32]byte) {
 		_, _ = rand.Read(private[:])
 		private[0], private[31] = private[0]&248, private[31]&127|64
@@ -177,7 +187,7 @@ func Serve(t testing.TB, make Maker, wire *obfs.Params) (p *Peer, e conf.Endpoin
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ln.Close() })
-	go echoAll(ln)
+	go serve(ln)
 	e.Ports[0] = p.Port
 	return p, e, own[:]
 }

@@ -33,8 +33,8 @@ func (e *Endpoint) ClearSrc() {}
 // SrcToString is the local address.
 func (e *Endpoint) SrcToString() string { return e.local.String() }
 
-// DstToString is the peer's address and port.
-func (e *Endpoint) DstToString() string { return e.addr.String() }
+// DstToString is Text: WireGuard's own reports then say which socket it is.
+func (e *Endpoint) DstToString() string { return e.Text() }
 
 // DstToBytes is the peer's address and port in binary.
 func (e *Endpoint) DstToBytes() []byte {

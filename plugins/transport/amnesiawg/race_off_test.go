@@ -1,0 +1,5 @@
+//go:build !race
+
+package amnesiawg
+
+const raceDetector = false
