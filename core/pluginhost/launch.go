@@ -181,7 +181,7 @@ func (h *Host) begin(ctx context.Context, kind sdk.Kind, s Spec, bin *pinned) (_
 	}
 	title := KindName(kind) + " " + s.Name
 	p := &process{h: h, entry: b.Entry, log: h.opt.Log.With("plugin", s.Name)}
-	profile, err := b.profile()
+	profile, err := b.profile(s.Raw)
 	if err != nil {
 		return nil, refuse(title, "%v", err)
 	}

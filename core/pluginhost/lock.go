@@ -42,7 +42,8 @@ type Entry struct {
 	// Profile is the sandbox's, see ProfileName; it follows from Needs.
 	Profile string `json:"profile"`
 	// Needs are granted: "tcp-port", "udp-port", "outbound", "program:NAME",
-	// "state-folder", "cover". A plugin that asks for more is refused.
+	// "program:$KEY|NAME…" (see transport.Program), "state-folder", "cover". A plugin
+	// that asks for more is refused.
 	Needs []string `json:"needs"`
 }
 

@@ -49,6 +49,7 @@ func TestParseLock(t *testing.T) {
 		"no hex":   {"e3b0c442", "x3b0c442"},
 		"need":     {`"outbound"`, `"everything"`},
 		"program":  {`"program:obfs4proxy"`, `"program:/bin/sh"`},
+		"programs": {`"program:obfs4proxy"`, `"program:$command|/bin/sh"`},
 		"profile":  {`"profile": "program"`, `"profile": "closed"`},
 		"rest":     {"}\n", "}\n{}"},
 	} {

@@ -13,14 +13,29 @@ import (
 const programNeed = string(transport.Program) + ":"
 
 func validNeed(n string) bool {
-	if name, ok := strings.CutPrefix(n, programNeed); ok {
-		return validProgram(name)
+	if value, ok := strings.CutPrefix(n, programNeed); ok {
+		return validPrograms(value)
 	}
 	switch transport.NeedKind(n) {
 	case transport.TCPPort, transport.UDPPort, transport.Outbound, transport.StateFolder, transport.CoverSite:
 		return true
 	}
 	return false
+}
+
+// validPrograms takes the forms of a need for a program: NAME, which must be there;
+// and "$KEY" or "$KEY|NAME|NAME…": what the key of the plugin's table names, or
+// without it those of the names that are installed.
+func validPrograms(value string) bool {
+	if len(value) > 256 {
+		return false
+	}
+	key, ok := strings.CutPrefix(value, "$")
+	if !ok {
+		return validProgram(value)
+	}
+	parts := strings.Split(key, "|")
+	return !slices.ContainsFunc(parts, func(p string) bool { return !validProgram(p) })
 }
 
 // validProgram takes bare names only: where they lie is the relay's to say.

@@ -47,7 +47,9 @@ const (
 	UDPPort NeedKind = "udp-port"
 	// Outbound: connections to other hosts, TCP or UDP (a cover site, a broker).
 	Outbound NeedKind = "outbound"
-	// Program: another program that is started; Value is its name.
+	// Program: another program that is started; Value is its name. "$KEY" is what that
+	// key of the plugin's table names, and "$KEY|NAME|NAME…" without that key whichever
+	// of the names is installed; what is missing then is the plugin's to report.
 	Program NeedKind = "program"
 	// StateFolder: files that must survive a restart (Env.State).
 	StateFolder NeedKind = "state-folder"
