@@ -301,7 +301,7 @@ func pluginTransport(t T, k *pluginKit) {
 		clients = 1000
 	}
 	TransportCases(t, TransportPair{
-		Name: server.Name(), Buffered: k.o.Buffered, Clients: clients, loose: true,
+		Name: server.Name(), Buffered: k.o.Buffered, Clients: clients, loose: true, whole: !transport.DescriptorOf(server).HalfClose,
 		Start: func(t testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
 			ln := listen(t, k.open(t, server, k.lender(t), false))
 			serve(ln, process == nil, accept)

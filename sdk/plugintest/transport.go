@@ -30,6 +30,7 @@ type TransportPair struct {
 	Clients int
 
 	loose bool // the conns themselves need not know the name
+	whole bool // the end of a stream is its close
 }
 
 // patience bounds everything that must happen.
@@ -130,9 +131,16 @@ func transportEcho(t T, pair TransportPair) {
 		wrote := make(chan error, 1)
 		go func() {
 			_, err := c.Write(sent)
-			wrote <- errors.Join(err, transport.CloseWrite(c))
+			if !pair.whole {
+				err = errors.Join(err, transport.CloseWrite(c))
+			}
+			wrote <- err
 		}()
-		got, err := io.ReadAll(c)
+		var from io.Reader = c
+		if pair.whole {
+			from = io.LimitReader(c, int64(size))
+		}
+		got, err := io.ReadAll(from)
 		if err != nil || !bytes.Equal(got, sent) {
 			t.Errorf("%d bytes: got %d, %v", size, len(got), err)
 		}

@@ -1,0 +1,296 @@
+package pt
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/commucat/commucat/plugins/transport/pt/managed"
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// Limits of the server half.
+const (
+	headerTime  = 20 * time.Second // for the child to say whom it has accepted, and for the client's byte
+	maxArriving = 512              // clients that it is saying it of
+	startTime   = 30 * time.Second
+	firstStart  = 10 * time.Second // that Listen waits for
+)
+
+// readyByte is what the client sends first, and the relay's answer. The client begins:
+// what obfs4's server side says together with its handshake stays unread in the
+// client's until more comes.
+const readyByte = 0
+
+// server is a listening child.
+type server struct {
+	cfg     Config
+	env     sdk.Env
+	method  string
+	command string
+	folder  string // the child's state
+	temp    bool   // the folder is thrown away
+	bind    netip.AddrPort
+	keep    bool // the port was drawn, and is kept
+
+	ln     *net.TCPListener // ExtORPort or ORPort
+	cookie *managed.Cookie
+
+	ctx      context.Context
+	cancel   context.CancelFunc
+	running  sync.WaitGroup
+	accepted chan net.Conn
+	slots    chan struct{}
+	once     sync.Once
+	gone     func()
+
+	mu      sync.Mutex
+	line    managed.Line // of the child that is ready, or was
+	reason  error        // why it is not ready
+	settled chan struct{}
+	fatal   error
+}
+
+var _ transport.Server = (*server)(nil)
+
+// listen starts the child. It returns when that is ready, or cannot be, or has taken
+// long: then the transport is reported as degraded until it is.
+func (p *plugin) listen(ctx context.Context, env sdk.Env, c Config) (net.Listener, error) {
+	s := &server{
+		cfg: c, env: env, method: c.method(), accepted: make(chan net.Conn), slots: make(chan struct{}, maxArriving),
+		settled: make(chan struct{}), reason: &sdk.Error{Kind: sdk.Unavailable, Op: "pt", Text: "the program is starting"},
+	}
+	var err error
+	if s.command, err = c.find(s.method, false); err != nil {
+		return nil, err
+	}
+	if mode := c.Options["iat-mode"]; s.method == "obfs4" && mode != "" && mode != "0" {
+		env.Log().Warn("obfs4 with an iat-mode other than 0 carries some 200 kilobytes a second", slog.String("iat_mode", mode))
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	if err := s.prepare(ctx); err != nil {
+		s.cancel()
+		s.discard()
+		return nil, err
+	}
+	s.gone = func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.probes[env] == s {
+			delete(p.probes, env)
+		}
+	}
+	p.mu.Lock()
+	p.probes[env] = s
+	p.mu.Unlock()
+	s.running.Go(s.arrivals)
+	s.running.Go(s.supervise)
+	wait := time.NewTimer(firstStart)
+	defer wait.Stop()
+	select {
+	case <-s.settled:
+		s.mu.Lock()
+		err = s.fatal
+		s.mu.Unlock()
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-wait.C:
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// prepare makes the folder, the listener and the cookie.
+func (s *server) prepare(ctx context.Context) error {
+	if s.env.State() == "" {
+		s.env.Log().Warn("no state folder is lent: links end with this process")
+		dir, err := os.MkdirTemp("", "pt-")
+		if err != nil {
+			return err
+		}
+		s.folder, s.temp = dir, true
+	} else {
+		s.folder = filepath.Join(s.env.State(), s.method)
+		if err := os.MkdirAll(s.folder, 0o700); err != nil {
+			return err
+		}
+	}
+	var err error
+	if s.bind, err = parseListen(s.cfg.Listen); err != nil {
+		return err
+	}
+	s.keep = s.bind.Port() == 0
+	if port := s.keptPort(); s.keep && port != 0 {
+		s.bind = netip.AddrPortFrom(s.bind.Addr(), port)
+	}
+	// The protocol knows no unix sockets. The child is let in by the cookie.
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false) // accepted sockets are handed on as what they are: TCP
+	ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	s.ln = ln.(*net.TCPListener)
+	if s.cookie, err = managed.NewCookie(s.cookieFile()); err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	return nil
+}
+
+// cookieFile has a name of its own in each process: an upgrade runs two.
+func (s *server) cookieFile() string {
+	return filepath.Join(s.folder, "cookie-"+strconv.Itoa(s.ln.Addr().(*net.TCPAddr).Port))
+}
+
+const portFile = "port"
+
+func (s *server) keptPort() uint16 {
+	b, err := os.ReadFile(filepath.Join(s.folder, portFile))
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 16)
+	if err != nil {
+		return 0
+	}
+	return uint16(n)
+}
+
+// keepPort notes a drawn port, since links name it.
+func (s *server) keepPort(at netip.AddrPort) {
+	if !s.keep || at.Port() == 0 || at.Port() == s.bind.Port() {
+		return
+	}
+	s.bind = netip.AddrPortFrom(s.bind.Addr(), at.Port())
+	if err := os.WriteFile(filepath.Join(s.folder, portFile), fmt.Appendln(nil, at.Port()), 0o600); err != nil {
+		s.env.Log().Warn("the port cannot be kept: links end with this process", slog.Any("error", err))
+		return
+	}
+	s.env.Log().Info("a TCP port was drawn; open it in the firewall", slog.Int("port", int(at.Port())))
+}
+
+// arrivals takes what the child connects.
+func (s *server) arrivals() {
+	for {
+		c, err := s.ln.AcceptTCP()
+		if err != nil {
+			if s.ctx.Err() != nil {
+				return
+			}
+			select { // descriptors are short
+			case <-time.After(100 * time.Millisecond):
+			case <-s.ctx.Done():
+				return
+			}
+			continue
+		}
+		select {
+		case s.slots <- struct{}{}:
+			s.running.Go(func() {
+				defer func() { <-s.slots }()
+				s.arrive(c)
+			})
+		default:
+			c.Close()
+		}
+	}
+}
+
+// arrive hands on one client after the child's header.
+func (s *server) arrive(c *net.TCPConn) {
+	stop := context.AfterFunc(s.ctx, func() { c.Close() })
+	defer stop()
+	facts := transport.Facts{Transport: Name, Hidden: !s.cfg.Extended, Context: context.Background()}
+	_ = c.SetDeadline(time.Now().Add(headerTime))
+	if s.cfg.Extended {
+		a, err := managed.AcceptExtOR(c, s.cookie)
+		if err != nil {
+			s.env.Log().Debug("a connection to the extended ORPort was refused", slog.Any("error", err))
+			c.Close()
+			return
+		}
+		facts.Remote, facts.Hidden = a.Client, !a.Client.IsValid()
+	}
+	if s.cfg.Ready && !answer(c) {
+		c.Close()
+		return
+	}
+	_ = c.SetDeadline(time.Time{})
+	if !stop() {
+		return
+	}
+	select {
+	case s.accepted <- stream{c, facts}:
+	case <-s.ctx.Done():
+		c.Close()
+	}
+}
+
+// answer tells a client that the relay is there.
+func answer(c *net.TCPConn) bool {
+	var b [1]byte
+	if _, err := c.Read(b[:]); err != nil || b[0] != readyByte {
+		return false
+	}
+	_, err := c.Write(b[:])
+	return err == nil
+}
+
+// Accept gives clients.
+func (s *server) Accept() (net.Conn, error) {
+	select {
+	case c := <-s.accepted:
+		return c, nil
+	case <-s.ctx.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Addr is where the child listens. Its network is the method: the socket is the
+// child's, and cannot be lent to another process.
+func (s *server) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.line.Addr
+	if !at.IsValid() {
+		at = s.bind
+	}
+	return transport.Addr{Net: s.method, Text: at.String()}
+}
+
+// Close ends the child and the streams that it carries.
+func (s *server) Close() error {
+	s.once.Do(func() {
+		s.cancel()
+		_ = s.ln.Close()
+		s.running.Wait()
+		_ = os.Remove(s.cookieFile())
+		s.discard()
+		s.gone()
+	})
+	return nil
+}
+
+func (s *server) discard() {
+	if s.temp {
+		_ = os.RemoveAll(s.folder)
+	}
+}
+
+func (s *server) health() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reason
+}
