@@ -13,7 +13,9 @@ import (
 func buildPlugin(t *testing.T, name string) string {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), name)
-	if b, err := exec.Command("go", "build", "-o", out, "github.com/commucat/commucat/cmd/"+name).CombinedOutput(); err != nil {
+	build := exec.Command("go", "build", "-o", out, "github.com/commucat/commucat/cmd/"+name)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as programs are built, also where the race detector needs cgo
+	if b, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, b)
 	}
 	return out

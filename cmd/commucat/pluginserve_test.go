@@ -63,9 +63,9 @@ func pluginFolder(t *testing.T) (dir, file string) {
 	return dir, file
 }
 
-// TestPluginTransport: a relay with a transport in another process, from the list to
+// TestBudgetPluginTransport: a relay with a transport in another process, from the list to
 // messages, over kill -9 of the plugin and of the relay, and a changed binary.
-func TestPluginTransport(t *testing.T) {
+func TestBudgetPluginTransport(t *testing.T) {
 	if raceDetector {
 		t.Skip("a plugin under the race detector needs more memory than it is allowed")
 	}

@@ -139,9 +139,9 @@ func TestT45RefusedBeforeTLS(t *testing.T) {
 	}
 }
 
-// TestT42MemoryOfStrangers: connections that only opened TCP, and connections
+// TestBudgetT42MemoryOfStrangers: connections that only opened TCP, and connections
 // after TLS, stay within their share.
-func TestT42MemoryOfStrangers(t *testing.T) {
+func TestBudgetT42MemoryOfStrangers(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector multiplies memory")
 	}

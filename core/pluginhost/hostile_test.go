@@ -15,28 +15,38 @@ import (
 	"github.com/commucat/commucat/sdk"
 )
 
+// hostility is a way to misbehave and what comes of it.
+type hostility struct {
+	behave string
+	// want is looked for in the state's error, log in the log; state is where it
+	// ends up, "" where it goes on.
+	want, log string
+	state     Phase
+}
+
 // TestHostile: each is contained and named, and a neighbour serves all the while.
 func TestHostile(t *testing.T) {
-	tests := []struct {
-		behave string
-		// want is looked for in the state's error, log in the log; state is where it
-		// ends up, "" where it goes on.
-		want, log string
-		state     Phase
-	}{
+	contained(t, []hostility{
 		{"panic", "panic: on purpose", "plugin parked", Parked},
 		{"exit", "it ended with status 9", "plugin parked", Parked},
 		{"flood", "", "the plugin logs too much", ""},
 		{"half", "", "", ""},
 		{"json", "", "plugin output", ""},
 		{"foreign", "", "", ""},
-		{"memory", "", "plugin parked", Parked},
+	})
+}
+
+// TestBudgetHostileMemory: so is one that takes more memory than it may have.
+func TestBudgetHostileMemory(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector needs address space without end")
 	}
+	contained(t, []hostility{{"memory", "", "plugin parked", Parked}})
+}
+
+func contained(t *testing.T, tests []hostility) {
 	for _, tt := range tests {
 		t.Run(tt.behave, func(t *testing.T) {
-			if tt.behave == "memory" && raceDetector {
-				t.Skip("the race detector needs address space without end")
-			}
 			s := newStand(t, nil)
 			neighbour := s.serving(t, "neighbour", nil)
 			first := s.States()[0].PID
@@ -171,10 +181,7 @@ func TestDrainIgnored(t *testing.T) {
 // TestNothingLeaks: goroutines and descriptors come back after starts, crashes and
 // upgrades.
 func TestNothingLeaks(t *testing.T) {
-	rounds := 10
-	if testing.Short() {
-		rounds = 3
-	}
+	const rounds = 10
 	s := newStand(t, nil)
 	round := func() {
 		tr := s.serving(t, "x", map[string]any{"pump": true})

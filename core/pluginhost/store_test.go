@@ -47,9 +47,9 @@ func (s *stand) pid(kind, name string) int {
 	return 0
 }
 
-// TestStorageConformance: the value that outlives its process keeps the contract.
-func TestStorageConformance(t *testing.T) {
-	if testing.Short() || raceDetector {
+// TestLoadStorageConformance: the value that outlives its process keeps the contract.
+func TestLoadStorageConformance(t *testing.T) {
+	if raceDetector {
 		t.Skip("starts a process for each case")
 	}
 	// Each run of the model opens a store; here that is a process.
@@ -67,10 +67,7 @@ func TestStorageConformance(t *testing.T) {
 // TestStoreOutlivesItsProcess: killed again and again under writers, nothing that was
 // acknowledged is lost and nobody sees more than a pause.
 func TestStoreOutlivesItsProcess(t *testing.T) {
-	kills, writers := 6, 4
-	if testing.Short() {
-		kills = 2
-	}
+	const kills, writers = 6, 4
 	s := newStand(t, func(o *Options) { o.CallWait = patience })
 	st := s.storage(t, "sqlite")
 	now := time.Now()

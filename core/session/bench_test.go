@@ -208,8 +208,8 @@ func BenchmarkIntake(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/64, "ns/msg")
 }
 
-// TestPumpAllocations: a message costs no allocation of its own, in or out.
-func TestPumpAllocations(t *testing.T) {
+// TestBudgetPumpAllocations: a message costs no allocation of its own, in or out.
+func TestBudgetPumpAllocations(t *testing.T) {
 	if raceEnabled {
 		t.Skip("the race detector allocates")
 	}
@@ -276,10 +276,10 @@ func (c *idleConn) Read(b []byte) (int, error) {
 	return 0, io.EOF
 }
 
-// TestIdleMemory is this package's share of T-43: an idle session holds its struct,
+// TestBudgetIdleMemory is this package's share of T-43: an idle session holds its struct,
 // two ciphers, a timer and one parked goroutine with a small stack.
-func TestIdleMemory(t *testing.T) {
-	if raceEnabled || testing.Short() {
+func TestBudgetIdleMemory(t *testing.T) {
+	if raceEnabled {
 		t.Skip("needs figures without the race detector")
 	}
 	const n, budget = 400, 6 << 10

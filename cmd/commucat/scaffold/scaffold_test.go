@@ -28,9 +28,10 @@ func TestWrittenModulesPass(t *testing.T) {
 			if err := scaffold.Tidy(t.Context(), dir); err != nil {
 				t.Fatal(err)
 			}
-			for _, args := range [][]string{{"vet", "./..."}, {"test", "./..."}} {
+			// Those of go test are a part of vet's checks.
+			for _, args := range [][]string{{"vet", "./..."}, {"test", "-vet=off", "./..."}} {
 				cmd := exec.Command("go", args...)
-				cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly")
+				cmd.Dir, cmd.Env = dir, append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
 				if b, err := cmd.CombinedOutput(); err != nil {
 					t.Fatalf("go %v: %v\n%s", args, err, b)
 				}

@@ -1,6 +1,7 @@
 package house
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -27,16 +29,30 @@ type source struct {
 	set       *token.FileSet
 }
 
-// tree reads every Go file of the module.
+// parsed reads every Go file of the module, once for all tests.
+var parsed = sync.OnceValues(parse)
+
+// tree is every Go file of the module.
 func tree(t *testing.T) []source {
 	t.Helper()
-	root, err := filepath.Abs("../../..")
+	files, err := parsed()
 	if err != nil {
 		t.Fatal(err)
 	}
+	if len(files) < 50 {
+		t.Fatalf("only %d files seen: the test looks in the wrong place", len(files))
+	}
+	return files
+}
+
+func parse() ([]source, error) {
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		return nil, err
+	}
 	mod, err := os.ReadFile(filepath.Join(root, "go.mod"))
 	if err != nil || !strings.HasPrefix(string(mod), "module "+module+"\n") {
-		t.Fatalf("%s is not the module's root: %v", root, err)
+		return nil, fmt.Errorf("%s is not the module's root: %w", root, err)
 	}
 	var files []source
 	err = filepath.WalkDir(root, func(name string, d fs.DirEntry, err error) error {
@@ -79,13 +95,7 @@ func tree(t *testing.T) []source {
 		files = append(files, s)
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(files) < 50 {
-		t.Fatalf("only %d files seen under %s: the test looks in the wrong place", len(files), root)
-	}
-	return files
+	return files, err
 }
 
 // target writes an import path as the tables do.

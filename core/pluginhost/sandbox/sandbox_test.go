@@ -164,31 +164,51 @@ func TestAttemptsAreReal(t *testing.T) {
 	}
 }
 
+// memory is what a confined process may take.
+const memory = 512 << 20
+
 func TestEverythingForbiddenIsDenied(t *testing.T) {
-	needKernel(t)
-	own := 0
-	if os.Geteuid() == 0 {
-		own = 61234
-	}
-	const memory = 512 << 20
-	tests := []struct {
-		name    string
-		profile sandbox.Profile
-		which   []string
-	}{
+	own := stranger()
+	denied(t, []prison{
 		{"closed", sandbox.Profile{UID: own, GID: own}, []string{"always", "closed", "quiet", "foreign"}},
 		{"the relay's user", sandbox.Profile{}, []string{"always", "closed", "quiet", "foreign"}},
 		{"with a folder", sandbox.Profile{UID: own, GID: own, Write: []string{"STATE"}}, []string{"always", "closed", "quiet", "stored"}},
 		{"outbound", sandbox.Profile{UID: own, GID: own, Outbound: true}, []string{"always", "quiet", "foreign"}},
 		{"outbound, the relay's user", sandbox.Profile{Outbound: true}, []string{"always", "quiet", "foreign"}},
 		{"with a program", sandbox.Profile{UID: own, GID: own, Run: []string{"/bin/ls"}}, []string{"always", "foreign"}},
-		{"little memory", sandbox.Profile{UID: own, GID: own, Memory: memory}, []string{"memory"}},
+	})
+}
+
+// TestBudgetMemory: more memory than is granted is denied.
+func TestBudgetMemory(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector needs address space without end")
 	}
+	own := stranger()
+	denied(t, []prison{{"little memory", sandbox.Profile{UID: own, GID: own, Memory: memory}, []string{"memory"}}})
+}
+
+// stranger is another user if this one can become him, else 0.
+func stranger() int {
+	if os.Geteuid() == 0 {
+		return 61234
+	}
+	return 0
+}
+
+// prison is a profile and what is tried in it.
+type prison struct {
+	name    string
+	profile sandbox.Profile
+	which   []string
+}
+
+// denied fails for everything that is possible in the prisons.
+func denied(t *testing.T, tests []prison) {
+	t.Helper()
+	needKernel(t)
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			if raceDetector && tt.profile.Memory > 0 {
-				t.Skip("the race detector needs address space without end")
-			}
 			w := world(t)
 			w.Memory = memory
 			for i, name := range tt.profile.Write {
@@ -239,8 +259,8 @@ func TestWhatIsGrantedWorks(t *testing.T) {
 	}
 }
 
-// TestInspect looks at a confined process that waits.
-func TestInspect(t *testing.T) {
+// TestBudgetInspect looks at a confined process that waits.
+func TestBudgetInspect(t *testing.T) {
 	needKernel(t)
 	p := sandbox.Profile{Memory: 1 << 30}
 	if os.Geteuid() == 0 {

@@ -10,12 +10,9 @@ import (
 	"github.com/commucat/commucat/sdk/storage"
 )
 
-// TestMillion: with a million rows in one queue the first page comes at once and a
+// TestBudgetMillion: with a million rows in one queue the first page comes at once and a
 // resume does not load them into memory.
-func TestMillion(t *testing.T) {
-	if testing.Short() {
-		t.Skip("writes 150 MB")
-	}
+func TestBudgetMillion(t *testing.T) {
 	const rows, batch = 1_000_000, 4096
 	dir, now, body := t.TempDir(), time.Now(), make([]byte, 100)
 	s := openTest(t, dir, Config{Queues: "pebble"}, options{})

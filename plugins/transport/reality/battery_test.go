@@ -10,7 +10,6 @@ import (
 	"net"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -214,21 +213,23 @@ func (y *tally) compare(kind maker, seed uint64, bare, worn string) {
 	y.mu.Unlock()
 }
 
-// probes is how many the battery sends to each cover; COMMUCAT_PROBES changes it.
-func probes(t testing.TB, normal int) int {
-	if text := os.Getenv("COMMUCAT_PROBES"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	return normal
-}
+// soak is whether the largest counts are asked for.
+func soak() bool { return os.Getenv("COMMUCAT_SOAK") != "" }
 
-func TestProbeBattery(t *testing.T) {
-	for name, cover := range covers(t) {
+// TestLoadProbeBattery sends 10,000 probes in all, each kind many times with other
+// random bytes; with the race detector each kind once to each cover.
+func TestLoadProbeBattery(t *testing.T) {
+	all := covers(t)
+	count := 10_000/len(all) + 1
+	switch {
+	case raceDetector:
+		count = 0
+	case soak():
+		count *= 10
+	}
+	for name, cover := range all {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			bare := cover
 			if cover == coverSelf {
 				bare = bareOwn(t)
@@ -241,11 +242,11 @@ func TestProbeBattery(t *testing.T) {
 			if len(kinds) < 60 {
 				t.Fatalf("only %d kinds", len(kinds))
 			}
-			total := max(probes(t, 0), len(kinds))
+			total := max(count, len(kinds))
 			y := &tally{bare: map[string][]time.Duration{}, worn: map[string][]time.Duration{}, differences: map[string]string{}}
 			var wg sync.WaitGroup
 			next := make(chan int)
-			for range 12 {
+			for range 16 { // nearly all of them wait for silence
 				wg.Go(func() {
 					for i := range next {
 						y.compare(kinds[i%len(kinds)], uint64(i), bare, r.addr)

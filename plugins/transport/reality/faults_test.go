@@ -8,8 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -332,18 +330,6 @@ func statedSkew(err error) (time.Duration, bool) {
 	return skew, found && bad == nil
 }
 
-// replays is how many captured first flights are sent again; COMMUCAT_REPLAYS changes it.
-func replays(t *testing.T, normal int) int {
-	if text := os.Getenv("COMMUCAT_REPLAYS"); text != "" {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
-	return normal
-}
-
 // TestReplays: what was accepted once is never accepted again, before and after a
 // restart.
 func TestReplays(t *testing.T) {
@@ -357,7 +343,10 @@ func TestReplays(t *testing.T) {
 	if int(let) != len(flights) {
 		t.Fatalf("%d let in, want %d", let, len(flights))
 	}
-	total := replays(t, 1000)
+	total := 1000 // captured first flights that are sent again
+	if soak() {
+		total *= 100
+	}
 	again := func(n int) (answered int64) {
 		var got atomic.Int64
 		var wg sync.WaitGroup

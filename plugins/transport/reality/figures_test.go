@@ -7,7 +7,6 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -19,10 +18,10 @@ import (
 )
 
 // TestFigures measures beside crypto/tls in one run, both ends in this process, when
-// COMMUCAT_FIGURES is set. It reports and judges nothing.
+// COMMUCAT_SOAK is set. It reports and judges nothing.
 func TestFigures(t *testing.T) {
-	if os.Getenv("COMMUCAT_FIGURES") == "" {
-		t.Skip("set COMMUCAT_FIGURES=1 on an idle machine")
+	if !soak() {
+		t.Skip("set COMMUCAT_SOAK=1 on an idle machine")
 	}
 	for name, pair := range map[string]tls.Certificate{"RSA": testAuthority().pair, "ECDSA": testAuthority().quick} {
 		r := startServer(t, baseConfig(t, goCoverWith(t, pair)))
@@ -35,16 +34,12 @@ func TestFigures(t *testing.T) {
 			{"reality", r.ln, func(ctx context.Context, _ string) (net.Conn, error) { return dialRig(ctx, e, "chrome") }},
 		}
 		flows := map[string][]flow{}
-		rounds := 5
-		if os.Getenv("COMMUCAT_FIGURES") == "handshakes" {
-			rounds = 0
-		}
-		for range rounds {
+		for range 5 {
 			for _, p := range paths {
 				flows[p.name] = append(flows[p.name], p.upload(t, 512<<20))
 			}
 		}
-		for _, p := range paths[:min(rounds, len(paths))] {
+		for _, p := range paths {
 			base := median(flows["crypto/tls"])
 			m := median(flows[p.name])
 			t.Logf("certificate %s: %-10s %5.0f MB/s (%.2f), %.2f CPU s/GiB (%.2f)", name, p.name, m.rate, m.rate/base.rate, m.cpu, m.cpu/base.cpu)

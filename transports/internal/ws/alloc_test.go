@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestSteadyPathDoesNotAllocate(t *testing.T) {
+func TestBudgetSteadyPathDoesNotAllocate(t *testing.T) {
 	c := New(&loop{data: frame(opBinary, true, true, strings.Repeat("x", 300))}, Server, nil, new(Buffers))
 	p := make([]byte, 512)
 	if allocs := testing.AllocsPerRun(1000, func() {
