@@ -346,7 +346,7 @@ func fanout(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error)
 	if err := f.peers[0].client.Join(ctx, channel, members...); err != nil {
 		return nil, fmt.Errorf("joining the channel: %w", err)
 	}
-	s := newSender(f.peers[0], 0, o.Size, o.Outstanding)
+	s := newSender(f.peers[0], 0, o.Size, 4*o.Outstanding) // one sender has to keep all members busy
 	draft := func(int) client.Draft { return client.Draft{Channel: channel} }
 	o.Progress("fanout: warming up")
 	if _, err := load(ctx, time.Second, []*sender{s}, draft); err != nil {

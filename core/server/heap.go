@@ -14,12 +14,12 @@ const (
 	// it would collect every 25 ms under load.
 	heapFloor = 32 << 20
 	// trimFirst is when memory is looked after once a collection has ended; the
-	// pause doubles up to trimMost as long as nothing is to be done.
+	// pause doubles up to trimMost while the relay stays quiet.
 	trimFirst = 5 * time.Second
 	trimMost  = time.Minute
 	// trimGain is how much memory must be in sight before a collection for its
 	// sake is worth its time.
-	trimGain = 8 << 20
+	trimGain = 4 << 20
 )
 
 // heap is what the runtime says of its memory.
@@ -61,7 +61,7 @@ func (h *heap) quiet(allocated uint64, d time.Duration) bool {
 }
 
 // worth says that enough memory would be given back.
-func (h *heap) worth() bool { return h.unused > max(trimGain, h.live/8) }
+func (h *heap) worth() bool { return h.unused > max(trimGain, h.live/32) }
 
 // memory sets the collector's pace after each collection and gives memory back
 // once a burst is over: a relay whose thousands of sessions fall silent after
@@ -79,7 +79,10 @@ func (s *Server) memory(ctx context.Context) error {
 	if base > 0 {
 		defer debug.SetGCPercent(debug.SetGCPercent(base))
 	}
-	var h heap
+	var (
+		h   heap
+		own bool // the next collection is one of ours
+	)
 	h.read()
 	wait, before := trimFirst, h.allocated
 	t := time.NewTimer(wait)
@@ -94,7 +97,9 @@ func (s *Server) memory(ctx context.Context) error {
 				pace = p
 				debug.SetGCPercent(p)
 			}
-			if wait > trimFirst {
+			if own {
+				own = false // not a sign of a burst
+			} else if wait > trimFirst {
 				wait, before = trimFirst, h.allocated
 				t.Reset(wait)
 			}
@@ -103,10 +108,10 @@ func (s *Server) memory(ctx context.Context) error {
 			switch {
 			case !h.quiet(h.allocated-before, wait):
 				wait = trimFirst
-			case h.worth():
-				debug.FreeOSMemory()
-				wait = trimFirst
 			default:
+				if own = h.worth(); own {
+					debug.FreeOSMemory()
+				}
 				wait = min(2*wait, trimMost)
 			}
 			before = h.allocated

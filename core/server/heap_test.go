@@ -39,7 +39,7 @@ func TestHeapQuiet(t *testing.T) {
 	for _, c := range []struct {
 		live, unused uint64
 		want         bool
-	}{{2 << 20, 8 << 20, false}, {2 << 20, 9 << 20, true}, {256 << 20, 32 << 20, false}, {256 << 20, 33 << 20, true}} {
+	}{{2 << 20, 4 << 20, false}, {2 << 20, 5 << 20, true}, {256 << 20, 8 << 20, false}, {256 << 20, 9 << 20, true}} {
 		if got := (&heap{live: c.live, unused: c.unused}).worth(); got != c.want {
 			t.Errorf("%d alive, %d unused: %t", c.live, c.unused, got)
 		}

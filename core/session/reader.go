@@ -176,6 +176,9 @@ func (s *Session) step(in *intake) bool {
 		go s.spend(s.spent)
 		s.spent = ""
 	}
+	if len(plain) == 0 {
+		s.clock.echo()
+	}
 	return s.plaintext(in, plain)
 }
 
