@@ -342,10 +342,10 @@ func (p *process) gauge(t *testing.T, name string) int {
 	return n
 }
 
-// TestPluginFaults lets devices talk through a plugin and through the built-in
+// TestLoadPluginFaults lets devices talk through a plugin and through the built-in
 // transports while the plugin is killed, the configuration reloaded, and the relay
 // killed.
-func TestPluginFaults(t *testing.T) {
+func TestLoadPluginFaults(t *testing.T) {
 	if raceDetector {
 		t.Skip("a plugin under the race detector needs more memory than it is allowed")
 	}

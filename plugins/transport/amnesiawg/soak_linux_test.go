@@ -31,11 +31,11 @@ type told struct {
 	Key []byte
 }
 
-// TestCrowdChild is the relay of TestCrowd, in a process of its own.
+// TestCrowdChild is the relay of TestBudgetCrowd, in a process of its own.
 func TestCrowdChild(t *testing.T) {
 	var registered, active int
 	if n, _ := fmt.Sscan(os.Getenv(crowd), &registered, &active); n != 2 {
-		t.Skip("only as the child of TestCrowd")
+		t.Skip("only as the child of TestBudgetCrowd")
 	}
 	s := relay(t, t.TempDir(), map[string]any{"guests": registered})
 	out := json.NewEncoder(os.Stdout)
@@ -54,9 +54,9 @@ func TestCrowdChild(t *testing.T) {
 	_, _ = io.Copy(io.Discard, os.Stdin) // until the parent has enough
 }
 
-// TestCrowd: many registered devices, some of them active, and strangers who flood the
+// TestBudgetCrowd: many registered devices, some of them active, and strangers who flood the
 // port. With COMMUCAT_SOAK=1 in full size, and then the figures are judged.
-func TestCrowd(t *testing.T) {
+func TestBudgetCrowd(t *testing.T) {
 	registered, active, rate, span, every := 300, 4, 2_000, 500*time.Millisecond, 5*time.Millisecond
 	full := os.Getenv("COMMUCAT_SOAK") == "1"
 	if full {
