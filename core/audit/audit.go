@@ -44,6 +44,9 @@ type Options struct {
 	Spool sdk.Size
 	// Rotate is the size of one spool file; 0 means 1 MiB.
 	Rotate sdk.Size
+	// Behind is told how many records a ledger lacks, whenever that changes; it must not
+	// wait. May be nil.
+	Behind func(ledger string, records uint64)
 	// Clock is time.Now when nil.
 	Clock func() time.Time
 	Log   *slog.Logger
@@ -100,6 +103,9 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
 	}
+	if o.Behind == nil {
+		o.Behind = func(string, uint64) {}
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -123,6 +129,7 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 	run, stop := context.WithCancel(context.Background())
 	r.stop = stop
 	for _, f := range r.sinks {
+		f.report()
 		r.feeders.Go(func() { f.run(run) })
 	}
 	r.writer.Go(r.write)

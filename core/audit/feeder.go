@@ -120,7 +120,17 @@ func (f *feeder) advance(seq uint64) {
 	f.done, f.err = seq, nil
 	f.release()
 	f.mu.Unlock()
+	f.report()
 	f.r.trim()
+}
+
+// report tells how far behind the ledger is. Each change is followed by a report, and
+// the lock keeps an older one from coming last.
+func (f *feeder) report() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	head := f.r.spool.Head().Seq
+	f.r.o.Behind(f.sink.Name, head-min(head, f.done))
 }
 
 func (f *feeder) note(err error) {

@@ -61,6 +61,7 @@ func (r *Recorder) commit(group []pending) {
 		return
 	}
 	for _, f := range r.sinks {
+		f.report()
 		f.poke()
 	}
 	// The first record gets a checkpoint too: without one nobody can say where the

@@ -200,7 +200,11 @@ func (k *checker) plugins() {
 		return
 	}
 	c := k.c
-	k.named(sdk.Storage, "storage.backend", c.Storage.Backend, "storage", c.Storage.Keys)
+	table, keys := "storage", c.Storage.Keys
+	if len(keys) == 0 && len(c.Plugins[c.Storage.Backend].Keys) > 0 {
+		table, keys = "plugin."+c.Storage.Backend, c.Plugins[c.Storage.Backend].Keys
+	}
+	k.named(sdk.Storage, "storage.backend", c.Storage.Backend, table, keys)
 	if c.Storage.Volatile != c.Storage.Backend {
 		k.named(sdk.Storage, "storage.volatile", c.Storage.Volatile, "plugin."+c.Storage.Volatile, c.Plugins[c.Storage.Volatile].Keys)
 	}

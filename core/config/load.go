@@ -189,7 +189,7 @@ func (c *Config) paths(files sdk.Files) {
 }
 
 // Keys are the raw keys of a plugin for its kind's Open: of a transport's table, of
-// [storage], of [ledger.NAME], or else of [plugin.NAME]. Secrets and files in them
+// [storage] if there are any, of [ledger.NAME], or else of [plugin.NAME]. Secrets and files in them
 // are still references; see Files.
 func (c *Config) Keys(kind sdk.Kind, name string) map[string]any {
 	switch {
@@ -197,7 +197,7 @@ func (c *Config) Keys(kind sdk.Kind, name string) map[string]any {
 		if t, ok := c.Transports[name]; ok {
 			return t.Keys
 		}
-	case kind == sdk.Storage && name == c.Storage.Backend:
+	case kind == sdk.Storage && name == c.Storage.Backend && len(c.Storage.Keys) > 0:
 		return c.Storage.Keys
 	case kind == sdk.Ledger:
 		if m, ok := plainTable(c.Ledger.Keys[name]); ok {

@@ -49,6 +49,9 @@ func durableStore(b storeBackend, first storage.Store) storage.Store {
 	if first.Directory != nil {
 		s.Directory = directory{b}
 	}
+	if first.Inventory != nil {
+		s.Inventory = inventory{b}
+	}
 	if first.Routes != nil {
 		s.Routes = routes{b}
 	}
@@ -105,6 +108,26 @@ func (q queues) Drop(ctx context.Context, queue string) (uint64, error) {
 
 func (q queues) Purge(ctx context.Context, now time.Time, limit int) (int, error) {
 	return do(ctx, q.b, again, func(ctx context.Context, s storage.Store) (int, error) { return s.Queues.Purge(ctx, now, limit) })
+}
+
+type inventory struct{ b storeBackend }
+
+func (i inventory) Queues(ctx context.Context, after string, limit int) ([]string, error) {
+	return do(ctx, i.b, again, func(ctx context.Context, s storage.Store) ([]string, error) {
+		return s.Inventory.Queues(ctx, after, limit)
+	})
+}
+
+func (i inventory) Marks(ctx context.Context, after string, limit int) ([]string, error) {
+	return do(ctx, i.b, again, func(ctx context.Context, s storage.Store) ([]string, error) {
+		return s.Inventory.Marks(ctx, after, limit)
+	})
+}
+
+func (i inventory) Kinds(ctx context.Context, after string, limit int) ([]string, error) {
+	return do(ctx, i.b, again, func(ctx context.Context, s storage.Store) ([]string, error) {
+		return s.Inventory.Kinds(ctx, after, limit)
+	})
 }
 
 type directory struct{ b storeBackend }

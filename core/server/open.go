@@ -95,6 +95,9 @@ func (s *Server) openStorage(ctx context.Context) error {
 	if durable.Queues == nil || durable.Directory == nil {
 		return fmt.Errorf("storage.backend = %q keeps no messages and accounts; it serves as storage.volatile only", s.cfg.Storage.Backend)
 	}
+	if err := s.whole(ctx); err != nil {
+		return err
+	}
 	if s.cfg.Storage.Volatile == s.cfg.Storage.Backend {
 		return nil
 	}
@@ -151,6 +154,7 @@ func (s *Server) openAudit(ctx context.Context) error {
 	rec, err := audit.Open(ctx, audit.Options{
 		Dir: s.data.path("audit"), DigestKey: s.ring.AuditKey(), Domain: string(s.cfg.Server.Domain), Key: s.ring.AuditSigner(),
 		Sinks: sinks, Clock: s.opt.Clock, Log: s.log,
+		Behind: func(ledger string, records uint64) { s.metrics.Label(metrics.LedgerBehind, ledger, float64(records)) },
 	})
 	if err != nil {
 		closeAll()

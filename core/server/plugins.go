@@ -53,12 +53,20 @@ func (s *Server) openHost(context.Context) (err error) {
 		s.transports.leaving.Wait()
 		return nil
 	})
-	// A plugin's own user must be able to reach its folder below the data folder.
-	if os.Geteuid() == 0 && s.needsFolders() {
-		for _, dir := range []string{s.data.dir, s.data.path(stateDir)} {
-			if err := os.Chmod(dir, 0o711); err != nil {
-				return fmt.Errorf("data folder %s cannot be opened for plugins: %w", dir, reason(err))
-			}
+	if !s.needsFolders() {
+		return nil
+	}
+	return s.openFolders()
+}
+
+// openFolders lets a plugin's own user reach its folder below the data folder.
+func (s *Server) openFolders() error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	for _, dir := range []string{s.data.dir, s.data.path(stateDir)} {
+		if err := os.Chmod(dir, 0o711); err != nil {
+			return fmt.Errorf("data folder %s cannot be opened for plugins: %w", dir, reason(err))
 		}
 	}
 	return nil

@@ -66,6 +66,9 @@ func newStore(p *Process, id uint64, lanes int, parts *wirepb.Parts) storage.Sto
 	if parts.GetDirectory() {
 		out.Directory = directory{s}
 	}
+	if parts.GetInventory() {
+		out.Inventory = inventory{s}
+	}
 	if parts.GetRoutes() {
 		out.Routes = routes{s}
 	}

@@ -41,6 +41,7 @@ func partsOf(s *storage.Store) *wirepb.Parts {
 	return &wirepb.Parts{
 		Queues: s.Queues != nil, Directory: s.Directory != nil, Routes: s.Routes != nil, Presence: s.Presence != nil,
 		Cache: s.Cache != nil, Limiter: s.Limiter != nil, Bus: s.Bus != nil, Ready: s.Ready != nil,
+		Inventory: s.Inventory != nil,
 	}
 }
 
@@ -195,6 +196,11 @@ func (w *worker) answer(c *call) error {
 			return errNotOffered
 		}
 		return w.directory(c)
+	case *wirepb.StorageRequest_Inventory:
+		if w.store.Inventory == nil {
+			return errNotOffered
+		}
+		return w.inventory(c)
 	}
 	return w.volatile(c)
 }

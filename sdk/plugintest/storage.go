@@ -47,6 +47,7 @@ func StorageCases(t T, open StorageOpen, o StorageOptions) {
 	}{
 		{"queues", s.Queues != nil, queueCases},
 		{"directory", s.Directory != nil, directoryCases},
+		{"inventory", s.Inventory != nil && s.Queues != nil && s.Directory != nil, inventoryCases},
 		{"routes", s.Routes != nil, routeCases},
 		{"presence", s.Presence != nil, presenceCases},
 		{"cache", s.Cache != nil, cacheCases},

@@ -19,6 +19,9 @@
 // smaller number), extending a session without shortening it (read, expect, write).
 // A unique index is a record of its own kind whose id is the indexed value.
 //
+// [Inventory] names everything that the durable half holds, so that a relay can be
+// moved from one backend to another.
+//
 // Time comes from the caller. A plugin is made with [Define] and opened with
 // [Open]; sdk/plugintest holds the conformance suite.
 package storage

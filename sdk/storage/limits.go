@@ -110,6 +110,17 @@ func (r Range) Check() error {
 	return nil
 }
 
+// CheckPage checks the arguments of Inventory's methods.
+func CheckPage(after string, limit int) error {
+	if len(after) > MaxQueue {
+		return invalid("a name of %d bytes, want at most %d", len(after), MaxQueue)
+	}
+	if limit <= 0 {
+		return invalid("a page with limit %d", limit)
+	}
+	return nil
+}
+
 // CheckWrites checks a Commit: sizes, and that no key is written twice.
 func CheckWrites(w []Write) error {
 	if len(w) > MaxWrites {

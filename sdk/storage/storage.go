@@ -248,12 +248,28 @@ type Bus interface {
 	Subscribe(ctx context.Context, self string, f func(message []byte)) error
 }
 
+// Inventory names what the durable half holds, so that all of it can be read: by
+// Queues.Read, Queues.Marks and Directory.List. It is what moves a relay to another
+// backend; the relay itself never asks. Every method answers names greater than after
+// ("" is the beginning), in byte order, at most limit of them; none mean the end. A
+// name of which nothing is left but what has expired may come or not.
+type Inventory interface {
+	// Queues names queues with rows.
+	Queues(ctx context.Context, after string, limit int) ([]string, error)
+	// Marks names marks.
+	Marks(ctx context.Context, after string, limit int) ([]string, error)
+	// Kinds names kinds of records.
+	Kinds(ctx context.Context, after string, limit int) ([]string, error)
+}
+
 // Store is what a backend offers; nil fields are "not offered". The operator
 // may take the durable half (Queues, Directory) from one plugin and the
 // volatile half from another.
 type Store struct {
 	Queues    Queues
 	Directory Directory
+	// Inventory goes with both; without it the data cannot be moved elsewhere.
+	Inventory Inventory
 
 	Routes   Routes
 	Presence Presence

@@ -147,6 +147,7 @@ var onlys = []only{
 // modules are the outside modules and who may use them. A module without a line is
 // forbidden: gRPC, drivers and stacks must not reach programs that do not need them.
 var modules = []only{
+	{"filippo.io/age", []string{"core/backup", "cmd/commucat"}, "encryption of backups to public keys"},
 	{"filippo.io/edwards25519", []string{"sdk/identity"}, "proof of possession"},
 	{"github.com/charmbracelet/bubbletea", []string{"cmd/..."}, "terminal chat"},
 	{"github.com/charmbracelet/lipgloss", []string{"cmd/..."}, "terminal chat"},

@@ -52,7 +52,8 @@ func New(c Config) storage.Store {
 		Close:    func(context.Context) error { b.close(); return nil },
 	}
 	if c.Messages {
-		s.Queues, s.Directory = newQueues(), newDirectory()
+		q, d := newQueues(), newDirectory()
+		s.Queues, s.Directory, s.Inventory = q, d, inventory{q, d}
 	}
 	return s
 }

@@ -24,6 +24,9 @@ type engine interface {
 	marks(keys []string) ([][]byte, error)
 	// due gives at most limit notes of buckets before the given one.
 	due(before uint32, limit int) ([]note, error)
+	// queueNames and markNames give the names after a name, in order, at most limit.
+	queueNames(after string, limit int) ([]string, error)
+	markNames(after string, limit int) ([]string, error)
 	// high is the persisted bound of all positions.
 	high() (uint64, error)
 	ready() error

@@ -103,6 +103,7 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 	return storage.Store{
 		Queues:    &queues{x, s.space.room},
 		Directory: &directory{s.db, s.space},
+		Inventory: &inventory{s.db, s.engine},
 		Ready:     s.ready,
 		Close:     func(context.Context) error { return s.close() },
 	}, nil

@@ -338,6 +338,7 @@ type Parts struct {
 	Limiter       bool                   `protobuf:"varint,6,opt,name=limiter,proto3" json:"limiter,omitempty"`
 	Bus           bool                   `protobuf:"varint,7,opt,name=bus,proto3" json:"bus,omitempty"`
 	Ready         bool                   `protobuf:"varint,8,opt,name=ready,proto3" json:"ready,omitempty"`
+	Inventory     bool                   `protobuf:"varint,9,opt,name=inventory,proto3" json:"inventory,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -424,6 +425,13 @@ func (x *Parts) GetBus() bool {
 func (x *Parts) GetReady() bool {
 	if x != nil {
 		return x.Ready
+	}
+	return false
+}
+
+func (x *Parts) GetInventory() bool {
+	if x != nil {
+		return x.Inventory
 	}
 	return false
 }
@@ -1483,7 +1491,7 @@ const file_control_proto_rawDesc = "" +
 	"\tOpenReply\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.commucat.plugin.v1.ErrorR\x05error\x12\x12\n" +
 	"\x04keys\x18\x02 \x01(\bR\x04keys\x12/\n" +
-	"\x05parts\x18\x03 \x01(\v2\x19.commucat.plugin.v1.PartsR\x05parts\"\xc9\x01\n" +
+	"\x05parts\x18\x03 \x01(\v2\x19.commucat.plugin.v1.PartsR\x05parts\"\xe7\x01\n" +
 	"\x05Parts\x12\x16\n" +
 	"\x06queues\x18\x01 \x01(\bR\x06queues\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\bR\tdirectory\x12\x16\n" +
@@ -1492,7 +1500,8 @@ const file_control_proto_rawDesc = "" +
 	"\x05cache\x18\x05 \x01(\bR\x05cache\x12\x18\n" +
 	"\alimiter\x18\x06 \x01(\bR\alimiter\x12\x10\n" +
 	"\x03bus\x18\a \x01(\bR\x03bus\x12\x14\n" +
-	"\x05ready\x18\b \x01(\bR\x05ready\"S\n" +
+	"\x05ready\x18\b \x01(\bR\x05ready\x12\x1c\n" +
+	"\tinventory\x18\t \x01(\bR\tinventory\"S\n" +
 	"\bInstance\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12+\n" +
 	"\x11limit_nanoseconds\x18\x02 \x01(\x12R\x10limitNanoseconds\"7\n" +

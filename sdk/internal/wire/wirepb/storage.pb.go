@@ -76,6 +76,58 @@ func (Role) EnumDescriptor() ([]byte, []int) {
 	return file_storage_proto_rawDescGZIP(), []int{0}
 }
 
+type Inventory int32
+
+const (
+	Inventory_INVENTORY_NONE   Inventory = 0
+	Inventory_INVENTORY_QUEUES Inventory = 1
+	Inventory_INVENTORY_MARKS  Inventory = 2
+	Inventory_INVENTORY_KINDS  Inventory = 3
+)
+
+// Enum value maps for Inventory.
+var (
+	Inventory_name = map[int32]string{
+		0: "INVENTORY_NONE",
+		1: "INVENTORY_QUEUES",
+		2: "INVENTORY_MARKS",
+		3: "INVENTORY_KINDS",
+	}
+	Inventory_value = map[string]int32{
+		"INVENTORY_NONE":   0,
+		"INVENTORY_QUEUES": 1,
+		"INVENTORY_MARKS":  2,
+		"INVENTORY_KINDS":  3,
+	}
+)
+
+func (x Inventory) Enum() *Inventory {
+	p := new(Inventory)
+	*p = x
+	return p
+}
+
+func (x Inventory) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Inventory) Descriptor() protoreflect.EnumDescriptor {
+	return file_storage_proto_enumTypes[1].Descriptor()
+}
+
+func (Inventory) Type() protoreflect.EnumType {
+	return &file_storage_proto_enumTypes[1]
+}
+
+func (x Inventory) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Inventory.Descriptor instead.
+func (Inventory) EnumDescriptor() ([]byte, []int) {
+	return file_storage_proto_rawDescGZIP(), []int{1}
+}
+
 // Begin is the first request of a stream.
 type Begin struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -163,6 +215,7 @@ type StorageRequest struct {
 	//	*StorageRequest_CacheDelete
 	//	*StorageRequest_Take
 	//	*StorageRequest_Publish
+	//	*StorageRequest_Inventory
 	Call          isStorageRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -438,6 +491,15 @@ func (x *StorageRequest) GetPublish() *BusMessages {
 	return nil
 }
 
+func (x *StorageRequest) GetInventory() *InventoryCall {
+	if x != nil {
+		if x, ok := x.Call.(*StorageRequest_Inventory); ok {
+			return x.Inventory
+		}
+	}
+	return nil
+}
+
 type isStorageRequest_Call interface {
 	isStorageRequest_Call()
 }
@@ -530,6 +592,10 @@ type StorageRequest_Publish struct {
 	Publish *BusMessages `protobuf:"bytes,31,opt,name=publish,proto3,oneof"`
 }
 
+type StorageRequest_Inventory struct {
+	Inventory *InventoryCall `protobuf:"bytes,32,opt,name=inventory,proto3,oneof"`
+}
+
 func (*StorageRequest_Append) isStorageRequest_Call() {}
 
 func (*StorageRequest_Read) isStorageRequest_Call() {}
@@ -573,6 +639,8 @@ func (*StorageRequest_CacheDelete) isStorageRequest_Call() {}
 func (*StorageRequest_Take) isStorageRequest_Call() {}
 
 func (*StorageRequest_Publish) isStorageRequest_Call() {}
+
+func (*StorageRequest_Inventory) isStorageRequest_Call() {}
 
 type StorageReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1426,6 +1494,67 @@ func (x *Numbers) GetNumbers() []uint64 {
 	return nil
 }
 
+// InventoryCall asks for names of what a store holds; the answer is values.
+type InventoryCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Of            Inventory              `protobuf:"varint,1,opt,name=of,proto3,enum=commucat.plugin.v1.Inventory" json:"of,omitempty"`
+	After         []byte                 `protobuf:"bytes,2,opt,name=after,proto3" json:"after,omitempty"`
+	Limit         int64                  `protobuf:"zigzag64,3,opt,name=limit,proto3" json:"limit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InventoryCall) Reset() {
+	*x = InventoryCall{}
+	mi := &file_storage_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InventoryCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InventoryCall) ProtoMessage() {}
+
+func (x *InventoryCall) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InventoryCall.ProtoReflect.Descriptor instead.
+func (*InventoryCall) Descriptor() ([]byte, []int) {
+	return file_storage_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *InventoryCall) GetOf() Inventory {
+	if x != nil {
+		return x.Of
+	}
+	return Inventory_INVENTORY_NONE
+}
+
+func (x *InventoryCall) GetAfter() []byte {
+	if x != nil {
+		return x.After
+	}
+	return nil
+}
+
+func (x *InventoryCall) GetLimit() int64 {
+	if x != nil {
+		return x.Limit
+	}
+	return 0
+}
+
 // Values are byte strings of which any may be absent.
 type Values struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1436,7 +1565,7 @@ type Values struct {
 
 func (x *Values) Reset() {
 	*x = Values{}
-	mi := &file_storage_proto_msgTypes[14]
+	mi := &file_storage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1448,7 +1577,7 @@ func (x *Values) String() string {
 func (*Values) ProtoMessage() {}
 
 func (x *Values) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[14]
+	mi := &file_storage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1461,7 +1590,7 @@ func (x *Values) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Values.ProtoReflect.Descriptor instead.
 func (*Values) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{14}
+	return file_storage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Values) GetValues() []*OptionalBytes {
@@ -1480,7 +1609,7 @@ type OptionalBytes struct {
 
 func (x *OptionalBytes) Reset() {
 	*x = OptionalBytes{}
-	mi := &file_storage_proto_msgTypes[15]
+	mi := &file_storage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1492,7 +1621,7 @@ func (x *OptionalBytes) String() string {
 func (*OptionalBytes) ProtoMessage() {}
 
 func (x *OptionalBytes) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[15]
+	mi := &file_storage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1505,7 +1634,7 @@ func (x *OptionalBytes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OptionalBytes.ProtoReflect.Descriptor instead.
 func (*OptionalBytes) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{15}
+	return file_storage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *OptionalBytes) GetValue() []byte {
@@ -1524,7 +1653,7 @@ type Keys struct {
 
 func (x *Keys) Reset() {
 	*x = Keys{}
-	mi := &file_storage_proto_msgTypes[16]
+	mi := &file_storage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +1665,7 @@ func (x *Keys) String() string {
 func (*Keys) ProtoMessage() {}
 
 func (x *Keys) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[16]
+	mi := &file_storage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +1678,7 @@ func (x *Keys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keys.ProtoReflect.Descriptor instead.
 func (*Keys) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{16}
+	return file_storage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Keys) GetKeys() []*RecordKey {
@@ -1569,7 +1698,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_storage_proto_msgTypes[17]
+	mi := &file_storage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1710,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[17]
+	mi := &file_storage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1723,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{17}
+	return file_storage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RecordKey) GetKind() []byte {
@@ -1623,7 +1752,7 @@ type RangeCall struct {
 
 func (x *RangeCall) Reset() {
 	*x = RangeCall{}
-	mi := &file_storage_proto_msgTypes[18]
+	mi := &file_storage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1764,7 @@ func (x *RangeCall) String() string {
 func (*RangeCall) ProtoMessage() {}
 
 func (x *RangeCall) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[18]
+	mi := &file_storage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1777,7 @@ func (x *RangeCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeCall.ProtoReflect.Descriptor instead.
 func (*RangeCall) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{18}
+	return file_storage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RangeCall) GetKind() []byte {
@@ -1688,7 +1817,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_storage_proto_msgTypes[19]
+	mi := &file_storage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1700,7 +1829,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[19]
+	mi := &file_storage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1713,7 +1842,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{19}
+	return file_storage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Records) GetRecords() []*Record {
@@ -1736,7 +1865,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_storage_proto_msgTypes[20]
+	mi := &file_storage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +1877,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[20]
+	mi := &file_storage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +1890,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{20}
+	return file_storage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Record) GetKind() []byte {
@@ -1808,7 +1937,7 @@ type Writes struct {
 
 func (x *Writes) Reset() {
 	*x = Writes{}
-	mi := &file_storage_proto_msgTypes[21]
+	mi := &file_storage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1820,7 +1949,7 @@ func (x *Writes) String() string {
 func (*Writes) ProtoMessage() {}
 
 func (x *Writes) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[21]
+	mi := &file_storage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1833,7 +1962,7 @@ func (x *Writes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Writes.ProtoReflect.Descriptor instead.
 func (*Writes) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{21}
+	return file_storage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Writes) GetWrites() []*RecordWrite {
@@ -1858,7 +1987,7 @@ type RecordWrite struct {
 
 func (x *RecordWrite) Reset() {
 	*x = RecordWrite{}
-	mi := &file_storage_proto_msgTypes[22]
+	mi := &file_storage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +1999,7 @@ func (x *RecordWrite) String() string {
 func (*RecordWrite) ProtoMessage() {}
 
 func (x *RecordWrite) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[22]
+	mi := &file_storage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2012,7 @@ func (x *RecordWrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordWrite.ProtoReflect.Descriptor instead.
 func (*RecordWrite) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{22}
+	return file_storage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *RecordWrite) GetKind() []byte {
@@ -1937,7 +2066,7 @@ type Claims struct {
 
 func (x *Claims) Reset() {
 	*x = Claims{}
-	mi := &file_storage_proto_msgTypes[23]
+	mi := &file_storage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2078,7 @@ func (x *Claims) String() string {
 func (*Claims) ProtoMessage() {}
 
 func (x *Claims) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[23]
+	mi := &file_storage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2091,7 @@ func (x *Claims) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claims.ProtoReflect.Descriptor instead.
 func (*Claims) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{23}
+	return file_storage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Claims) GetClaims() []*RouteClaim {
@@ -1984,7 +2113,7 @@ type RouteClaim struct {
 
 func (x *RouteClaim) Reset() {
 	*x = RouteClaim{}
-	mi := &file_storage_proto_msgTypes[24]
+	mi := &file_storage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2125,7 @@ func (x *RouteClaim) String() string {
 func (*RouteClaim) ProtoMessage() {}
 
 func (x *RouteClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[24]
+	mi := &file_storage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2138,7 @@ func (x *RouteClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteClaim.ProtoReflect.Descriptor instead.
 func (*RouteClaim) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{24}
+	return file_storage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *RouteClaim) GetDevice() []byte {
@@ -2049,7 +2178,7 @@ type Renewals struct {
 
 func (x *Renewals) Reset() {
 	*x = Renewals{}
-	mi := &file_storage_proto_msgTypes[25]
+	mi := &file_storage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2190,7 @@ func (x *Renewals) String() string {
 func (*Renewals) ProtoMessage() {}
 
 func (x *Renewals) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[25]
+	mi := &file_storage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2203,7 @@ func (x *Renewals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewals.ProtoReflect.Descriptor instead.
 func (*Renewals) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{25}
+	return file_storage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Renewals) GetRenewals() []*RouteRenewal {
@@ -2097,7 +2226,7 @@ type RouteRenewal struct {
 
 func (x *RouteRenewal) Reset() {
 	*x = RouteRenewal{}
-	mi := &file_storage_proto_msgTypes[26]
+	mi := &file_storage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2109,7 +2238,7 @@ func (x *RouteRenewal) String() string {
 func (*RouteRenewal) ProtoMessage() {}
 
 func (x *RouteRenewal) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[26]
+	mi := &file_storage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2122,7 +2251,7 @@ func (x *RouteRenewal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteRenewal.ProtoReflect.Descriptor instead.
 func (*RouteRenewal) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{26}
+	return file_storage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RouteRenewal) GetDevice() []byte {
@@ -2169,7 +2298,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_storage_proto_msgTypes[27]
+	mi := &file_storage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2181,7 +2310,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[27]
+	mi := &file_storage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2194,7 +2323,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{27}
+	return file_storage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Routes) GetRoutes() []*Route {
@@ -2216,7 +2345,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_storage_proto_msgTypes[28]
+	mi := &file_storage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2228,7 +2357,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[28]
+	mi := &file_storage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2241,7 +2370,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{28}
+	return file_storage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Route) GetDevice() []byte {
@@ -2281,7 +2410,7 @@ type Beats struct {
 
 func (x *Beats) Reset() {
 	*x = Beats{}
-	mi := &file_storage_proto_msgTypes[29]
+	mi := &file_storage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2293,7 +2422,7 @@ func (x *Beats) String() string {
 func (*Beats) ProtoMessage() {}
 
 func (x *Beats) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[29]
+	mi := &file_storage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2306,7 +2435,7 @@ func (x *Beats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beats.ProtoReflect.Descriptor instead.
 func (*Beats) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{29}
+	return file_storage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Beats) GetBeats() []*Beat {
@@ -2328,7 +2457,7 @@ type Beat struct {
 
 func (x *Beat) Reset() {
 	*x = Beat{}
-	mi := &file_storage_proto_msgTypes[30]
+	mi := &file_storage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2340,7 +2469,7 @@ func (x *Beat) String() string {
 func (*Beat) ProtoMessage() {}
 
 func (x *Beat) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[30]
+	mi := &file_storage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2353,7 +2482,7 @@ func (x *Beat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beat.ProtoReflect.Descriptor instead.
 func (*Beat) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{30}
+	return file_storage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Beat) GetDevice() []byte {
@@ -2395,7 +2524,7 @@ type CachePut struct {
 
 func (x *CachePut) Reset() {
 	*x = CachePut{}
-	mi := &file_storage_proto_msgTypes[31]
+	mi := &file_storage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2407,7 +2536,7 @@ func (x *CachePut) String() string {
 func (*CachePut) ProtoMessage() {}
 
 func (x *CachePut) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[31]
+	mi := &file_storage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2420,7 +2549,7 @@ func (x *CachePut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CachePut.ProtoReflect.Descriptor instead.
 func (*CachePut) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{31}
+	return file_storage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *CachePut) GetKey() []byte {
@@ -2456,7 +2585,7 @@ type TakeCall struct {
 
 func (x *TakeCall) Reset() {
 	*x = TakeCall{}
-	mi := &file_storage_proto_msgTypes[32]
+	mi := &file_storage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2468,7 +2597,7 @@ func (x *TakeCall) String() string {
 func (*TakeCall) ProtoMessage() {}
 
 func (x *TakeCall) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[32]
+	mi := &file_storage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2481,7 +2610,7 @@ func (x *TakeCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeCall.ProtoReflect.Descriptor instead.
 func (*TakeCall) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{32}
+	return file_storage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *TakeCall) GetKey() []byte {
@@ -2522,7 +2651,7 @@ type SubscribeRequest struct {
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_storage_proto_msgTypes[33]
+	mi := &file_storage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2534,7 +2663,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[33]
+	mi := &file_storage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2547,7 +2676,7 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{33}
+	return file_storage_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *SubscribeRequest) GetInstance() uint64 {
@@ -2574,7 +2703,7 @@ type BusMessages struct {
 
 func (x *BusMessages) Reset() {
 	*x = BusMessages{}
-	mi := &file_storage_proto_msgTypes[34]
+	mi := &file_storage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2586,7 +2715,7 @@ func (x *BusMessages) String() string {
 func (*BusMessages) ProtoMessage() {}
 
 func (x *BusMessages) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[34]
+	mi := &file_storage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2599,7 +2728,7 @@ func (x *BusMessages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BusMessages.ProtoReflect.Descriptor instead.
 func (*BusMessages) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{34}
+	return file_storage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *BusMessages) GetNode() []byte {
@@ -2623,8 +2752,7 @@ const file_storage_proto_rawDesc = "" +
 	"\rstorage.proto\x12\x12commucat.plugin.v1\x1a\rcontrol.proto\"Q\n" +
 	"\x05Begin\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12,\n" +
-	"\x04role\x18\x02 \x01(\x0e2\x18.commucat.plugin.v1.RoleR\x04role\"\xd1\n" +
-	"\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x18.commucat.plugin.v1.RoleR\x04role\"\x94\v\n" +
 	"\x0eStorageRequest\x12/\n" +
 	"\x05begin\x18\x01 \x01(\v2\x19.commucat.plugin.v1.BeginR\x05begin\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x12\n" +
@@ -2654,7 +2782,8 @@ const file_storage_proto_rawDesc = "" +
 	"cache_take\x18\x1c \x01(\v2\x19.commucat.plugin.v1.NamesH\x00R\tcacheTake\x12>\n" +
 	"\fcache_delete\x18\x1d \x01(\v2\x19.commucat.plugin.v1.NamesH\x00R\vcacheDelete\x122\n" +
 	"\x04take\x18\x1e \x01(\v2\x1c.commucat.plugin.v1.TakeCallH\x00R\x04take\x12;\n" +
-	"\apublish\x18\x1f \x01(\v2\x1f.commucat.plugin.v1.BusMessagesH\x00R\apublishB\x06\n" +
+	"\apublish\x18\x1f \x01(\v2\x1f.commucat.plugin.v1.BusMessagesH\x00R\apublish\x12A\n" +
+	"\tinventory\x18  \x01(\v2!.commucat.plugin.v1.InventoryCallH\x00R\tinventoryB\x06\n" +
 	"\x04call\"\xf6\x03\n" +
 	"\fStorageReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
@@ -2716,7 +2845,11 @@ const file_storage_proto_rawDesc = "" +
 	"\tPurgeCall\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x12R\x05limit\"#\n" +
 	"\aNumbers\x12\x18\n" +
-	"\anumbers\x18\x01 \x03(\x04R\anumbers\"C\n" +
+	"\anumbers\x18\x01 \x03(\x04R\anumbers\"j\n" +
+	"\rInventoryCall\x12-\n" +
+	"\x02of\x18\x01 \x01(\x0e2\x1d.commucat.plugin.v1.InventoryR\x02of\x12\x14\n" +
+	"\x05after\x18\x02 \x01(\fR\x05after\x12\x14\n" +
+	"\x05limit\x18\x03 \x01(\x12R\x05limit\"C\n" +
 	"\x06Values\x129\n" +
 	"\x06values\x18\x01 \x03(\v2!.commucat.plugin.v1.OptionalBytesR\x06values\"4\n" +
 	"\rOptionalBytes\x12\x19\n" +
@@ -2802,7 +2935,12 @@ const file_storage_proto_rawDesc = "" +
 	"\n" +
 	"ROLE_READS\x10\x02\x12\x0f\n" +
 	"\vROLE_WRITES\x10\x03\x12\x11\n" +
-	"\rROLE_VOLATILE\x10\x042\xf2\x01\n" +
+	"\rROLE_VOLATILE\x10\x04*_\n" +
+	"\tInventory\x12\x12\n" +
+	"\x0eINVENTORY_NONE\x10\x00\x12\x14\n" +
+	"\x10INVENTORY_QUEUES\x10\x01\x12\x13\n" +
+	"\x0fINVENTORY_MARKS\x10\x02\x12\x13\n" +
+	"\x0fINVENTORY_KINDS\x10\x032\xf2\x01\n" +
 	"\aStorage\x12P\n" +
 	"\x04Work\x12\".commucat.plugin.v1.StorageRequest\x1a .commucat.plugin.v1.StorageReply(\x010\x01\x12T\n" +
 	"\tSubscribe\x12$.commucat.plugin.v1.SubscribeRequest\x1a\x1f.commucat.plugin.v1.BusMessages0\x01\x12?\n" +
@@ -2820,105 +2958,109 @@ func file_storage_proto_rawDescGZIP() []byte {
 	return file_storage_proto_rawDescData
 }
 
-var file_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_storage_proto_goTypes = []any{
 	(Role)(0),                // 0: commucat.plugin.v1.Role
-	(*Begin)(nil),            // 1: commucat.plugin.v1.Begin
-	(*StorageRequest)(nil),   // 2: commucat.plugin.v1.StorageRequest
-	(*StorageReply)(nil),     // 3: commucat.plugin.v1.StorageReply
-	(*Rows)(nil),             // 4: commucat.plugin.v1.Rows
-	(*Mark)(nil),             // 5: commucat.plugin.v1.Mark
-	(*Results)(nil),          // 6: commucat.plugin.v1.Results
-	(*RowError)(nil),         // 7: commucat.plugin.v1.RowError
-	(*ReadCall)(nil),         // 8: commucat.plugin.v1.ReadCall
-	(*Envelopes)(nil),        // 9: commucat.plugin.v1.Envelopes
-	(*DoneCall)(nil),         // 10: commucat.plugin.v1.DoneCall
-	(*QueueDone)(nil),        // 11: commucat.plugin.v1.QueueDone
-	(*Names)(nil),            // 12: commucat.plugin.v1.Names
-	(*PurgeCall)(nil),        // 13: commucat.plugin.v1.PurgeCall
-	(*Numbers)(nil),          // 14: commucat.plugin.v1.Numbers
-	(*Values)(nil),           // 15: commucat.plugin.v1.Values
-	(*OptionalBytes)(nil),    // 16: commucat.plugin.v1.OptionalBytes
-	(*Keys)(nil),             // 17: commucat.plugin.v1.Keys
-	(*RecordKey)(nil),        // 18: commucat.plugin.v1.RecordKey
-	(*RangeCall)(nil),        // 19: commucat.plugin.v1.RangeCall
-	(*Records)(nil),          // 20: commucat.plugin.v1.Records
-	(*Record)(nil),           // 21: commucat.plugin.v1.Record
-	(*Writes)(nil),           // 22: commucat.plugin.v1.Writes
-	(*RecordWrite)(nil),      // 23: commucat.plugin.v1.RecordWrite
-	(*Claims)(nil),           // 24: commucat.plugin.v1.Claims
-	(*RouteClaim)(nil),       // 25: commucat.plugin.v1.RouteClaim
-	(*Renewals)(nil),         // 26: commucat.plugin.v1.Renewals
-	(*RouteRenewal)(nil),     // 27: commucat.plugin.v1.RouteRenewal
-	(*Routes)(nil),           // 28: commucat.plugin.v1.Routes
-	(*Route)(nil),            // 29: commucat.plugin.v1.Route
-	(*Beats)(nil),            // 30: commucat.plugin.v1.Beats
-	(*Beat)(nil),             // 31: commucat.plugin.v1.Beat
-	(*CachePut)(nil),         // 32: commucat.plugin.v1.CachePut
-	(*TakeCall)(nil),         // 33: commucat.plugin.v1.TakeCall
-	(*SubscribeRequest)(nil), // 34: commucat.plugin.v1.SubscribeRequest
-	(*BusMessages)(nil),      // 35: commucat.plugin.v1.BusMessages
-	(*Error)(nil),            // 36: commucat.plugin.v1.Error
-	(*Instance)(nil),         // 37: commucat.plugin.v1.Instance
-	(*Done)(nil),             // 38: commucat.plugin.v1.Done
+	(Inventory)(0),           // 1: commucat.plugin.v1.Inventory
+	(*Begin)(nil),            // 2: commucat.plugin.v1.Begin
+	(*StorageRequest)(nil),   // 3: commucat.plugin.v1.StorageRequest
+	(*StorageReply)(nil),     // 4: commucat.plugin.v1.StorageReply
+	(*Rows)(nil),             // 5: commucat.plugin.v1.Rows
+	(*Mark)(nil),             // 6: commucat.plugin.v1.Mark
+	(*Results)(nil),          // 7: commucat.plugin.v1.Results
+	(*RowError)(nil),         // 8: commucat.plugin.v1.RowError
+	(*ReadCall)(nil),         // 9: commucat.plugin.v1.ReadCall
+	(*Envelopes)(nil),        // 10: commucat.plugin.v1.Envelopes
+	(*DoneCall)(nil),         // 11: commucat.plugin.v1.DoneCall
+	(*QueueDone)(nil),        // 12: commucat.plugin.v1.QueueDone
+	(*Names)(nil),            // 13: commucat.plugin.v1.Names
+	(*PurgeCall)(nil),        // 14: commucat.plugin.v1.PurgeCall
+	(*Numbers)(nil),          // 15: commucat.plugin.v1.Numbers
+	(*InventoryCall)(nil),    // 16: commucat.plugin.v1.InventoryCall
+	(*Values)(nil),           // 17: commucat.plugin.v1.Values
+	(*OptionalBytes)(nil),    // 18: commucat.plugin.v1.OptionalBytes
+	(*Keys)(nil),             // 19: commucat.plugin.v1.Keys
+	(*RecordKey)(nil),        // 20: commucat.plugin.v1.RecordKey
+	(*RangeCall)(nil),        // 21: commucat.plugin.v1.RangeCall
+	(*Records)(nil),          // 22: commucat.plugin.v1.Records
+	(*Record)(nil),           // 23: commucat.plugin.v1.Record
+	(*Writes)(nil),           // 24: commucat.plugin.v1.Writes
+	(*RecordWrite)(nil),      // 25: commucat.plugin.v1.RecordWrite
+	(*Claims)(nil),           // 26: commucat.plugin.v1.Claims
+	(*RouteClaim)(nil),       // 27: commucat.plugin.v1.RouteClaim
+	(*Renewals)(nil),         // 28: commucat.plugin.v1.Renewals
+	(*RouteRenewal)(nil),     // 29: commucat.plugin.v1.RouteRenewal
+	(*Routes)(nil),           // 30: commucat.plugin.v1.Routes
+	(*Route)(nil),            // 31: commucat.plugin.v1.Route
+	(*Beats)(nil),            // 32: commucat.plugin.v1.Beats
+	(*Beat)(nil),             // 33: commucat.plugin.v1.Beat
+	(*CachePut)(nil),         // 34: commucat.plugin.v1.CachePut
+	(*TakeCall)(nil),         // 35: commucat.plugin.v1.TakeCall
+	(*SubscribeRequest)(nil), // 36: commucat.plugin.v1.SubscribeRequest
+	(*BusMessages)(nil),      // 37: commucat.plugin.v1.BusMessages
+	(*Error)(nil),            // 38: commucat.plugin.v1.Error
+	(*Instance)(nil),         // 39: commucat.plugin.v1.Instance
+	(*Done)(nil),             // 40: commucat.plugin.v1.Done
 }
 var file_storage_proto_depIdxs = []int32{
 	0,  // 0: commucat.plugin.v1.Begin.role:type_name -> commucat.plugin.v1.Role
-	1,  // 1: commucat.plugin.v1.StorageRequest.begin:type_name -> commucat.plugin.v1.Begin
-	4,  // 2: commucat.plugin.v1.StorageRequest.append:type_name -> commucat.plugin.v1.Rows
-	8,  // 3: commucat.plugin.v1.StorageRequest.read:type_name -> commucat.plugin.v1.ReadCall
-	10, // 4: commucat.plugin.v1.StorageRequest.done:type_name -> commucat.plugin.v1.DoneCall
-	12, // 5: commucat.plugin.v1.StorageRequest.depths:type_name -> commucat.plugin.v1.Names
-	12, // 6: commucat.plugin.v1.StorageRequest.marks:type_name -> commucat.plugin.v1.Names
-	12, // 7: commucat.plugin.v1.StorageRequest.drop:type_name -> commucat.plugin.v1.Names
-	13, // 8: commucat.plugin.v1.StorageRequest.purge:type_name -> commucat.plugin.v1.PurgeCall
-	17, // 9: commucat.plugin.v1.StorageRequest.get:type_name -> commucat.plugin.v1.Keys
-	19, // 10: commucat.plugin.v1.StorageRequest.list:type_name -> commucat.plugin.v1.RangeCall
-	22, // 11: commucat.plugin.v1.StorageRequest.commit:type_name -> commucat.plugin.v1.Writes
-	13, // 12: commucat.plugin.v1.StorageRequest.purge_records:type_name -> commucat.plugin.v1.PurgeCall
-	24, // 13: commucat.plugin.v1.StorageRequest.claim:type_name -> commucat.plugin.v1.Claims
-	26, // 14: commucat.plugin.v1.StorageRequest.renew:type_name -> commucat.plugin.v1.Renewals
-	12, // 15: commucat.plugin.v1.StorageRequest.lookup:type_name -> commucat.plugin.v1.Names
-	30, // 16: commucat.plugin.v1.StorageRequest.announce:type_name -> commucat.plugin.v1.Beats
-	12, // 17: commucat.plugin.v1.StorageRequest.beats:type_name -> commucat.plugin.v1.Names
-	32, // 18: commucat.plugin.v1.StorageRequest.cache_put:type_name -> commucat.plugin.v1.CachePut
-	12, // 19: commucat.plugin.v1.StorageRequest.cache_get:type_name -> commucat.plugin.v1.Names
-	12, // 20: commucat.plugin.v1.StorageRequest.cache_take:type_name -> commucat.plugin.v1.Names
-	12, // 21: commucat.plugin.v1.StorageRequest.cache_delete:type_name -> commucat.plugin.v1.Names
-	33, // 22: commucat.plugin.v1.StorageRequest.take:type_name -> commucat.plugin.v1.TakeCall
-	35, // 23: commucat.plugin.v1.StorageRequest.publish:type_name -> commucat.plugin.v1.BusMessages
-	36, // 24: commucat.plugin.v1.StorageReply.error:type_name -> commucat.plugin.v1.Error
-	6,  // 25: commucat.plugin.v1.StorageReply.results:type_name -> commucat.plugin.v1.Results
-	9,  // 26: commucat.plugin.v1.StorageReply.envelopes:type_name -> commucat.plugin.v1.Envelopes
-	14, // 27: commucat.plugin.v1.StorageReply.numbers:type_name -> commucat.plugin.v1.Numbers
-	15, // 28: commucat.plugin.v1.StorageReply.values:type_name -> commucat.plugin.v1.Values
-	20, // 29: commucat.plugin.v1.StorageReply.records:type_name -> commucat.plugin.v1.Records
-	28, // 30: commucat.plugin.v1.StorageReply.routes:type_name -> commucat.plugin.v1.Routes
-	30, // 31: commucat.plugin.v1.StorageReply.beats:type_name -> commucat.plugin.v1.Beats
-	5,  // 32: commucat.plugin.v1.Rows.marks:type_name -> commucat.plugin.v1.Mark
-	7,  // 33: commucat.plugin.v1.Results.errors:type_name -> commucat.plugin.v1.RowError
-	36, // 34: commucat.plugin.v1.RowError.error:type_name -> commucat.plugin.v1.Error
-	11, // 35: commucat.plugin.v1.DoneCall.done:type_name -> commucat.plugin.v1.QueueDone
-	16, // 36: commucat.plugin.v1.Values.values:type_name -> commucat.plugin.v1.OptionalBytes
-	18, // 37: commucat.plugin.v1.Keys.keys:type_name -> commucat.plugin.v1.RecordKey
-	21, // 38: commucat.plugin.v1.Records.records:type_name -> commucat.plugin.v1.Record
-	23, // 39: commucat.plugin.v1.Writes.writes:type_name -> commucat.plugin.v1.RecordWrite
-	25, // 40: commucat.plugin.v1.Claims.claims:type_name -> commucat.plugin.v1.RouteClaim
-	27, // 41: commucat.plugin.v1.Renewals.renewals:type_name -> commucat.plugin.v1.RouteRenewal
-	29, // 42: commucat.plugin.v1.Routes.routes:type_name -> commucat.plugin.v1.Route
-	31, // 43: commucat.plugin.v1.Beats.beats:type_name -> commucat.plugin.v1.Beat
-	2,  // 44: commucat.plugin.v1.Storage.Work:input_type -> commucat.plugin.v1.StorageRequest
-	34, // 45: commucat.plugin.v1.Storage.Subscribe:input_type -> commucat.plugin.v1.SubscribeRequest
-	37, // 46: commucat.plugin.v1.Storage.Ready:input_type -> commucat.plugin.v1.Instance
-	3,  // 47: commucat.plugin.v1.Storage.Work:output_type -> commucat.plugin.v1.StorageReply
-	35, // 48: commucat.plugin.v1.Storage.Subscribe:output_type -> commucat.plugin.v1.BusMessages
-	38, // 49: commucat.plugin.v1.Storage.Ready:output_type -> commucat.plugin.v1.Done
-	47, // [47:50] is the sub-list for method output_type
-	44, // [44:47] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	2,  // 1: commucat.plugin.v1.StorageRequest.begin:type_name -> commucat.plugin.v1.Begin
+	5,  // 2: commucat.plugin.v1.StorageRequest.append:type_name -> commucat.plugin.v1.Rows
+	9,  // 3: commucat.plugin.v1.StorageRequest.read:type_name -> commucat.plugin.v1.ReadCall
+	11, // 4: commucat.plugin.v1.StorageRequest.done:type_name -> commucat.plugin.v1.DoneCall
+	13, // 5: commucat.plugin.v1.StorageRequest.depths:type_name -> commucat.plugin.v1.Names
+	13, // 6: commucat.plugin.v1.StorageRequest.marks:type_name -> commucat.plugin.v1.Names
+	13, // 7: commucat.plugin.v1.StorageRequest.drop:type_name -> commucat.plugin.v1.Names
+	14, // 8: commucat.plugin.v1.StorageRequest.purge:type_name -> commucat.plugin.v1.PurgeCall
+	19, // 9: commucat.plugin.v1.StorageRequest.get:type_name -> commucat.plugin.v1.Keys
+	21, // 10: commucat.plugin.v1.StorageRequest.list:type_name -> commucat.plugin.v1.RangeCall
+	24, // 11: commucat.plugin.v1.StorageRequest.commit:type_name -> commucat.plugin.v1.Writes
+	14, // 12: commucat.plugin.v1.StorageRequest.purge_records:type_name -> commucat.plugin.v1.PurgeCall
+	26, // 13: commucat.plugin.v1.StorageRequest.claim:type_name -> commucat.plugin.v1.Claims
+	28, // 14: commucat.plugin.v1.StorageRequest.renew:type_name -> commucat.plugin.v1.Renewals
+	13, // 15: commucat.plugin.v1.StorageRequest.lookup:type_name -> commucat.plugin.v1.Names
+	32, // 16: commucat.plugin.v1.StorageRequest.announce:type_name -> commucat.plugin.v1.Beats
+	13, // 17: commucat.plugin.v1.StorageRequest.beats:type_name -> commucat.plugin.v1.Names
+	34, // 18: commucat.plugin.v1.StorageRequest.cache_put:type_name -> commucat.plugin.v1.CachePut
+	13, // 19: commucat.plugin.v1.StorageRequest.cache_get:type_name -> commucat.plugin.v1.Names
+	13, // 20: commucat.plugin.v1.StorageRequest.cache_take:type_name -> commucat.plugin.v1.Names
+	13, // 21: commucat.plugin.v1.StorageRequest.cache_delete:type_name -> commucat.plugin.v1.Names
+	35, // 22: commucat.plugin.v1.StorageRequest.take:type_name -> commucat.plugin.v1.TakeCall
+	37, // 23: commucat.plugin.v1.StorageRequest.publish:type_name -> commucat.plugin.v1.BusMessages
+	16, // 24: commucat.plugin.v1.StorageRequest.inventory:type_name -> commucat.plugin.v1.InventoryCall
+	38, // 25: commucat.plugin.v1.StorageReply.error:type_name -> commucat.plugin.v1.Error
+	7,  // 26: commucat.plugin.v1.StorageReply.results:type_name -> commucat.plugin.v1.Results
+	10, // 27: commucat.plugin.v1.StorageReply.envelopes:type_name -> commucat.plugin.v1.Envelopes
+	15, // 28: commucat.plugin.v1.StorageReply.numbers:type_name -> commucat.plugin.v1.Numbers
+	17, // 29: commucat.plugin.v1.StorageReply.values:type_name -> commucat.plugin.v1.Values
+	22, // 30: commucat.plugin.v1.StorageReply.records:type_name -> commucat.plugin.v1.Records
+	30, // 31: commucat.plugin.v1.StorageReply.routes:type_name -> commucat.plugin.v1.Routes
+	32, // 32: commucat.plugin.v1.StorageReply.beats:type_name -> commucat.plugin.v1.Beats
+	6,  // 33: commucat.plugin.v1.Rows.marks:type_name -> commucat.plugin.v1.Mark
+	8,  // 34: commucat.plugin.v1.Results.errors:type_name -> commucat.plugin.v1.RowError
+	38, // 35: commucat.plugin.v1.RowError.error:type_name -> commucat.plugin.v1.Error
+	12, // 36: commucat.plugin.v1.DoneCall.done:type_name -> commucat.plugin.v1.QueueDone
+	1,  // 37: commucat.plugin.v1.InventoryCall.of:type_name -> commucat.plugin.v1.Inventory
+	18, // 38: commucat.plugin.v1.Values.values:type_name -> commucat.plugin.v1.OptionalBytes
+	20, // 39: commucat.plugin.v1.Keys.keys:type_name -> commucat.plugin.v1.RecordKey
+	23, // 40: commucat.plugin.v1.Records.records:type_name -> commucat.plugin.v1.Record
+	25, // 41: commucat.plugin.v1.Writes.writes:type_name -> commucat.plugin.v1.RecordWrite
+	27, // 42: commucat.plugin.v1.Claims.claims:type_name -> commucat.plugin.v1.RouteClaim
+	29, // 43: commucat.plugin.v1.Renewals.renewals:type_name -> commucat.plugin.v1.RouteRenewal
+	31, // 44: commucat.plugin.v1.Routes.routes:type_name -> commucat.plugin.v1.Route
+	33, // 45: commucat.plugin.v1.Beats.beats:type_name -> commucat.plugin.v1.Beat
+	3,  // 46: commucat.plugin.v1.Storage.Work:input_type -> commucat.plugin.v1.StorageRequest
+	36, // 47: commucat.plugin.v1.Storage.Subscribe:input_type -> commucat.plugin.v1.SubscribeRequest
+	39, // 48: commucat.plugin.v1.Storage.Ready:input_type -> commucat.plugin.v1.Instance
+	4,  // 49: commucat.plugin.v1.Storage.Work:output_type -> commucat.plugin.v1.StorageReply
+	37, // 50: commucat.plugin.v1.Storage.Subscribe:output_type -> commucat.plugin.v1.BusMessages
+	40, // 51: commucat.plugin.v1.Storage.Ready:output_type -> commucat.plugin.v1.Done
+	49, // [49:52] is the sub-list for method output_type
+	46, // [46:49] is the sub-list for method input_type
+	46, // [46:46] is the sub-list for extension type_name
+	46, // [46:46] is the sub-list for extension extendee
+	0,  // [0:46] is the sub-list for field type_name
 }
 
 func init() { file_storage_proto_init() }
@@ -2950,6 +3092,7 @@ func file_storage_proto_init() {
 		(*StorageRequest_CacheDelete)(nil),
 		(*StorageRequest_Take)(nil),
 		(*StorageRequest_Publish)(nil),
+		(*StorageRequest_Inventory)(nil),
 	}
 	file_storage_proto_msgTypes[2].OneofWrappers = []any{
 		(*StorageReply_Results)(nil),
@@ -2960,15 +3103,15 @@ func file_storage_proto_init() {
 		(*StorageReply_Routes)(nil),
 		(*StorageReply_Beats)(nil),
 	}
-	file_storage_proto_msgTypes[15].OneofWrappers = []any{}
-	file_storage_proto_msgTypes[22].OneofWrappers = []any{}
+	file_storage_proto_msgTypes[16].OneofWrappers = []any{}
+	file_storage_proto_msgTypes[23].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_proto_rawDesc), len(file_storage_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   35,
+			NumEnums:      2,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
