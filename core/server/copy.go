@@ -50,14 +50,16 @@ func CopyStorage(ctx context.Context, opt Options, from, to string, p *transfer.
 			return rep, err
 		}
 	}
+	open := o.To.Store
 	o.Reopen = func(ctx context.Context) (storage.Store, error) {
-		if o.To.Store.Close != nil {
-			if err := o.To.Store.Close(ctx); err != nil {
+		if open.Close != nil {
+			if err := open.Close(ctx); err != nil {
 				return storage.Store{}, err
 			}
 		}
-		store, _, err := s.storage(ctx, to)
-		return store, err
+		var err error
+		open, _, err = s.storage(ctx, to)
+		return open, err
 	}
 	if o.From.Store.Directory == nil {
 		return rep, fmt.Errorf("storage %s keeps no accounts", from)

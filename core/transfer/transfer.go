@@ -24,8 +24,8 @@ type Options struct {
 	From Side
 	// To is empty, or holds a copy from the same side that was interrupted.
 	To Side
-	// Reopen closes To.Store and opens the target once more: what is checked has been
-	// on the disk.
+	// Reopen closes To.Store, which then is not used any more, and opens the target
+	// once more: what is checked has been on the disk.
 	Reopen func(ctx context.Context) (storage.Store, error)
 	// Now is the time at which what has expired is left behind.
 	Now time.Time
@@ -114,12 +114,7 @@ func Copy(ctx context.Context, o Options) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("storage %s: %w", o.To.Name, err)
 	}
-	o.Progress.all.Store(0)
-	err = pages(ctx, o.From.Store.Inventory.Queues, queuePage, func(n []string) error {
-		o.Progress.all.Add(uint64(len(n)))
-		return nil
-	})
-	if err != nil {
+	if err := t.ahead(ctx); err != nil {
 		return Report{}, fmt.Errorf("storage %s: %w", o.From.Name, err)
 	}
 	w := &walk{
