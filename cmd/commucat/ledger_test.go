@@ -46,11 +46,11 @@ func lengthen(t *testing.T, dir string, n int) {
 	}
 }
 
-// TestLedgerTlog: a relay with two ledgers, one of them the transparency log as a process,
+// TestLoadLedgerTlog: a relay with two ledgers, one of them the transparency log as a process,
 // and what an auditor does with it: verify, prove, check, compare checkpoints. Then one
 // byte flipped, one record removed, the tail cut, an older tree head put back: each is
 // found and named.
-func TestLedgerTlog(t *testing.T) {
+func TestLoadLedgerTlog(t *testing.T) {
 	if raceDetector {
 		t.Skip("a plugin under the race detector needs more memory than it is allowed")
 	}
@@ -201,10 +201,10 @@ func metric(t *testing.T, dir, name string) int {
 	return 0
 }
 
-// TestLedgerHangs: the process of one of two ledgers is stopped, then killed. Accounts
+// TestLoadLedgerHangs: the process of one of two ledgers is stopped, then killed. Accounts
 // and messages go on meanwhile, the metric says how far it is behind, and in the end both
 // ledgers have every record.
-func TestLedgerHangs(t *testing.T) {
+func TestLoadLedgerHangs(t *testing.T) {
 	if raceDetector {
 		t.Skip("a plugin under the race detector needs more memory than it is allowed")
 	}

@@ -124,9 +124,9 @@ func configure(t *testing.T, dir, config string) {
 	}
 }
 
-// TestStorageCopy moves a relay to a PostgreSQL server and back, by the programs: the
+// TestLoadStorageCopy moves a relay to a PostgreSQL server and back, by the programs: the
 // digests are the same, and the messages that waited arrive from the other storage.
-func TestStorageCopy(t *testing.T) {
+func TestLoadStorageCopy(t *testing.T) {
 	if raceDetector {
 		t.Skip("a plugin under the race detector needs more memory than it is allowed")
 	}
