@@ -36,8 +36,8 @@ type merger struct {
 	mu      sync.Mutex
 	wake    sync.Cond // a batch has been sent
 	batches []*batch  // in order
-	spare   *batch
-	busy    bool // a goroutine sends
+	spares  sync.Pool // of *batch: an idle socket holds none for long
+	busy    bool      // a goroutine sends
 	last    time.Time
 }
 
@@ -107,10 +107,9 @@ func (m *merger) add(b, oob []byte, to netip.AddrPort) bool {
 	if len(m.batches) >= mergeBatches {
 		return false
 	}
-	one := m.spare
-	m.spare = nil
+	one, _ := m.spares.Get().(*batch)
 	if one == nil {
-		one = new(batch)
+		one = &batch{data: make([]byte, 0, mergeBytes)}
 	}
 	one.data, one.oob = append(one.data[:0], b...), append(one.oob[:0], oob...)
 	one.to, one.size, one.count = to, len(b), 1
@@ -140,11 +139,10 @@ func (m *merger) run() {
 		if single {
 			m.single.Store(true)
 		}
-		m.spare = one
+		m.spares.Put(one)
 		m.wake.Broadcast()
 	}
 	m.busy = false
-	m.spare = nil // an idle socket holds no buffer
 	m.wake.Broadcast()
 }
 

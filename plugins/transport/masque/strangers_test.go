@@ -362,6 +362,7 @@ func TestStrangersSeeTheBareSite(t *testing.T) {
 	if len(probes) < 90 {
 		t.Fatalf("%d probes", len(probes))
 	}
+	t.Logf("%d probes", len(probes))
 	// Some answers are a race between a stream's error and its connection's end, in
 	// the bare site as well: a difference counts when it shows each time.
 	for _, p := range probes {
@@ -385,7 +386,30 @@ func TestStrangersSeeTheBareSite(t *testing.T) {
 	}
 }
 
-// packets sent without a connection: version negotiation, garbage, stateless reset.
+// answered says what comes for one packet.
+func answered(t *testing.T, addr string, b []byte) string {
+	t.Helper()
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(wait))
+	buf := make([]byte, 2000)
+	n, err := c.Read(buf)
+	switch {
+	case err != nil:
+		return "silent"
+	case buf[0]&0x80 != 0: // first byte and the greased version are random
+		return fmt.Sprintf("long header, %d bytes, version %x", n, buf[1:5])
+	}
+	return fmt.Sprintf("short header, %v bytes", n > 20)
+}
+
+// packets sent without a connection: version negotiation, garbage, replay, stateless reset.
 func TestStrangersPackets(t *testing.T) {
 	r := start(t, nil, func(net.Conn) { t.Error("a stranger got in") })
 	target, reference := r.server.Addr().String(), bare(t, r)
@@ -402,32 +426,27 @@ func TestStrangersPackets(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var got [2]string
 			for i, addr := range []string{target, reference} {
-				c, err := net.Dial("udp", addr)
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				if _, err := c.Write(b); err != nil {
-					t.Fatal(err)
-				}
-				_ = c.SetReadDeadline(time.Now().Add(wait))
-				buf := make([]byte, 2000)
-				n, err := c.Read(buf)
-				switch {
-				case err != nil:
-					got[i] = "silent"
-				case buf[0]&0x80 != 0:
-					// First byte and the greased version are random.
-					got[i] = fmt.Sprintf("long header, %d bytes, version %x", n, buf[1:5])
-				default:
-					got[i] = fmt.Sprintf("short header, %v bytes", n > 20)
-				}
+				got[i] = answered(t, addr, b)
 			}
 			if got[0] != got[1] {
 				t.Errorf("the site %s, the bare one %s", got[0], got[1])
 			}
 			t.Log(got[0])
 		})
+	}
+	// A client's first packet, sent again by who overheard it.
+	var got [2]string
+	for i, addr := range []string{target, reference} {
+		to, err := net.ResolveUDPAddr("udp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := newNAT(t, to)
+		stranger(t, n.in.LocalAddr().String(), quic.Version1)
+		got[i] = answered(t, addr, *n.first.Load())
+	}
+	if got[0] != got[1] {
+		t.Errorf("a replay: the site %s, the bare one %s", got[0], got[1])
 	}
 	// Both versions of QUIC are spoken.
 	for _, v := range []quic.Version{quic.Version1, quic.Version2} {

@@ -1,6 +1,7 @@
 package masque
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -27,6 +28,7 @@ type nat struct {
 	// client is whom answers go to.
 	client  atomic.Pointer[net.UDPAddr]
 	blocked atomic.Bool // nothing passes
+	first   atomic.Pointer[[]byte]
 }
 
 func newNAT(t *testing.T, to net.Addr) *nat {
@@ -46,6 +48,10 @@ func newNAT(t *testing.T, to net.Addr) *nat {
 				return
 			}
 			n.client.Store(from)
+			if n.first.Load() == nil {
+				b := bytes.Clone(buf[:k])
+				n.first.Store(&b)
+			}
 			if n.blocked.Load() {
 				continue
 			}
