@@ -220,10 +220,10 @@ func masquePlugin(t *testing.T) {
 	}
 }
 
-// TestMasqueOnTheRoad: while messages flow through the plugin's own processes, the
+// TestLoadMasqueOnTheRoad: while messages flow through the plugin's own processes, the
 // clients' addresses change, the plugin is killed, and UDP is blocked. Sessions go on or
 // are resumed, and no message is lost or shown twice.
-func TestMasqueOnTheRoad(t *testing.T) {
+func TestLoadMasqueOnTheRoad(t *testing.T) {
 	if raceDetector {
 		t.Skip("a plugin under the race detector needs more memory than it is allowed")
 	}
