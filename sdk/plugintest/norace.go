@@ -2,4 +2,8 @@
 
 package plugintest
 
-const raceOn = false
+const (
+	raceOn       = false
+	fewerClients = 1
+	modelChecks  = "" // as the flag -rapid.checks says
+)

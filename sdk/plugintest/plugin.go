@@ -35,7 +35,8 @@ type PluginOptions struct {
 	Dial func(t testing.TB) transport.Dial
 	// Cover is lent to the server half.
 	Cover http.Handler
-	// Clients is how many are connected at once; 0 is 1,000.
+	// Clients is how many are connected at once; 0 is 1,000. With the race detector it
+	// is a fifth.
 	Clients int
 	// Buffered is as TransportPair.Buffered.
 	Buffered int

@@ -139,7 +139,7 @@ func pluginHeld(t T, k *pluginKit) {
 	if err := roundTrip(dialOne(t, j.guest.dial), 100); err != nil {
 		t.Error(err)
 	}
-	if took := time.Since(began); took > patience/2 {
+	if took := time.Since(began); took > patience {
 		t.Errorf("a client waited %v for strangers", took)
 	}
 }
@@ -254,7 +254,7 @@ func pluginRevoked(t T, k *pluginKit) {
 	if _, err := io.ReadFull(out, make([]byte, 1)); err == nil || errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a revoked guest stays: %v", err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience/2)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	if c, err := j.guest.dial(ctx); err == nil {
 		if err := roundTrip(c, 10); err == nil {

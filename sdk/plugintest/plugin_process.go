@@ -182,7 +182,7 @@ func processKeeps(t T, k *pluginKit) {
 	}
 	cycle()
 	settled := func(limit int) int {
-		for until := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		for until := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 			n := files(j.server.PID())
 			if n <= limit || time.Now().After(until) {
 				return n
@@ -194,9 +194,18 @@ func processKeeps(t T, k *pluginKit) {
 	if before < 0 {
 		t.Skip("the system does not say")
 	}
-	cycle()
-	if after := settled(before); after > before {
-		t.Errorf("descriptors of the process: %d, then %d", before, after)
+	// One that stays is a pool's, perhaps; one that stays of each cycle is lost.
+	for seen := []int{before}; ; {
+		cycle()
+		after := settled(before)
+		if after <= before {
+			break
+		}
+		if seen = append(seen, after); len(seen) > 3 {
+			t.Errorf("descriptors of the process: %v", seen)
+			break
+		}
+		before = after
 	}
 	for until := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
 		s := j.server.Stats()

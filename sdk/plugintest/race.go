@@ -2,4 +2,10 @@
 
 package plugintest
 
-const raceOn = true
+// With the race detector everything takes several times longer: there are fewer
+// clients at once and fewer random histories.
+const (
+	raceOn       = true
+	fewerClients = 5
+	modelChecks  = "20"
+)

@@ -1,6 +1,7 @@
 package plugintest
 
 import (
+	"flag"
 	"fmt"
 	"slices"
 	"time"
@@ -67,11 +68,24 @@ func (m *queueModel) check(t *rapid.T, s storage.Store) {
 	}
 }
 
+// checkModel is rapid.Check with fewer histories where each takes long, unless the
+// flag asks for other than its default number.
+func checkModel(t T, property func(*rapid.T)) {
+	t.Helper()
+	if checks := flag.Lookup("rapid.checks"); modelChecks != "" && checks != nil && checks.Value.String() == checks.DefValue {
+		if err := checks.Value.Set(modelChecks); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = checks.Value.Set(checks.DefValue) }()
+	}
+	rapid.Check(t, property)
+}
+
 // queuesModel compares random histories with the model.
 func queuesModel(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	run := 0
-	rapid.Check(t, func(rt *rapid.T) {
+	checkModel(t, func(rt *rapid.T) {
 		run++
 		names := []string{fmt.Sprintf("%d a", run), fmt.Sprintf("%d b", run), fmt.Sprintf("%d c", run)}
 		m := &queueModel{now: epoch.Truncate(time.Second), queues: map[string][]modelRow{}, last: map[string]uint64{}}
@@ -137,7 +151,7 @@ func queuesModel(t T, k *storageKit) {
 func directoryModel(t T, k *storageKit) {
 	s, dir := k.fresh(t)
 	run := 0
-	rapid.Check(t, func(rt *rapid.T) {
+	checkModel(t, func(rt *rapid.T) {
 		run++
 		kind := fmt.Sprintf("kind%d", run)
 		have := map[string]storage.Record{}

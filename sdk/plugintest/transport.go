@@ -26,15 +26,17 @@ type TransportPair struct {
 	// Buffered is the most bytes that may be on the way to a peer that does
 	// not read; 0 means 16 MiB.
 	Buffered int
-	// Clients is how many clients are connected at once; 0 means 100.
+	// Clients is how many clients are connected at once; 0 means 100. With the race
+	// detector it is a fifth.
 	Clients int
 
 	loose bool // the conns themselves need not know the name
 	whole bool // the end of a stream is its close
 }
 
-// patience bounds everything that must happen.
-const patience = 20 * time.Second
+// patience bounds everything that must happen, also on a machine that has other things
+// to do.
+const patience = 60 * time.Second
 
 // Transport runs the conformance cases of transports against pair: echo with
 // half-close, metadata, deadlines that wake, closes that wake, last bytes that
@@ -50,6 +52,7 @@ func TransportCases(t T, pair TransportPair) {
 	if pair.Clients == 0 {
 		pair.Clients = 100
 	}
+	pair.Clients = (pair.Clients + fewerClients - 1) / fewerClients
 	cases := []struct {
 		name string
 		run  func(T, TransportPair)
@@ -412,7 +415,7 @@ func transportMany(t T, pair TransportPair) {
 		wg.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
 			c, err := dial(ctx)
 			if err != nil {
@@ -497,7 +500,7 @@ func transportLeaks(t T, pair TransportPair) {
 	}
 	cycle(3)
 	settle := func(limit, files int) (int, int) {
-		deadline := time.Now().Add(patience)
+		deadline := time.Now().Add(10 * time.Second)
 		for {
 			n, f := runtime.NumGoroutine(), descriptors()
 			if n <= limit && f <= files || time.Now().After(deadline) {
@@ -509,10 +512,19 @@ func transportLeaks(t T, pair TransportPair) {
 	// What the first cycles leave behind for a while counts as before.
 	time.Sleep(time.Second)
 	before, files := runtime.NumGoroutine(), descriptors()
-	cycle(30)
-	if after, now := settle(before, files); after > before || now > files {
-		buf := make([]byte, 64<<10)
-		t.Errorf("goroutines %d -> %d, descriptors %d -> %d\n%s", before, after, files, now, buf[:runtime.Stack(buf, true)])
+	// What comes later and stays may be a pool's; what stays of each round is lost.
+	for round := 1; ; round++ {
+		cycle(30)
+		after, now := settle(before, files)
+		if after <= before && now <= files {
+			return
+		}
+		if round == 3 {
+			buf := make([]byte, 64<<10)
+			t.Errorf("again goroutines %d -> %d, descriptors %d -> %d\n%s", before, after, files, now, buf[:runtime.Stack(buf, true)])
+			return
+		}
+		before, files = after, now
 	}
 }
 
