@@ -303,6 +303,7 @@ func BenchmarkNeighbours(b *testing.B) {
 			if name != "hang" { // that one never gets so far
 				eventually(b, "it misbehaves", func() bool { st := s.States()[0]; return st.PID != 0 || st.Restarts > 0 })
 			}
+			trips(100) // its start is over
 			got[name] = append(got[name], trips(400)...)
 			bad.Stop()
 		}

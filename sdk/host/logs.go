@@ -21,7 +21,8 @@ const (
 	maxLogAttrs = 32               // attributes of a record
 	logBurst    = 200              // records at once
 	logPer      = time.Second / 50 // and one more in this time
-	logBytes    = 1 << 20          // bytes at once, and as many more each second
+	logBytes    = 64 << 10         // bytes at once: what a pipe holds
+	logRate     = 1 << 20          // and as many more each second
 )
 
 // logs turns the standard error of a process into records. Lines of slog's JSON
@@ -54,10 +55,10 @@ func (l *logs) read(r io.Reader) {
 		n, err := r.Read(buf[:])
 		_, _ = l.Write(buf[:n])
 		now := l.now()
-		room = min(logBytes, room+logBytes*now.Sub(last).Seconds()) - float64(n)
+		room = min(logBytes, room+logRate*now.Sub(last).Seconds()) - float64(n)
 		last = now
 		if room < 0 {
-			l.wait(time.Duration(-room / logBytes * float64(time.Second)))
+			l.wait(time.Duration(-room / logRate * float64(time.Second)))
 		}
 		if err != nil {
 			l.mu.Lock()
