@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 		os.Exit(start())
 	}
 	if os.Getenv("COMMUCAT_PLUGIN") != "" { // it is a plugin as well
-		plugin.Serve(plainTransport())
+		plugin.Serve(plainTransport(), prisoner())
 	}
 	testscript.Main(m, map[string]func(){"commucat": func() { os.Exit(start()) }})
 }
