@@ -21,6 +21,7 @@ func TestRelay(t *testing.T) {
 	road := newRoad(t)
 	alice := newDevice(t, l, dialer(t, nil, road.take))
 	bob := newDevice(t, l, http2.NewDialer())
+	bob.event(t, "connected")
 	if e := alice.event(t, "connected"); e.Transport != "amnesiawg" {
 		t.Fatalf("connected by %s", e.Transport)
 	}

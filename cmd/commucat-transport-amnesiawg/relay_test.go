@@ -206,13 +206,19 @@ type device struct {
 // newDevice makes a device that comes by the dialers given, in this order.
 func newDevice(t *testing.T, l link.Link, ds ...transport.Dialer) *device {
 	t.Helper()
+	return newDeviceBy(t, l, nil, ds...)
+}
+
+// newDeviceBy is newDevice with a carrier of its own.
+func newDeviceBy(t *testing.T, l link.Link, tcp func(ctx context.Context, network, address string) (net.Conn, error), ds ...transport.Dialer) *device {
+	t.Helper()
 	p, err := client.NewProfile(l, "d"+strings.ToLower(rand.Text()[:10]), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	d := &device{events: make(chan client.Event, 1000), got: make(chan string, 1000)}
 	d.Client, err = client.New(client.Options{
-		Profile: p, Store: client.NewMemoryStore([8]byte([]byte(rand.Text()))), Dialers: ds,
+		Profile: p, Store: client.NewMemoryStore([8]byte([]byte(rand.Text()))), Dialers: ds, DialTCP: tcp,
 		OnEvent: func(e client.Event) { d.events <- e },
 		Handle:  func(m client.Message) error { d.got <- string(m.Body); return nil },
 	})

@@ -40,6 +40,7 @@ type gate struct {
 	mu        sync.Mutex
 	loadUntil time.Time
 	budget    budget
+	replies   replies
 	taken     map[uint32]waiting // by the sender's index, what WireGuard has
 	freed     chan struct{}
 }
@@ -85,6 +86,13 @@ func (g *gate) receive(closed <-chan struct{}, packets [][]byte, sizes []int, ep
 func (g *gate) offer(msg []byte, from *Endpoint) {
 	if g.underLoad() {
 		if !g.b.oven.Check(msg, from.addr) {
+			g.mu.Lock()
+			ok := g.replies.take(from.addr, g.b.o.Now())
+			g.mu.Unlock()
+			if !ok {
+				g.b.stats.Dropped.Add(1)
+				return
+			}
 			g.b.stats.Cookies.Add(1)
 			g.deny(msg, from)
 			return
