@@ -2,8 +2,9 @@
 // clients (/api/…) on the public port, and the operator's interface (health,
 // readiness, metrics, links, accounts, keys) on a unix socket.
 //
-// On the public port REST exists only for who shows a session's bearer token or
-// a good entry token; everybody else gets the cover site's answer, unless
+// On the public port REST exists only for who shows a good entry token, also with
+// a session's bearer token: looking that up takes a time that would tell a stranger
+// where he is. Everybody else gets the cover site's answer, unless
 // compat.public_api is on. Errors are problem details (RFC 9457) with a stable
 // member "code".
 //

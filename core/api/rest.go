@@ -38,7 +38,7 @@ type Options struct {
 	// PairLink makes a pairing link for the account of device; ttl 0 is the
 	// configured life. nil offers none.
 	PairLink func(ctx context.Context, user, device string, ttl time.Duration) (link string, expires time.Time, err error)
-	// Cover answers who shows neither a session nor an entry token.
+	// Cover answers who shows no entry token.
 	Cover http.Handler
 	// Cookie and Verify check entry tokens (entry.Verifier.Verify); nil refuses all.
 	Cookie string
@@ -68,8 +68,8 @@ type REST struct {
 	guesses *limiter // bearer tokens that opened nothing
 }
 
-// need says what a route asks for when Public is on; without it every route
-// asks for at least an entry token or a session.
+// need says what a route asks for; every route asks for an entry token as well
+// unless Public is on.
 type need uint8
 
 const (
@@ -112,8 +112,8 @@ func New(opt Options) (*REST, error) {
 	}, nil
 }
 
-// Match looks at the path and at whether a token of some kind is there; it
-// checks none and reads no body.
+// Match looks at the path and at whether something like an entry token is there;
+// it does not check it and reads no body.
 func (a *REST) Match(r *http.Request) bool {
 	if a.opt.Health != nil && healthPath(r.URL.Path) {
 		return true
@@ -128,11 +128,11 @@ func (a *REST) Match(r *http.Request) bool {
 		return false
 	}
 	_, token := a.entryCookie(r)
-	return token || wellShaped(bearerOf(r))
+	return token
 }
 
-// ServeHTTP answers a request that matched. One whose tokens open nothing gets
-// the cover's answer, its body unread.
+// ServeHTTP answers a request that matched. One whose entry token opens nothing
+// gets the cover's answer, its body unread.
 func (a *REST) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if a.opt.Health != nil && healthPath(r.URL.Path) {
 		a.opt.Health.ServeHTTP(w, r)
@@ -143,7 +143,7 @@ func (a *REST) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemOf(r.Context(), a.opt.Log, err))
 		return
 	}
-	if bearer == nil && !entered && !a.opt.Public {
+	if !entered && !a.opt.Public {
 		a.opt.Metrics.Count(metrics.CoverHits, "token")
 		a.opt.Metrics.Inc(metrics.CensorshipDeflections)
 		a.opt.Cover.ServeHTTP(w, r)
@@ -186,7 +186,7 @@ func (a *REST) serve(w http.ResponseWriter, r *http.Request, bearer *account.Bea
 	return rt.serve(a, w, r, bearer)
 }
 
-// authenticate looks at the bearer token, then at the entry token. The error is
+// authenticate looks at the entry token, and then at the bearer token. The error is
 // a failure of the storage or a revoked device.
 func (a *REST) authenticate(r *http.Request) (b *account.Bearer, entered bool, err error) {
 	if value, ok := a.entryCookie(r); ok && a.opt.Verify != nil {
@@ -194,11 +194,12 @@ func (a *REST) authenticate(r *http.Request) (b *account.Bearer, entered bool, e
 		entered = err == nil && !stream
 	}
 	token := bearerOf(r)
-	if !wellShaped(token) {
+	// A bearer token costs a look into the directory, which a stranger could time: it
+	// takes an entry token first.
+	if !wellShaped(token) || !entered && !a.opt.Public {
 		return nil, entered, nil
 	}
-	// Wrong tokens cost a look into the directory, which a stranger could time:
-	// he gets ten a minute, then the answer of one who showed nothing.
+	// Where anybody may ask, wrong tokens are looked up ten times a minute.
 	prefix, now := prefixOf(r.RemoteAddr), a.opt.Clock()
 	if !entered && a.guesses.take(prefix, now) > 0 {
 		return nil, false, nil
@@ -208,9 +209,9 @@ func (a *REST) authenticate(r *http.Request) (b *account.Bearer, entered bool, e
 	case err == nil:
 		a.guesses.giveBack(prefix)
 		return &bearer, entered, nil
-	case errors.Is(err, account.ErrRevoked) && (entered || a.opt.Public):
+	case errors.Is(err, account.ErrRevoked):
 		return nil, entered, problem(403, "revoked", "device is not active")
-	case errors.Is(err, account.ErrToken), errors.Is(err, account.ErrRevoked), !entered && !a.opt.Public:
+	case errors.Is(err, account.ErrToken):
 		return nil, entered, nil
 	}
 	return nil, entered, err

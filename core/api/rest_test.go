@@ -99,13 +99,22 @@ func (w *world) establish(t *testing.T, handle string, pair []byte) (string, acc
 	return g.Device.ID, g.User, g.Token
 }
 
-// do sends as the front would: to the cover unless it matches.
+// do sends as the front would: to the cover unless it matches. A bearer token comes
+// with an entry token, as clients send it, unless header has a cookie.
 func (w *world) do(method, path, body string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, strings.NewReader(body))
 	for i := 0; i+1 < len(header); i += 2 {
 		r.Header.Set(header[i], header[i+1])
 	}
+	if r.Header.Get("Authorization") != "" && r.Header.Get("Cookie") == "" {
+		w.enter(r)
+	}
 	return w.send(r)
+}
+
+// enter adds an entry token.
+func (w *world) enter(r *http.Request) {
+	r.Header.Set("Cookie", "sid="+w.cred.Token(r.Method, r.URL.Path, "", w.now, rand.Reader))
 }
 
 func (w *world) send(r *http.Request) *httptest.ResponseRecorder {
@@ -140,10 +149,11 @@ func TestStrangersSeeTheSite(t *testing.T) {
 		{"nothing shown", "GET", "/api/server-info", nil},
 		{"claim", "POST", "/api/pair/claim", nil},
 		{"unknown path with token", "GET", "/api/security-stats", []string{"Authorization", w.bearer()}},
+		{"bearer token alone", "GET", "/api/devices", []string{"Authorization", w.bearer(), "Cookie", "a=b"}},
 		{"health", "GET", "/healthz", []string{"Authorization", w.bearer()}},
 		{"metrics", "GET", "/metrics", []string{"Authorization", w.bearer()}},
-		{"wrong token", "GET", "/api/devices", []string{"Authorization", "Bearer " + wrong}},
-		{"odd token", "GET", "/api/devices", []string{"Authorization", "Bearer x"}},
+		{"wrong token", "GET", "/api/devices", []string{"Authorization", "Bearer " + wrong, "Cookie", "a=b"}},
+		{"odd token", "GET", "/api/devices", []string{"Authorization", "Bearer x", "Cookie", "a=b"}},
 		{"made-up entry token", "GET", "/api/server-info", []string{"Cookie", "sid=" + strings.Repeat("A", 48)}},
 		{"entry token of another path", "GET", "/api/server-info", []string{"Cookie", "sid=" + w.cred.Token("GET", "/api/devices", "", w.now, rand.Reader)}},
 	} {
@@ -329,6 +339,7 @@ func TestW06RateLimitOfREST(t *testing.T) {
 		r := httptest.NewRequest("GET", "/api/devices", nil)
 		r.RemoteAddr = remote
 		r.Header.Set("Authorization", w.bearer())
+		w.enter(r)
 		return w.send(r).Code
 	}
 	good := 0
@@ -349,21 +360,24 @@ func TestW06RateLimitOfREST(t *testing.T) {
 	}
 }
 
-// TestGuessedTokens: after ten wrong tokens a network's requests are not looked up.
+// TestGuessedTokens: bearer tokens of strangers are not looked up at all, and where
+// anybody may ask ten wrong ones a minute are.
 func TestGuessedTokens(t *testing.T) {
-	w := newWorld(t, nil)
-	counting := &countingAccounts{Accounts: w.accounts}
-	w.rest.opt.Accounts = counting
-	for range 50 {
-		w.do("GET", "/api/devices", "", "Authorization", "Bearer "+strings.Repeat("0f", 32))
-	}
-	if counting.n != 10 {
-		t.Errorf("%d look-ups", counting.n)
-	}
-	w.now = w.now.Add(time.Minute)
-	for range 50 {
-		if r := w.do("GET", "/api/devices", "", "Authorization", w.bearer()); r.Code != 200 {
-			t.Fatalf("right token: %d", r.Code)
+	for public, want := range map[bool]int{false: 0, true: 10} {
+		w := newWorld(t, func(o *Options) { o.Public = public })
+		counting := &countingAccounts{Accounts: w.accounts}
+		w.rest.opt.Accounts = counting
+		for range 50 {
+			w.do("GET", "/api/devices", "", "Authorization", "Bearer "+strings.Repeat("0f", 32), "Cookie", "a=b")
+		}
+		if counting.n != want {
+			t.Errorf("public %t: %d look-ups", public, counting.n)
+		}
+		w.now = w.now.Add(time.Minute)
+		for range 50 {
+			if r := w.do("GET", "/api/devices", "", "Authorization", w.bearer()); r.Code != 200 {
+				t.Fatalf("right token: %d", r.Code)
+			}
 		}
 	}
 }
@@ -387,7 +401,7 @@ func (c *countingAccounts) Token(ctx context.Context, token string) (account.Bea
 func TestStorageFailure(t *testing.T) {
 	w := newWorld(t, nil)
 	w.rest.opt.Accounts = &countingAccounts{Accounts: w.accounts, err: errors.New("disk on fire")}
-	if r := w.do("GET", "/api/devices", "", "Authorization", w.bearer()); r.Code != 404 {
+	if r := w.do("GET", "/api/devices", "", "Authorization", w.bearer(), "Cookie", "a=b"); r.Code != 404 {
 		t.Errorf("stranger: %d %s", r.Code, r.Body)
 	}
 	r := w.do("GET", "/api/devices", "", "Authorization", w.bearer(), "Cookie", "sid="+w.cred.Token("GET", "/api/devices", "", w.now, rand.Reader))

@@ -130,7 +130,7 @@ type Compat struct {
 	Reference    bool `cfg:"reference" doc:"everything that the unmodified reference client needs: the switches below but public_health, and registration = \"open\", each unless it is set explicitly"`
 	ConnectPath  bool `cfg:"connect_path" doc:"accept the reference's requests on /connect, without an entry token"`
 	ClearFrames  bool `cfg:"clear_frames" doc:"accept and send frames without encryption of their own after the handshake"`
-	PublicAPI    bool `cfg:"public_api" doc:"answer /api without a session, with short pairing codes and the REST claim"`
+	PublicAPI    bool `cfg:"public_api" doc:"answer /api without an entry token, with short pairing codes and the REST claim"`
 	OpenChannels bool `cfg:"open_channels" doc:"channel ids are global: who joins one is reachable there"`
 	PinnedKeys   bool `cfg:"pinned_keys" doc:"keep the first Noise key for ever"`
 	PublicHealth bool `cfg:"public_health" doc:"answer health checks and metrics on the public listener"`
