@@ -1,0 +1,295 @@
+package onion
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/commucat/commucat/plugins/transport/onion/tornet"
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/plugintest"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// patience bounds what needs the network.
+const patience = 2 * time.Minute
+
+// echo serves a listener until it ends.
+func echo(ln net.Listener) {
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+			c.Close()
+		}()
+	}
+}
+
+// half opens the plugin in the test's network.
+func half(t *testing.T, n *tornet.Network, env sdk.Env, more map[string]any) transport.Opened {
+	t.Helper()
+	var lines []any
+	for _, l := range n.Torrc() {
+		lines = append(lines, l)
+	}
+	raw := map[string]any{"torrc": lines, "stall": "8s"}
+	for k, v := range more {
+		raw[k] = v
+	}
+	o, err := transport.Open(t.Context(), Plugin(), env, raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = o.Close() })
+	return o
+}
+
+func listening(t *testing.T, o transport.Opened) *service {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ln, err := o.Listen(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	return ln.(*service)
+}
+
+func published(t *testing.T, s *service) {
+	t.Helper()
+	for until := time.Now().Add(patience); s.health() != nil; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("not published: %v", s.health())
+		}
+	}
+}
+
+func invited(t *testing.T, s *service, id string) transport.Endpoint {
+	t.Helper()
+	to, err := s.Invite(t.Context(), "relay.example", transport.Guest{ID: id})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+// talk sends a word and has it back.
+func talk(c net.Conn, word string) error {
+	_ = c.SetDeadline(time.Now().Add(patience))
+	if _, err := c.Write([]byte(word)); err != nil {
+		return err
+	}
+	b := make([]byte, len(word))
+	if _, err := io.ReadFull(c, b); err != nil {
+		return err
+	}
+	if string(b) != word {
+		return io.ErrUnexpectedEOF
+	}
+	return nil
+}
+
+// TestOnion goes through the life of a service on a Tor network of its own.
+func TestOnion(t *testing.T) {
+	dir, err := os.MkdirTemp("", "tornet-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	began := time.Now()
+	n, err := tornet.Start(ctx, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(n.Close)
+	t.Logf("the network is complete after %v", time.Since(began).Round(time.Millisecond))
+
+	env := plugintest.NewLender(t)
+	server := half(t, n, env, nil)
+	s := listening(t, server)
+	if _, err := s.Invite(t.Context(), "", transport.Guest{}); sdk.KindOf(err) != sdk.Unavailable {
+		t.Errorf("an address for everybody: %v", err)
+	}
+	friend := invited(t, s, "friend")
+	accepted := make(chan transport.Facts, 16)
+	go echo(noted{s, accepted})
+	published(t, s)
+	t.Logf("published after %v", time.Since(began).Round(time.Millisecond))
+
+	client := half(t, n, plugintest.NewLender(t), nil)
+	dial := func(to transport.Endpoint) net.Conn {
+		t.Helper()
+		var c net.Conn
+		var err error
+		for range 2 { // 60 s each
+			if c, err = client.Dial(t.Context(), to, transport.Dial{}); err == nil {
+				t.Cleanup(func() { c.Close() })
+				return c
+			}
+		}
+		t.Fatal(err)
+		return nil
+	}
+	first := dial(friend)
+	t.Logf("dialled after %v", time.Since(began).Round(time.Millisecond))
+	if err := talk(first, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	second := dial(friend)
+	if err := talk(second, "again"); err != nil {
+		t.Fatal(err)
+	}
+	a, b := <-accepted, <-accepted
+	if a.Circuit == "" || a.Circuit != b.Circuit || !a.Hidden || a.Remote.IsValid() {
+		t.Errorf("streams of one guest: %+v and %+v", a, b)
+	}
+	if _, ok := first.(transport.Attached).Attached().(*net.UnixConn); !ok {
+		t.Errorf("the client's stream is a %T, which cannot be handed over", first)
+	}
+
+	// Another guest has another circuit.
+	other := invited(t, s, "other")
+	third := dialWith(t, half(t, n, sdk.NewEnv(sdk.EnvOptions{}), nil), other)
+	if err := talk(third, "me too"); err != nil {
+		t.Fatal(err)
+	}
+	if c := <-accepted; c.Circuit == a.Circuit {
+		t.Error("two guests are one circuit")
+	}
+
+	// Who is revoked is out; the other one stays.
+	if err := s.Revoke(t.Context(), "friend"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(first); err == nil {
+		t.Log("the stream ended cleanly")
+	}
+	if err := talk(third, "still here"); err != nil {
+		t.Errorf("another guest is out as well: %v", err)
+	}
+	if c, err := connectOnce(t, client, friend); err == nil {
+		if err := talk(c, "back"); err == nil {
+			t.Error("a revoked guest comes in")
+		}
+		c.Close()
+	}
+
+	// tor is killed: the transport says so, and comes back under the same address.
+	before := s.Addr().String()
+	s.mu.Lock()
+	pid := s.daemon.cmd.Process.Pid
+	s.mu.Unlock()
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for until := time.Now().Add(patience); s.health() == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal("nobody noticed")
+		}
+	}
+	published(t, s)
+	t.Logf("published again after %v", time.Since(began).Round(time.Millisecond))
+	if after := s.Addr().String(); after != before {
+		t.Errorf("the address was %s, now it is %s", before, after)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// A new process: the same address, and guests as before.
+	again := listening(t, half(t, n, env, nil))
+	if after := again.Addr().String(); after != before {
+		t.Errorf("after a restart the address was %s, now it is %s", before, after)
+	}
+	if _, err := again.guests.remove("other"); err != nil {
+		t.Error(err)
+	}
+	operatorsTor(t, n, client)
+}
+
+// The operator's tor, by its control socket: no tor of ours, the same guests.
+func operatorsTor(t *testing.T, n *tornet.Network, client transport.Opened) {
+	t.Helper()
+	tor, err := n.Run("operator", "SocksPort 0", "ClientOnly 1", "CookieAuthentication 1", "ControlPort auto", "ControlPortWriteToFile "+n.Path("operator-control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := tor.Bootstrap(ctx); err != nil {
+		t.Fatalf("%v\n%s", err, tor.Log())
+	}
+	b, err := os.ReadFile(n.Path("operator-control"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := strings.TrimPrefix(strings.TrimSpace(string(b)), "PORT=")
+	env := plugintest.NewLender(t)
+	open := func() *service {
+		o, err := transport.Open(t.Context(), Plugin(), env, map[string]any{"control": at})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return listening(t, o)
+	}
+	s := open()
+	friend := invited(t, s, "friend")
+	go echo(s)
+	published(t, s)
+	c := dialWith(t, client, friend)
+	if err := talk(c, "by the operator's tor"); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Revoke(t.Context(), "friend"); err != nil {
+		t.Error(err)
+	}
+	before := s.Addr().String()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if after := open().Addr().String(); after != before {
+		t.Errorf("the address was %s, now it is %s", before, after)
+	}
+}
+
+func dialWith(t *testing.T, o transport.Opened, to transport.Endpoint) net.Conn {
+	t.Helper()
+	c, err := o.Dial(t.Context(), to, transport.Dial{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// connectOnce is one dial with little time.
+func connectOnce(t *testing.T, o transport.Opened, to transport.Endpoint) (net.Conn, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	defer cancel()
+	return o.Dial(ctx, to, transport.Dial{})
+}
+
+// noted tells of what is accepted.
+type noted struct {
+	net.Listener
+	told chan<- transport.Facts
+}
+
+func (n noted) Accept() (net.Conn, error) {
+	c, err := n.Listener.Accept()
+	if err == nil {
+		n.told <- transport.FactsOf(c)
+	}
+	return c, err
+}

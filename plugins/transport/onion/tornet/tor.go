@@ -1,0 +1,115 @@
+package tornet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Tor is another tor of the network, beside its relays.
+type Tor struct {
+	n      *Network
+	node   *node
+	folder string
+	log    string
+}
+
+// Run starts a tor with these lines of configuration, until the network is closed.
+func (n *Network) Run(name string, lines ...string) (*Tor, error) {
+	one := &node{name: name, folder: filepath.Join(n.dir, name)}
+	if err := os.MkdirAll(one.folder, 0o700); err != nil {
+		return nil, err
+	}
+	t := &Tor{n: n, node: one, folder: one.folder, log: filepath.Join(one.folder, "log")}
+	all := append(n.Torrc(), `DataDirectory "`+one.folder+`"`, "Log notice file "+t.log)
+	if err := n.start(one, append(all, lines...)); err != nil {
+		return nil, err
+	}
+	n.others = append(n.others, one)
+	return t, nil
+}
+
+// Folder is its data folder.
+func (t *Tor) Folder() string { return t.folder }
+
+// Wait waits until its log holds text; ctx bounds it.
+func (t *Tor) Wait(ctx context.Context, text string) error {
+	err := wait(ctx, func() bool { return bytes.Contains(t.said(), []byte(text)) })
+	if err != nil {
+		return fmt.Errorf("%s did not say %q: %w", t.node.name, text, err)
+	}
+	return nil
+}
+
+// said is the log.
+func (t *Tor) said() []byte {
+	b, err := os.ReadFile(t.log)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// Log is what it has said, for explaining a failure.
+func (t *Tor) Log() string { return string(t.said()) }
+
+// errStalled is a start that makes no progress: tor waits long before it asks again.
+var errStalled = errors.New("no progress")
+
+// Bootstrap waits until it has built a circuit. One that makes no progress for a while
+// is started again.
+func (t *Tor) Bootstrap(ctx context.Context) error {
+	const done, stall = "Bootstrapped 100%", 8 * time.Second
+	for {
+		limit, cancel := context.WithTimeoutCause(ctx, stall, errStalled)
+		err := t.Wait(limit, done)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		t.node.stop()
+		if err := os.Rename(t.log, t.log+".before"); err != nil {
+			return err
+		}
+		if err := t.n.again(t.node); err != nil {
+			return err
+		}
+	}
+}
+
+// Stop ends it.
+func (t *Tor) Stop() { t.node.stop() }
+
+// Free finds a port of the loopback interface.
+func Free() (int, error) { return free() }
+
+// start writes a configuration and starts a tor with it.
+func (n *Network) start(one *node, lines []string) error {
+	// Reading the tables of countries takes a second of each start.
+	lines = append(lines, fmt.Sprintf("__OwningControllerProcess %d", os.Getpid()), "GeoIPFile "+n.empty(), "GeoIPv6File "+n.empty())
+	if err := os.WriteFile(filepath.Join(one.folder, "torrc"), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+		return err
+	}
+	return n.again(one)
+}
+
+// again starts a tor with the configuration that it has.
+func (n *Network) again(one *node) error {
+	one.cmd = exec.Command(n.tor, "-f", filepath.Join(one.folder, "torrc"), "--defaults-torrc", n.empty(), "--quiet")
+	one.cmd.Env = []string{"HOME=" + one.folder, "PATH=" + os.Getenv("PATH")}
+	if err := one.cmd.Start(); err != nil {
+		return err
+	}
+	one.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
+		_ = cmd.Wait() // how it ended stands in its log
+		close(done)
+	}(one.cmd, one.done)
+	return nil
+}

@@ -1,0 +1,238 @@
+// Package tornet makes a Tor network of its own on the loopback interface, for tests
+// and demonstrations: one directory authority that is a relay as well, and three more
+// relays. Nothing leaves the machine.
+package tornet
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// relays is how many there are, the authority included. With three, onion services
+// were never reached.
+const relays = 4
+
+// Network is a running network.
+type Network struct {
+	dir   string
+	tor   string
+	lines []string // what every tor of this network has in its configuration
+	nodes []*node
+
+	others []*node // those of Run
+}
+
+// node is one relay.
+type node struct {
+	name   string
+	folder string
+	or, d  int
+	own    []string
+	cmd    *exec.Cmd
+	done   chan struct{}
+}
+
+// Start makes a network in dir, which must be empty, and returns when its consensus
+// names every relay: 10 to 20 seconds. The processes end with Close, or with this
+// process.
+func Start(ctx context.Context, dir string) (_ *Network, err error) {
+	n := &Network{dir: dir}
+	if n.tor, err = exec.LookPath("tor"); err != nil {
+		return nil, errors.New("tor is not installed: install the package tor")
+	}
+	if _, err := exec.LookPath("tor-gencert"); err != nil {
+		return nil, errors.New("tor-gencert is not installed: install the package tor")
+	}
+	defer func() {
+		if err != nil {
+			n.Close()
+		}
+	}()
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	if err := os.WriteFile(n.empty(), nil, 0o600); err != nil {
+		return nil, err
+	}
+	for i := range relays {
+		one := &node{name: fmt.Sprintf("relay%d", i), folder: filepath.Join(dir, fmt.Sprintf("relay%d", i))}
+		if one.or, err = free(); err != nil {
+			return nil, err
+		}
+		if one.d, err = free(); err != nil {
+			return nil, err
+		}
+		if err := os.MkdirAll(filepath.Join(one.folder, "keys"), 0o700); err != nil {
+			return nil, err
+		}
+		n.nodes = append(n.nodes, one)
+	}
+	if err := n.found(ctx); err != nil {
+		return nil, err
+	}
+	authority := n.nodes[0]
+	if err := n.run(authority); err != nil {
+		return nil, err
+	}
+	if err := wait(ctx, func() bool { return dials(authority.d) || authority.ended() }); err != nil || authority.ended() {
+		return nil, errors.Join(errors.New("the authority does not listen"), err)
+	}
+	for _, one := range n.nodes[1:] {
+		if err := n.run(one); err != nil {
+			return nil, err
+		}
+	}
+	if err := wait(ctx, n.complete); err != nil {
+		return nil, fmt.Errorf("the consensus does not name all relays: %w", err)
+	}
+	// Those that asked too early wait long before they ask again.
+	for _, one := range n.nodes[1:] {
+		one.stop()
+		if err := n.run(one); err != nil {
+			return nil, err
+		}
+	}
+	return n, nil
+}
+
+// Torrc are the lines that make a tor one of this network.
+func (n *Network) Torrc() []string { return append([]string(nil), n.lines...) }
+
+// Path is a place in the network's folder.
+func (n *Network) Path(name string) string { return filepath.Join(n.dir, name) }
+
+// Close ends all processes.
+func (n *Network) Close() {
+	var group sync.WaitGroup
+	for _, one := range append(n.others, n.nodes...) {
+		group.Go(one.stop)
+	}
+	group.Wait()
+}
+
+// empty is a configuration without a line.
+func (n *Network) empty() string { return filepath.Join(n.dir, "empty") }
+
+// found makes the authority's identity, and the lines for all.
+func (n *Network) found(ctx context.Context) error {
+	a := n.nodes[0]
+	keys := filepath.Join(a.folder, "keys")
+	gen := exec.CommandContext(ctx, "tor-gencert", "--create-identity-key", "-m", "12", "-a", fmt.Sprintf("127.0.0.1:%d", a.d),
+		"-i", filepath.Join(keys, "authority_identity_key"), "-s", filepath.Join(keys, "authority_signing_key"),
+		"-c", filepath.Join(keys, "authority_certificate"), "--passphrase-fd", "0")
+	gen.Stdin = strings.NewReader("a network that lasts for minutes\n")
+	if out, err := gen.CombinedOutput(); err != nil {
+		return fmt.Errorf("tor-gencert: %w: %s", err, bytes.TrimSpace(out))
+	}
+	certificate, err := os.ReadFile(filepath.Join(keys, "authority_certificate"))
+	if err != nil {
+		return err
+	}
+	identity := ""
+	for line := range strings.Lines(string(certificate)) {
+		if f, ok := strings.CutPrefix(line, "fingerprint "); ok {
+			identity = strings.TrimSpace(f)
+		}
+	}
+	list := exec.CommandContext(ctx, n.tor, "--list-fingerprint", "-f", n.empty(), "--defaults-torrc", n.empty(), "--DataDirectory", a.folder,
+		"--ORPort", fmt.Sprintf("127.0.0.1:%d", a.or), "--Address", "127.0.0.1", "--Nickname", a.name, "--TestingTorNetwork", "1",
+		"--DirAuthority", fmt.Sprintf("x orport=%d no-v2 v3ident=%s 127.0.0.1:%d %s", a.or, identity, a.d, strings.Repeat("F", 40)))
+	list.Env = []string{"HOME=" + a.folder}
+	out, err := list.Output()
+	if err != nil {
+		return fmt.Errorf("tor --list-fingerprint: %w: %s", err, bytes.TrimSpace(out))
+	}
+	last := strings.TrimSpace(string(out))
+	if i := strings.LastIndexByte(last, '\n'); i >= 0 {
+		last = last[i+1:]
+	}
+	_, fingerprint, _ := strings.Cut(last, " ")
+	if fingerprint = strings.ReplaceAll(fingerprint, " ", ""); len(fingerprint) != 40 || len(identity) != 40 {
+		return fmt.Errorf("the authority's identity is not known: %q, %q", identity, last)
+	}
+	n.lines = []string{
+		"TestingTorNetwork 1",
+		fmt.Sprintf("DirAuthority %s orport=%d no-v2 v3ident=%s 127.0.0.1:%d %s", a.name, a.or, identity, a.d, fingerprint),
+		"AssumeReachable 1", "PathsNeededToBuildCircuits 0.67", "TestingDirAuthVoteExit *", "TestingDirAuthVoteHSDir *", "TestingDirAuthVoteGuard *",
+		"V3AuthNIntervalsValid 2", "ShutdownWaitLength 0",
+	}
+	a.own = []string{
+		"AuthoritativeDirectory 1", "V3AuthoritativeDirectory 1", "TestingV3AuthInitialVotingInterval 5", "TestingV3AuthInitialVoteDelay 2",
+		"TestingV3AuthInitialDistDelay 2", "V3AuthVotingInterval 10", "V3AuthVoteDelay 2", "V3AuthDistDelay 2", "ContactInfo none@localhost",
+	}
+	return nil
+}
+
+func (n *Network) run(one *node) error {
+	lines := append(n.Torrc(), one.own...)
+	lines = append(lines, "Nickname "+one.name, `DataDirectory "`+one.folder+`"`, "Address 127.0.0.1", fmt.Sprintf("ORPort 127.0.0.1:%d IPv4Only", one.or),
+		fmt.Sprintf("DirPort 127.0.0.1:%d", one.d), "ExitPolicy reject *:*", "SocksPort 0", "Log notice file "+filepath.Join(one.folder, "log"))
+	return n.start(one, lines)
+}
+
+// ended says that the process is no more.
+func (n *node) ended() bool {
+	select {
+	case <-n.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (n *node) stop() {
+	if n.done == nil {
+		return
+	}
+	_ = n.cmd.Process.Signal(os.Interrupt) // it may have ended already
+	select {
+	case <-n.done:
+	case <-time.After(5 * time.Second):
+		_ = n.cmd.Process.Kill()
+		<-n.done
+	}
+}
+
+// complete says that the authority's consensus names all relays.
+func (n *Network) complete() bool {
+	b, err := os.ReadFile(filepath.Join(n.nodes[0].folder, "cached-microdesc-consensus"))
+	return err == nil && bytes.Count(b, []byte("\nr ")) >= relays
+}
+
+// wait asks until it is so.
+func wait(ctx context.Context, so func() bool) error {
+	for !so() {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+func dials(port int) bool {
+	c, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+	if err != nil {
+		return false
+	}
+	return c.Close() == nil
+}
+
+// free finds a port; tor cannot be given an open socket.
+func free() (int, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	return ln.Addr().(*net.TCPAddr).Port, ln.Close()
+}
