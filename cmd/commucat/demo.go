@@ -3,17 +3,16 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/commucat/commucat/core/config"
 	"github.com/commucat/commucat/core/demo"
 	"github.com/commucat/commucat/core/server"
-	"github.com/commucat/commucat/sdk/transport"
 )
 
 func (a *app) demoCommand() *cobra.Command {
@@ -53,8 +52,15 @@ func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	st, err := set(ctx, dir, ds)
+	if st != nil {
+		defer st.close()
+	}
+	if err != nil {
+		return err
+	}
 	env := config.Env{Plugins: known()}
-	cfg, err := config.Parse("demo.toml", []byte("[server]\nlisten = [\"127.0.0.1:0\"]\ndrain = \"1s\"\n"+demoTables(ds)), env)
+	cfg, err := config.Parse("demo.toml", []byte("[server]\nlisten = [\"127.0.0.1:0\"]\ndrain = \"1s\"\n"+st.tables.String()), env)
 	if err != nil {
 		return err
 	}
@@ -73,8 +79,18 @@ func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
 		stop()
 		err = errors.Join(err, <-ended)
 	}()
+	invite := s.Ready().Invite
+	if st.tables.Len() > 0 {
+		if invite, err = st.invitation(ctx, s.Ready().Admin); err != nil {
+			return err
+		}
+	}
+	limit := time.Minute
+	if st.tor != nil {
+		limit = 3 * time.Minute
+	}
 	rows, err := demo.Run(ctx, demo.Options{
-		Link: s.Ready().Invite, Dialers: ds, Messages: messages,
+		Link: invite, Dialers: st.shown, Messages: messages, Timeout: limit,
 		Row: func(r demo.Row) {
 			if a.json {
 				_ = a.emit(r) // what cannot be written shows in the exit code
@@ -85,6 +101,12 @@ func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
 	})
 	if err != nil {
 		return err
+	}
+	for _, r := range st.absent {
+		rows = append(rows, r)
+		if a.json {
+			_ = a.emit(r) // what cannot be written shows in the exit code
+		}
 	}
 	if !a.json {
 		if err := demo.Print(a.out, rows); err != nil {
@@ -97,15 +119,4 @@ func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
 		}
 	}
 	return nil
-}
-
-// demoTables configures the plugin transports that are to be shown, on free ports.
-func demoTables(ds []transport.Dialer) string {
-	var b strings.Builder
-	for _, d := range ds {
-		if p, ok := d.(*processDialer); ok {
-			fmt.Fprintf(&b, "[transport.%s]\nplugin = %q\nlisten = \"127.0.0.1:0\"\n", p.name, p.plugin)
-		}
-	}
-	return b.String()
 }

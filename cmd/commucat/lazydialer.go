@@ -20,6 +20,7 @@ import (
 // processDialer dials through a plugin's process, started with the first dial.
 type processDialer struct {
 	name, plugin string
+	table        map[string]any // the client half's configuration; nil as a rule
 	mu           sync.Mutex
 	dialer       transport.Dialer
 }
@@ -59,17 +60,25 @@ func (d *processDialer) start(ctx context.Context) (transport.Dialer, error) {
 	if err := os.Chmod(state, 0o711); err != nil {
 		return nil, err
 	}
-	d.dialer, err = pluginHost(state).Dialer(ctx, pluginhost.Spec{Name: d.name, Plugin: d.plugin, Settings: pluginhost.Settings{Memory: 1 << 30}})
+	d.dialer, err = pluginHost(state).Dialer(ctx, pluginhost.Spec{Name: d.name, Plugin: d.plugin, Raw: d.table, Settings: pluginhost.Settings{Memory: 1 << 30}})
 	return d.dialer, err
 }
 
-// pluginDialers are the listed transports, each under its own name.
+// pluginDialers are the listed transports, each under its own name, and those that pt
+// carries under the names that operators give them.
 func pluginDialers() []transport.Dialer {
 	list, _ := catalog().List() // 'plugin verify' says what is wrong with one
 	var out []transport.Dialer
 	for _, f := range list {
-		if f.PluginKind() == sdk.Transport {
-			out = append(out, &processDialer{name: f.Name, plugin: f.Name})
+		if f.PluginKind() != sdk.Transport {
+			continue
+		}
+		names := []string{f.Name}
+		if f.Name == "pt" {
+			names = []string{"obfs4", "webtunnel", "snowflake", f.Name}
+		}
+		for _, name := range names {
+			out = append(out, &processDialer{name: name, plugin: f.Name})
 		}
 	}
 	return out
