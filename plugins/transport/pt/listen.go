@@ -168,9 +168,10 @@ func (s *server) keptPort() uint16 {
 	return uint16(n)
 }
 
-// keepPort notes a drawn port, since links name it.
+// keepPort notes a drawn port, since links name it. Some programs print an address that
+// does not exist.
 func (s *server) keepPort(at netip.AddrPort) {
-	if !s.keep || at.Port() == 0 || at.Port() == s.bind.Port() {
+	if !s.keep || at.Port() == 0 || at.Port() == s.bind.Port() || at.Addr() != s.bind.Addr() {
 		return
 	}
 	s.bind = netip.AddrPortFrom(s.bind.Addr(), at.Port())
