@@ -14,7 +14,7 @@ import (
 func main() {
 	os.Exit(child.Main(
 		child.Method{Name: reality.Name, Plugin: reality.Plugin(), Prepare: realityKeys},
-		child.Method{Name: masque.Name, Plugin: masque.Plugin(), Prepare: masqueLimits},
+		child.Method{Name: masque.Name, Plugin: masque.Plugin(), Prepare: masqueLimits, Site: true},
 		child.Method{Name: websocket.Name, Plugin: webSocket()},
 	))
 }

@@ -61,7 +61,7 @@ func TestBothSidesOfEachMethod(t *testing.T) {
 	t.Cleanup(cover.Close)
 	cert, key := certificate(t, t.TempDir(), "bridge.example")
 	for method, options := range map[string]managed.Args{
-		"masque":    nil,
+		"masque":    {{Key: "cover", Value: cover.URL}},
 		"websocket": {{Key: "name", Value: "bridge.example"}, {Key: "cover", Value: cover.URL}, {Key: "cert", Value: cert}, {Key: "key", Value: "file:" + key}, {Key: "pin", Value: "true"}},
 	} {
 		t.Run(method, func(t *testing.T) {

@@ -158,9 +158,14 @@ func TestOnion(t *testing.T) {
 		t.Errorf("the client's stream is a %T, which cannot be handed over", first)
 	}
 
-	// Another guest has another circuit.
+	// Another guest has another circuit. It comes at once, when only the descriptor from
+	// before its invitation can be had.
+	newcomer := half(t, n, plugintest.NewLender(t), nil)
+	if _, err := newcomer.(*opened).client.tor(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	other := invited(t, s, "other")
-	third := dialWith(t, half(t, n, sdk.NewEnv(sdk.EnvOptions{}), nil), other)
+	third := dialWith(t, newcomer, other)
 	if err := talk(third, "me too"); err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -41,6 +42,13 @@ func (c *carrier) server(ctx context.Context, group *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
+	var cover http.Handler
+	if c.method.Site {
+		if cover, err = site(options.Get("cover")); err != nil {
+			return err
+		}
+		options = slices.DeleteFunc(options, func(a managed.Arg) bool { return a.Key == "cover" })
+	}
 	table, err := tableOf(sdk.Fields(c.method.Plugin.Config()), options)
 	if err != nil {
 		return err
@@ -54,7 +62,7 @@ func (c *carrier) server(ctx context.Context, group *sync.WaitGroup) error {
 			return err
 		}
 	}
-	env := &degradable{Env: c.env(state), changed: make(chan struct{}, 1)}
+	env := &degradable{Env: c.env(state, cover), changed: make(chan struct{}, 1)}
 	o, err := c.open(ctx, env, table)
 	if err != nil {
 		return err
@@ -150,7 +158,7 @@ func (c *carrier) deliver(ctx context.Context, conn net.Conn) {
 
 // client starts the client side and prints its CMETHOD line.
 func (c *carrier) client(ctx context.Context, group *sync.WaitGroup) error {
-	o, err := c.open(ctx, c.env(""), nil)
+	o, err := c.open(ctx, c.env("", nil), nil)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/http"
+	"net/http/httputil"
 	"net/netip"
+	"net/url"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -28,6 +31,9 @@ type Method struct {
 	// Prepare completes the table of the server side, for example by a key that is
 	// kept in the state folder; may be nil.
 	Prepare func(state string, table map[string]any) error
+	// Site says that the server side shows strangers a web site that it is lent: the
+	// option "cover" is that site's URL, which is no key of the transport's then.
+	Site bool
 }
 
 // Main is the program: it returns the exit code when the parent has gone.
@@ -188,8 +194,17 @@ type carrier struct {
 }
 
 // env is what the transport is lent.
-func (c *carrier) env(state string) sdk.Env {
-	return sdk.NewEnv(sdk.EnvOptions{State: state, Log: slog.New(&lines{c.out, c.method.Name})})
+func (c *carrier) env(state string, cover http.Handler) sdk.Env {
+	return sdk.NewEnv(sdk.EnvOptions{State: state, Cover: cover, Log: slog.New(&lines{c.out, c.method.Name})})
+}
+
+// site shows the web site at a URL.
+func site(text string) (http.Handler, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, errors.New("option cover: the URL of the web site that strangers are shown is required")
+	}
+	return &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(u) }}, nil
 }
 
 // open opens the transport.
