@@ -1,10 +1,12 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -202,7 +204,8 @@ func (a *app) registerCommand() *cobra.Command {
 		Use:   "register --server LINK --handle NAME --profile DIR",
 		Short: "Make a device and its account from an invitation link",
 		Long: "Make a device with keys of its own, and its account, from an invitation link.\n\n" +
-			"The keys are made here and never leave the profile's folder. A bare URL instead of a link\n" +
+			"The keys are made here and never leave the profile's folder. A link in the arguments shows in\n" +
+			"the list of processes: where others use this machine, --server - reads it. A bare URL instead of a link\n" +
 			"works only where the relay allows it; the relay's keys are then trusted on first use.",
 		Args: exactly(0, ""),
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -213,6 +216,10 @@ func (a *app) registerCommand() *cobra.Command {
 				return usageError{errors.New("where shall the device be kept? Name a folder with --profile")}
 			case handle == "":
 				return usageError{errors.New("choose a name for the account with --handle")}
+			}
+			server, err := a.linkText(server)
+			if err != nil {
+				return err
 			}
 			ctx, cancel := f.bound(c.Context())
 			defer cancel()
@@ -236,12 +243,30 @@ func (a *app) registerCommand() *cobra.Command {
 		},
 	}
 	f.add(c, 30*time.Second)
-	c.Flags().StringVar(&server, "server", "", "invitation link (commucat://… or https://…/#…) or URL of the relay")
+	c.Flags().StringVar(&server, "server", "", "invitation link (commucat://… or https://…/#…), - for one on standard input, or URL of the relay")
 	c.Flags().StringVar(&handle, "handle", "", "name of the new account")
 	c.Flags().StringVar(&display, "display-name", "", "name that others see")
 	c.Flags().StringVar(&name, "name", "", "what this device is called in the account's list")
 	c.Flags().BoolVar(&insecure, "insecure", false, "with a URL: do not verify the relay's TLS certificate")
 	return c
+}
+
+// maxLinkLine bounds what is read of standard input, in bytes; no link is longer.
+const maxLinkLine = 16 << 10
+
+// linkText is the argument, or the first line of standard input for "-".
+func (a *app) linkText(arg string) (string, error) {
+	if arg != "-" {
+		return arg, nil
+	}
+	line, err := bufio.NewReader(io.LimitReader(a.in, maxLinkLine)).ReadString('\n')
+	if line = strings.TrimSpace(line); line != "" {
+		return line, nil
+	}
+	if err == nil || errors.Is(err, io.EOF) {
+		err = errors.New("no link came on standard input")
+	}
+	return "", usageError{err}
 }
 
 // relayLink reads a link, or asks the relay at a bare URL about itself.

@@ -89,13 +89,17 @@ func (a *app) pairClaimCommand() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "claim LINK --profile DIR",
-		Short: "Make a device of this account from a pairing link",
+		Short: "Make a device of this account from a pairing link (- reads it from standard input)",
 		Args:  exactly(1, "one pairing link"),
 		RunE: func(c *cobra.Command, args []string) error {
 			if f.dir == "" {
 				return usageError{errors.New("where shall the device be kept? Name a folder with --profile")}
 			}
-			l, err := link.Parse(args[0])
+			text, err := a.linkText(args[0])
+			if err != nil {
+				return err
+			}
+			l, err := link.Parse(text)
 			if err != nil {
 				return usageError{err}
 			}
