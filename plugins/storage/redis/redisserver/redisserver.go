@@ -3,6 +3,7 @@
 package redisserver
 
 import (
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -81,4 +82,21 @@ func freePort(t testing.TB) int {
 	}
 	defer ln.Close()
 	return ln.Addr().(*net.TCPAddr).Port
+}
+
+// Flush empties the server, which goes on.
+func (s *Server) Flush() {
+	s.t.Helper()
+	c, err := net.DialTimeout("tcp", s.Address(), 10*time.Second)
+	if err == nil {
+		defer c.Close()
+		_, err = c.Write([]byte("FLUSHALL\r\n"))
+	}
+	answer := make([]byte, len("+OK"))
+	if err == nil {
+		_, err = io.ReadFull(c, answer)
+	}
+	if err != nil || string(answer) != "+OK" {
+		s.t.Errorf("FLUSHALL: %q %v", answer, err)
+	}
 }

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/client"
+	"github.com/commucat/commucat/sdk/plugintest/chronicle"
+)
+
+func sortedKeys(m map[int64]func()) []int64 { return slices.Sorted(maps.Keys(m)) }
+
+// seeded is the seed of this run, printed; COMMUCAT_TEST_SEED repeats one.
+func seeded(t *testing.T) uint64 {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("COMMUCAT_TEST_SEED"); s != "" {
+		var err error
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("COMMUCAT_TEST_SEED=%d", seed)
+	return seed
+}
+
+// TestNodes: two relays that share PostgreSQL and Redis are one relay to their devices,
+// whatever of the four is killed, emptied or away. The history of every message is
+// checked at the end. COMMUCAT_SOAK=1 takes the full counts.
+func TestNodes(t *testing.T) {
+	if raceDetector || testing.Short() {
+		t.Skip("builds and runs the real plugins")
+	}
+	devices, messages, kills, flushes, limit := 20, 2_000, 1, 1, 3*time.Minute
+	if os.Getenv("COMMUCAT_SOAK") != "" {
+		devices, messages, kills, flushes, limit = 100, 100_000, 3, 2, 20*time.Minute
+	}
+	seed := seeded(t)
+	random := rand.New(rand.NewPCG(seed, 1<<40))
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	c := newCluster(t)
+	f := newFleet(c)
+	f.join(t, ctx, devices)
+
+	t.Run("a session resumes at the other node", func(t *testing.T) {
+		m := f.members[1]
+		for i := range 4 {
+			m.home.Store(int32(i % 2))
+			m.client.Disconnect()
+			if err := m.event(ctx, func(e client.Event) bool { return e.Name == "connected" && e.Resumed }); err != nil {
+				t.Fatalf("move %d: %v\n%s\n%s", i, err, c.nodes[0].said(), c.nodes[1].said())
+			}
+			f.one(t, ctx, f.members[0], m)
+			f.one(t, ctx, m, f.members[0])
+		}
+	})
+	t.Run("the newest connection wins", func(t *testing.T) {
+		// The same device a second time, at the other node.
+		old := f.members[2]
+		twin := f.connect(t, old.index, 1-int(old.home.Load()), old.client.Profile())
+		replaced := func(e client.Event) bool {
+			var said *client.Error
+			return errors.As(e.Err, &said) && said.Code == ccp.CodeReplaced
+		}
+		if err := old.event(ctx, replaced); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := twin.client.Connected(ctx); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("killed and emptied", func(t *testing.T) {
+		faults := map[int64]func(){}
+		at := func() int64 { return random.Int64N(int64(messages)*8/10) + int64(messages)/20 }
+		for range kills {
+			victim := c.nodes[random.IntN(2)]
+			pause := time.Duration(random.Int64N(int64(time.Second)))
+			faults[at()] = func() {
+				victim.kill()
+				wait := time.NewTimer(pause) // its devices go to the other node
+				<-wait.C
+				victim.start(t)
+			}
+		}
+		for range flushes {
+			faults[at()] = c.redis.Flush
+		}
+		began := time.Now()
+		f.exchange(t, ctx, seed, messages, faults)
+		t.Logf("%d devices, %d kills, %d flushes, %.1f s: %s", devices, kills, flushes, time.Since(began).Seconds(), chronicle.Check(f.log.Events()))
+	})
+	f.judge(t)
+}
+
+// one sends a message and waits until it is shown.
+func (f *fleet) one(t *testing.T, ctx context.Context, from, to *member) {
+	t.Helper()
+	shown := f.shown.Load()
+	ticket, n, err := from.send(to)
+	if err == nil {
+		err = from.acked(ctx, to, ticket, n)
+	}
+	if err == nil {
+		err = f.reach(ctx, &f.shown, shown+1)
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s\n%s", err, f.c.nodes[0].said(), f.c.nodes[1].said())
+	}
+}
+
+// judge is the end of a test: nothing lost, nothing twice, nothing out of order.
+func (f *fleet) judge(t *testing.T) {
+	t.Helper()
+	select {
+	case err := <-f.wrong:
+		t.Error(err)
+	default:
+	}
+	if r := chronicle.Check(f.log.Events()); !r.Good() {
+		t.Errorf("%s\n%s\n%s", r, f.c.nodes[0].said(), f.c.nodes[1].said())
+	}
+}
