@@ -35,9 +35,17 @@ func (s *Server) cacheAge() time.Duration {
 	return 0
 }
 
-// tellNodes lets the other nodes follow a change of a device.
-func (s *Server) tellNodes(c account.Change) {
-	b, err := json.Marshal(c)
+// notice is what nodes tell each other.
+type notice struct {
+	// Change is one of an account's devices.
+	Change *account.Change `json:"change,omitempty"`
+	// Keys: there are new ones in the storage.
+	Keys bool `json:"keys,omitempty"`
+}
+
+// tellNodes lets the other nodes follow a change.
+func (s *Server) tellNodes(n notice) {
+	b, err := json.Marshal(n)
 	if err != nil {
 		s.log.Error("a change could not be told to other nodes", "error", err)
 		return
@@ -48,11 +56,21 @@ func (s *Server) tellNodes(c account.Change) {
 // told follows a change that another node has made durable and recorded: what is
 // remembered of the device goes, and so does its session where it must.
 func (s *Server) told(_ context.Context, message []byte) {
-	var c account.Change
-	if err := json.Unmarshal(message, &c); err != nil {
+	var n notice
+	if err := json.Unmarshal(message, &n); err != nil {
 		s.log.Warn("another node's word is not understood; the nodes must run one version", "error", err)
 		return
 	}
+	if n.Keys {
+		select {
+		case s.newKeys <- struct{}{}:
+		default:
+		}
+	}
+	if n.Change == nil {
+		return
+	}
+	c := *n.Change
 	s.accounts.Forget(c.Device)
 	s.hub.Changed(c.User)
 	s.sessions.DeviceChanged(c)

@@ -252,7 +252,7 @@ func (s *Server) changed(c account.Change) {
 	}
 	s.hub.Changed(c.User)
 	s.sessions.DeviceChanged(c)
-	s.tellNodes(c)
+	s.tellNodes(notice{Change: &c})
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	if c.Kind == account.DeviceRevoked {
 		s.revokeGuest(c.Device)

@@ -58,8 +58,8 @@ func (s *Server) pairLink(ctx context.Context, user, device string, ttl time.Dur
 func (s *Server) openOperator(context.Context) (err error) {
 	s.operator, err = api.NewAdmin(api.AdminOptions{
 		Accounts: s.accounts, Codes: s.codes, Link: s.operatorLink, Keys: s.keys,
-		RotateKeys: func(context.Context) error {
-			changes, err := s.ring.Renew()
+		RotateKeys: func(ctx context.Context) error {
+			changes, err := s.rotateKeys(ctx, s.ring.Renew)
 			s.recordKeys(changes)
 			return err
 		},

@@ -43,7 +43,8 @@ type Server struct {
 	accounts *account.Store
 	codes    *pairing.Codes
 	hub      *relay.Hub
-	node     string // this run's name among the nodes
+	node     string        // this run's name among the nodes
+	newKeys  chan struct{} // one slot: another node has made keys
 	sessions *session.Server
 	gate     *admission.Gate
 	entries  *entry.Verifier
@@ -79,14 +80,17 @@ func New(ctx context.Context, opt Options) (_ *Server, err error) {
 	if err := opt.complete(); err != nil {
 		return nil, err
 	}
-	s := &Server{opt: opt, cfg: opt.Config, current: opt.Config, log: opt.Log, metrics: metrics.New(metrics.Options{Version: opt.Version, Process: true})}
+	s := &Server{
+		opt: opt, cfg: opt.Config, current: opt.Config, log: opt.Log, newKeys: make(chan struct{}, 1),
+		metrics: metrics.New(metrics.Options{Version: opt.Version, Process: true}),
+	}
 	defer func() {
 		if err != nil {
 			s.close(ctx)
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openKeys, s.openHost, s.openStorage, s.openAudit, s.openAccounts, s.openRelay, s.openOperator, s.openFront, s.openTransports, s.openAdmin, s.openInvite,
+		s.openData, s.openKeys, s.openHost, s.openStorage, s.openSharedKeys, s.openAudit, s.openAccounts, s.openRelay, s.openOperator, s.openFront, s.openTransports, s.openAdmin, s.openInvite,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -177,8 +181,9 @@ func (s *Server) maintain(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
+		case <-s.newKeys:
 		}
-		changes, err := s.ring.Rotate()
+		changes, err := s.rotateKeys(ctx, s.ring.Rotate)
 		s.recordKeys(changes)
 		if err != nil {
 			s.log.Error("keys could not be rotated", "error", err)
