@@ -58,7 +58,7 @@ func (q *queues) Append(ctx context.Context, now time.Time, b storage.Batch) ([]
 		return a.out, nil
 	}
 	err := pgx.BeginFunc(ctx, q.pool, func(tx pgx.Tx) error { return a.run(ctx, tx) })
-	if err != nil {
+	if (*store)(q).written(err) != nil {
 		return nil, plain("append", err)
 	}
 	return a.out, nil

@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/commucat/commucat/plugins/storage/postgres"
 	"github.com/commucat/commucat/plugins/storage/postgres/pgserver"
+	"github.com/commucat/commucat/sdk/plugintest"
 	"github.com/commucat/commucat/sdk/storage"
 )
 
@@ -28,6 +30,26 @@ func BenchmarkEnqueue(b *testing.B) {
 				enqueue(b, st, lanes, done)
 			})
 		}
+	}
+}
+
+// BenchmarkEnqueuePlugin is the same through the plugin's process, beside the code
+// linked in, for their ratio.
+func BenchmarkEnqueuePlugin(b *testing.B) {
+	s := pgserver.Start(b)
+	for _, how := range []string{"linked", "plugin"} {
+		b.Run(how, func(b *testing.B) {
+			p := postgres.Plugin()
+			if how == "plugin" {
+				p = plugintest.Binary(b, "github.com/commucat/commucat/cmd/commucat-storage-postgres")
+			}
+			st, err := storage.Open(context.Background(), p, nil, map[string]any{"address": []any{s.Address()}, "schema": how})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer st.Close(context.Background())
+			enqueue(b, st, storage.TraitsOf(p).Lanes, false)
+		})
 	}
 }
 

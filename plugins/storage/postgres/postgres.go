@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -83,6 +84,8 @@ type store struct {
 	timeout time.Duration
 	// lockSpace keeps the advisory locks of two schemas apart.
 	lockSpace uint64
+	// full is set while writes fail for want of space, which reading cannot tell.
+	full atomic.Bool
 }
 
 func open(ctx context.Context, _ sdk.Env, c Config) (storage.Store, error) {
@@ -186,8 +189,33 @@ func (s *store) ready(ctx context.Context) error {
 	case standby || readOnly:
 		return &storage.Error{Kind: sdk.Unavailable, Text: "the server accepts no writes: it is a standby or set read-only"}
 	}
-	return nil
+	if !s.full.Load() {
+		return nil
+	}
+	// Whether there is room again only writing tells: a row as large as a page, which
+	// is taken back.
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "INSERT INTO message (queue, position, id, expires, payload) SELECT -1, n, gen_random_uuid(), 0, $1 FROM generate_series(1, 64) AS n", make([]byte, 4096))
+		return errors.Join(err, errUndo)
+	})
+	if err = s.written(err); errors.Is(err, errUndo) && !s.full.Load() {
+		return nil
+	}
+	return plain("ready", err)
 }
+
+// errUndo ends a transaction that was only to see whether it could be.
+var errUndo = errors.New("taken back")
+
+// written notes whether a write failed for want of space.
+func (s *store) written(err error) error {
+	var p *pgconn.PgError
+	s.full.Store(errors.As(err, &p) && p.Code == diskFull)
+	return err
+}
+
+// diskFull is the SQLSTATE of a full disk.
+const diskFull = "53100"
 
 // safeSettings are what makes COMMIT mean the disk.
 var safeSettings = []string{"fsync", "full_page_writes", "synchronous_commit"}

@@ -59,9 +59,13 @@ type store struct {
 	timeout time.Duration
 }
 
-func open(ctx context.Context, _ sdk.Env, c Config) (storage.Store, error) {
+func open(ctx context.Context, env sdk.Env, c Config) (storage.Store, error) {
 	s := &store{db: redis.NewUniversalClient(c.options()), prefix: c.Prefix, timeout: c.Timeout}
-	if err := s.ready(ctx); err != nil {
+	switch err := s.ready(ctx); {
+	case errors.Is(err, sdk.Unavailable):
+		// A relay can do without what is volatile, and so can its start.
+		env.Log().Warn("the server does not answer; going on without it until it does", "error", err)
+	case err != nil:
 		_ = s.db.Close() // it was never connected
 		return storage.Store{}, err
 	}

@@ -95,6 +95,20 @@ func TestServerComesBackEmpty(t *testing.T) {
 	}
 }
 
+// A relay that starts while the server is away uses it once it is there.
+func TestStartsWithoutServer(t *testing.T) {
+	s := redisserver.Start(t)
+	s.Kill()
+	st := open(t, map[string]any{"address": []any{s.Address()}, "timeout": "500ms"})
+	if err := st.Ready(t.Context()); !errors.Is(err, sdk.Unavailable) {
+		t.Errorf("ready: %v", err)
+	}
+	s.Run()
+	if err := st.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPassword(t *testing.T) {
 	s := redisserver.Start(t, "--requirepass", "open sesame")
 	_, err := storage.Open(t.Context(), plugin.Plugin(), nil, map[string]any{"address": []any{s.Address()}, "password": "wrong"})

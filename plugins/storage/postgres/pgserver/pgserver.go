@@ -143,6 +143,21 @@ func (s *Server) SQL(database, statement string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// Guard makes a role that must show a password on TCP.
+func (s *Server) Guard(role, password string) {
+	s.t.Helper()
+	name := filepath.Join(s.data, "pg_hba.conf")
+	rules, err := os.ReadFile(name)
+	if err == nil {
+		err = os.WriteFile(name, append([]byte("host all "+role+" 127.0.0.1/32 scram-sha-256\n"), rules...), 0o600)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.SQL("postgres", "CREATE ROLE "+role+" LOGIN PASSWORD '"+password+"'")
+	s.SQL("postgres", "SELECT pg_reload_conf()")
+}
+
 // Run starts the server and waits until it answers.
 func (s *Server) Run() {
 	s.t.Helper()
