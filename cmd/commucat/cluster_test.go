@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	crand "crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/pluginhost/sandbox"
 	"github.com/commucat/commucat/plugins/storage/postgres/pgserver"
 	"github.com/commucat/commucat/plugins/storage/redis/redisserver"
@@ -88,28 +91,34 @@ func newCluster(t *testing.T) *cluster {
 	storagePlugins(t)
 	c := &cluster{pg: pgserver.Start(t), redis: redisserver.Start(t)}
 	text := fmt.Sprintf(clusterConfig, net.JoinHostPort("127.0.0.1", strconv.Itoa(c.pg.Port)), c.redis.Address())
+	text = strings.Replace(text, "[limits]\n", "[limits]\nnew_contacts = 1000000\n", 1) // everybody writes to everybody
 	for i := range c.nodes {
-		n := &node{dir: dataFolder(t, text), address: "127.0.0.1:0"}
+		n := &node{dir: reachableFolder(t, text), address: "127.0.0.1:0"}
 		if i > 0 {
 			first := c.nodes[0].dir
-			if err := os.CopyFS(filepath.Join(n.dir, "keys"), os.DirFS(filepath.Join(first, "keys"))); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.Chmod(filepath.Join(n.dir, "keys"), 0o700); err != nil {
-				t.Fatal(err)
-			}
-			state, err := os.ReadFile(filepath.Join(first, "relay.json"))
-			if err == nil {
-				err = os.WriteFile(filepath.Join(n.dir, "relay.json"), state, 0o600)
-			}
-			if err != nil {
-				t.Fatal(err)
+			cmd := exec.Command("cp", "-a", filepath.Join(first, "keys"), filepath.Join(first, "relay.json"), n.dir)
+			if b, err := cmd.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, b)
 			}
 		}
 		c.nodes[i] = n
 		n.start(t)
 	}
 	return c
+}
+
+// reachableFolder is a data folder that plugins of other users reach.
+func reachableFolder(t *testing.T, config string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "node-")
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "commucat.toml"), []byte(config), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // start runs the relay, where it ran before.
@@ -138,6 +147,25 @@ func (n *node) readiness(t *testing.T) int {
 	}
 	defer res.Body.Close()
 	return res.StatusCode
+}
+
+// degraded says whether the status names a part that does not work.
+func (n *node) degraded(t *testing.T, part string) bool {
+	t.Helper()
+	raw, err := api.NewClient(strings.TrimPrefix(n.Admin, "unix:")).Status(t.Context())
+	var status struct {
+		Relay struct {
+			Degraded map[string]string `json:"degraded"`
+		} `json:"relay"`
+	}
+	if err == nil {
+		err = json.Unmarshal(raw, &status)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, is := status.Relay.Degraded[part]
+	return is
 }
 
 // until repeats ok until it is true; nothing tells when that is.

@@ -32,10 +32,10 @@ func seeded(t *testing.T) uint64 {
 	return seed
 }
 
-// TestNodes: two relays that share PostgreSQL and Redis are one relay to their devices,
+// TestLoadNodes: two relays that share PostgreSQL and Redis are one relay to their devices,
 // whatever of the four is killed, emptied or away. The history of every message is
 // checked at the end. COMMUCAT_SOAK=1 takes the full counts.
-func TestNodes(t *testing.T) {
+func TestLoadNodes(t *testing.T) {
 	if raceDetector || testing.Short() {
 		t.Skip("builds and runs the real plugins")
 	}
@@ -51,6 +51,7 @@ func TestNodes(t *testing.T) {
 	f := newFleet(c)
 	f.join(t, ctx, devices)
 
+	t.Run("the recipe is a configuration", checkRecipe)
 	t.Run("a session resumes at the other node", func(t *testing.T) {
 		m := f.members[1]
 		for i := range 4 {
@@ -78,6 +79,7 @@ func TestNodes(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
+	outer := t // a node that is started again outlives the part that killed it
 	t.Run("killed and emptied", func(t *testing.T) {
 		faults := map[int64]func(){}
 		at := func() int64 { return random.Int64N(int64(messages)*8/10) + int64(messages)/20 }
@@ -88,7 +90,7 @@ func TestNodes(t *testing.T) {
 				victim.kill()
 				wait := time.NewTimer(pause) // its devices go to the other node
 				<-wait.C
-				victim.start(t)
+				victim.start(outer)
 			}
 		}
 		for range flushes {
@@ -97,6 +99,27 @@ func TestNodes(t *testing.T) {
 		began := time.Now()
 		f.exchange(t, ctx, seed, messages, faults)
 		t.Logf("%d devices, %d kills, %d flushes, %.1f s: %s", devices, kills, flushes, time.Since(began).Seconds(), chronicle.Check(f.log.Events()))
+	})
+	t.Run("Redis is away", func(t *testing.T) {
+		c.redis.Kill()
+		until(t, "both say so", func() bool { return c.nodes[0].degraded(t, "nodes") && c.nodes[1].degraded(t, "nodes") })
+		for _, n := range c.nodes { // the relays serve their devices without it
+			if code := n.readiness(t); code != 200 {
+				t.Errorf("readyz %d", code)
+			}
+		}
+		f.exchange(t, ctx, seed+1, 10*devices, nil)
+		c.redis.Run()
+		until(t, "both see it again", func() bool { return !c.nodes[0].degraded(t, "nodes") && !c.nodes[1].degraded(t, "nodes") })
+		f.exchange(t, ctx, seed+2, 10*devices, nil)
+	})
+	t.Run("PostgreSQL is killed", func(t *testing.T) {
+		f.exchange(t, ctx, seed+3, 20*devices, map[int64]func(){int64(5 * devices): func() {
+			c.pg.Kill()
+			until(t, "no node is ready", func() bool { return c.nodes[0].readiness(t) == 503 && c.nodes[1].readiness(t) == 503 })
+			c.pg.Run()
+			until(t, "all are ready", func() bool { return c.nodes[0].readiness(t) == 200 && c.nodes[1].readiness(t) == 200 })
+		}})
 	})
 	f.judge(t)
 }
