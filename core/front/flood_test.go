@@ -63,7 +63,7 @@ func TestReloadUnderLoad(t *testing.T) {
 	}
 	wait := func(serial int) {
 		t.Helper()
-		deadline := time.After(10 * time.Second)
+		deadline := time.After(30 * time.Second)
 		for before := seen[serial].Load(); seen[serial].Load() < before+3; {
 			select {
 			case <-deadline:
@@ -120,7 +120,7 @@ func TestT45RefusedBeforeTLS(t *testing.T) {
 			continue
 		}
 		t := tls.Client(c, &tls.Config{InsecureSkipVerify: true})
-		_ = t.SetDeadline(time.Now().Add(5 * time.Second))
+		_ = t.SetDeadline(time.Now().Add(30 * time.Second))
 		if t.Handshake() == nil {
 			answered++
 		}
@@ -256,7 +256,7 @@ func TestStalledReader(t *testing.T) {
 	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	select {
 	case <-ended:
-	case <-time.After(10 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Fatal("the writer is held for ever")
 	}
 }

@@ -62,7 +62,7 @@ func TestUnreachableAndCancelled(t *testing.T) {
 	if _, err := Run(ctx, addr, addr, Options{Wait: time.Minute, Only: []string{"tcp silence"}}); err == nil {
 		t.Error("no error")
 	}
-	if d := time.Since(begin); d > 5*time.Second {
+	if d := time.Since(begin); d > 30*time.Second {
 		t.Errorf("took %v", d)
 	}
 }

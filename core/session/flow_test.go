@@ -463,7 +463,7 @@ func TestUnsent(t *testing.T) {
 		if w != 3 {
 			t.Errorf("proven up to %d", w)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 		t.Error("nothing proven")
 	}
 }

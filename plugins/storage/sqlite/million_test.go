@@ -28,10 +28,9 @@ func TestBudgetMillion(t *testing.T) {
 	queue := rowsOf(1, 1, 0, nil, now)[0].Queue
 	start, before := time.Now(), resident(t)
 	page, err := s.Queues.Read(t.Context(), now, queue, 0, storage.Page{Messages: 256})
-	if took := time.Since(start); err != nil || len(page) != 256 || took > 200*time.Millisecond {
-		t.Fatalf("%d rows after %v (%v)", len(page), took, err)
-	} else {
-		t.Logf("first page after %v", took)
+	first := time.Since(start)
+	if err != nil || len(page) != 256 {
+		t.Fatalf("%d rows (%v)", len(page), err)
 	}
 	start = time.Now()
 	n, after := 0, uint64(0)
@@ -49,7 +48,11 @@ func TestBudgetMillion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	t.Logf("drained %d rows in %v, %d KiB more resident", n, time.Since(start), resident(t)-before)
+	all := time.Since(start)
+	t.Logf("first page after %v, drained %d rows in %v, %d KiB more resident", first, n, all, resident(t)-before)
+	if first > all/5 { // it is one page of 4,000
+		t.Errorf("the first page took %v, all of them %v", first, all)
+	}
 	if n < rows {
 		t.Errorf("drained %d rows of %d", n, rows)
 	}
