@@ -18,11 +18,11 @@ PLUGINS := $(filter commucat-transport-% commucat-storage-% commucat-ledger-%,$(
 GOLANGCI := v2.15.0
 LINT := bin/tools/golangci-lint-$(GOLANGCI)
 # Seconds for each fuzz target of the smoke run.
-FUZZTIME ?= 3
+FUZZTIME ?= 2
 # For one package; the race detector makes everything several times slower.
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 15m
 # Packages tested at once: most tests wait more than they compute.
-TEST_PACKAGES ?= 4
+TEST_PACKAGES ?= 3
 
 # One way to build for programs, tests, linter and peers, so that each package is
 # compiled once; the race detector's build is the only other one.
@@ -51,7 +51,8 @@ test: deps lint unit interop fuzz build modules
 deps:
 	@.ci/deps
 
-# Quick, while one works; "make lint" runs the same analyzers (govet) and more.
+# For a quick look; lint runs the same analyzers (govet) and more, and needs no second pass
+# over what the project imports.
 vet:
 	$(GO) vet ./...
 
