@@ -181,7 +181,10 @@ func TestDrainIgnored(t *testing.T) {
 // TestNothingLeaks: goroutines and descriptors come back after starts, crashes and
 // upgrades.
 func TestNothingLeaks(t *testing.T) {
-	const rounds = 10
+	rounds := 4
+	if os.Getenv("COMMUCAT_SOAK") != "" {
+		rounds = 50
+	}
 	s := newStand(t, nil)
 	round := func() {
 		tr := s.serving(t, "x", map[string]any{"pump": true})
