@@ -9,12 +9,12 @@ replace (
 
 require (
 	github.com/amnezia-vpn/amneziawg-go v0.2.19
+	github.com/commucat/commucat v0.0.0-00010101000000-000000000000
 	github.com/commucat/commucat/plugins/transport/amnesiawg/interop v0.0.0-00010101000000-000000000000
 	golang.zx2c4.com/wireguard v0.0.0-20260522210424-ecfc5a8d5446
 )
 
 require (
-	github.com/commucat/commucat v0.0.0-00010101000000-000000000000 // indirect
 	github.com/google/btree v1.1.3 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/net v0.62.0 // indirect
