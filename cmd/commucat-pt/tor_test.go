@@ -39,7 +39,7 @@ func TestTorBuildsACircuitThroughReality(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	n, err := tornet.Start(ctx, filepath.Join(dir, "net"))
 	if err != nil {

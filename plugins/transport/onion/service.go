@@ -247,7 +247,7 @@ func (s *service) run() error {
 	case <-d.done:
 		return d.err
 	case <-progress.late:
-		return fmt.Errorf("no progress for %v: is the network there? (%s)", s.cfg.Stall, d.said())
+		return fmt.Errorf("no progress for %v: is the network there", s.cfg.Stall)
 	case <-s.ctx.Done():
 		return s.ctx.Err()
 	}

@@ -10,7 +10,7 @@ import (
 // TestConformance is the whole suite over obfs4proxy of the distribution, both ends.
 func TestConformance(t *testing.T) {
 	plugintest.Plugin(t, pt.Plugin(), plugintest.PluginOptions{
-		Package: "github.com/commucat/commucat/cmd/commucat-transport-pt", Clients: 50, Probes: true,
+		Package: "github.com/commucat/commucat/cmd/commucat-transport-pt", Clients: 20, Probes: true,
 		Buffered: 64 << 20, // three sockets and a program's buffers
 		Server:   func(testing.TB) map[string]any { return map[string]any{"listen": "127.0.0.1:0"} },
 		Client:   func(testing.TB) map[string]any { return map[string]any{} },

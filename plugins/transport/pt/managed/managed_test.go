@@ -306,6 +306,7 @@ func TestSocks(t *testing.T) {
 func FuzzSocks(f *testing.F) {
 	f.Add([]byte("\x05\x01\x00\x05\x01\x00\x01\x01\x02\x03\x04\x00\x50"))
 	f.Add([]byte("\x05\x01\x02\x01\x03k=v\x01\x00\x05\x01\x00\x03\x01h\x00\x50"))
+	f.Add([]byte("\x05\x01\x00\x05\x01\x00\x03\x01[\x00\x50"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		r, err := AcceptSocks(said{bytes.NewReader(b)})
 		if err != nil {

@@ -148,7 +148,9 @@ func readTarget(r io.Reader) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		host = string(b)
+		if host = string(b); !plainHost(host) {
+			return "", errors.New("the target is no host name")
+		}
 	default:
 		return "", fmt.Errorf("address type %d", head[3])
 	}
@@ -157,6 +159,17 @@ func readTarget(r io.Reader) (string, error) {
 		return "", err
 	}
 	return net.JoinHostPort(host, strconv.Itoa(int(binary.BigEndian.Uint16(port[:])))), nil
+}
+
+// plainHost takes names and addresses without anything that would be read as more.
+func plainHost(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if letter := c|0x20 >= 'a' && c|0x20 <= 'z'; !letter && (c < '0' || c > '9') && c != '.' && c != '-' && c != '_' && c != ':' {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // AnswerSocks grants or refuses what AcceptSocks was asked for.
