@@ -70,7 +70,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 			return fmt.Errorf("%w: %s", ErrNotYours, c.path)
 		}
 		if errors.As(err, &op) && op.Op == "dial" {
-			return fmt.Errorf("%w %s: %w", ErrNotRunning, c.path, bareError(op))
+			return fmt.Errorf("%w %s (%w); start the relay, or name its data folder with --data", ErrNotRunning, c.path, bareError(op))
 		}
 		return err
 	}

@@ -235,24 +235,40 @@ func (c *Catalog) Verify() ([]Verdict, error) {
 		listed[found.Path()] = true
 		out = append(out, v)
 	}
-	for _, dir := range c.folders {
-		names, err := fs.Glob(os.DirFS(dir), "commucat-*")
-		if err != nil {
-			errs = append(errs, err)
-		}
-		for _, name := range names {
-			path := filepath.Join(dir, name)
-			kind, plugin := splitFileName(name)
-			if kind == "" || listed[path] {
-				continue
-			}
+	for _, f := range c.lying() {
+		if path := f.Path(); !listed[path] {
 			out = append(out, Verdict{
-				Found: Found{Entry: Entry{File: name, Kind: kind, Name: plugin}, Folder: dir},
+				Found: f,
 				Err:   refuse(path, "is in no list and does not run; run 'commucat plugin add %s' if it is to be trusted, or remove it", path),
 			})
 		}
 	}
 	return out, errors.Join(errs...)
+}
+
+// Untrusted gives what lies in the folders under a plugin's name and is in no list that
+// can be used. None of it runs, but who names it in a configuration made no mistake there.
+func (c *Catalog) Untrusted() []Found {
+	list, _ := c.List() // the lists that can be used
+	return slices.DeleteFunc(c.lying(), func(f Found) bool {
+		return slices.ContainsFunc(list, func(l Found) bool { return l.key() == f.key() })
+	})
+}
+
+// lying are the files that are called like plugins.
+func (c *Catalog) lying() (out []Found) {
+	for _, dir := range c.folders {
+		names, err := fs.Glob(os.DirFS(dir), "commucat-*")
+		if err != nil {
+			continue // the pattern is right
+		}
+		for _, name := range names {
+			if kind, plugin := splitFileName(name); kind != "" {
+				out = append(out, Found{Entry: Entry{File: name, Kind: kind, Name: plugin}, Folder: dir})
+			}
+		}
+	}
+	return out
 }
 
 // splitFileName reads commucat-KIND-NAME; kind is empty for anything else.

@@ -141,7 +141,7 @@ type State struct {
 	Version string    `json:"version,omitempty"`
 	File    string    `json:"file,omitempty"`
 	State   Phase     `json:"state"`
-	Since   time.Time `json:"since"`
+	Since   time.Time `json:"since,omitzero"`
 	PID     int       `json:"pid,omitempty"`
 	// Leaving is how many earlier processes still finish their streams.
 	Leaving  int    `json:"leaving,omitempty"`
