@@ -25,10 +25,10 @@ const (
 type Config struct {
 	Listen      string        `cfg:"listen" default:":443" doc:"TCP address of the port that shows the cover"`
 	Cover       string        `cfg:"cover" default:"self" doc:"who answers strangers: \"self\" is the relay's own site, else host:port of a site"`
-	ServerNames []string      `cfg:"server_names" max:"16" doc:"names that clients show in the hello; the cover must have a certificate for each"`
-	PrivateKey  sdk.Secret    `cfg:"private_key" doc:"X25519 private key in base64"`
+	ServerNames []string      `cfg:"server_names" max:"16" doc:"names that clients show in the hello; the cover must have a certificate for each; when empty the cover's host, or the names of the certificate"`
+	PrivateKey  sdk.Secret    `cfg:"private_key" doc:"X25519 private key in base64; without one it is drawn once and kept in the state folder"`
 	OldKeys     []sdk.Secret  `cfg:"old_private_keys" max:"3" doc:"former private keys that links made earlier still use"`
-	ShortIDs    []string      `cfg:"short_ids" max:"256" doc:"hexadecimal ids that may come; the first is put into links for everybody"`
+	ShortIDs    []string      `cfg:"short_ids" max:"256" doc:"hexadecimal ids that may come; the first is put into links for everybody; without any they are drawn once and kept"`
 	Window      time.Duration `cfg:"window" default:"60s" min:"10s" max:"2m" doc:"how far a client's clock may be off"`
 	Fingerprint string        `cfg:"fingerprint" default:"chrome" enum:"chrome,firefox,safari,ios,edge,rotate" doc:"the browser that clients imitate, as links say"`
 	Version     string        `cfg:"client_version" default:"26.7.28" doc:"the version that clients announce, as links say"`
@@ -102,30 +102,37 @@ type settings struct {
 	roots       *x509.CertPool // nil is the system's
 }
 
-func newSettings(c Config) (*settings, error) {
+// newSettings asks draft for the key and the short ids that the table does not name.
+func newSettings(c Config, draft func() (Draft, error)) (*settings, error) {
 	s := &settings{Config: c, names: map[string]bool{}, ids: map[shortID]bool{}}
-	var errs sdk.ConfigErrors
-	need := func(ok bool, key, text string) {
-		if !ok {
-			errs = append(errs, &sdk.ConfigError{Key: key, Text: text})
-		}
-	}
-	need(!c.PrivateKey.IsZero(), "private_key", "is required; \"commucat transport enable reality\" draws one")
-	need(len(c.ShortIDs) > 0, "short_ids", "must name at least one id; \"commucat transport enable reality\" draws some")
-	need(len(c.ServerNames) > 0, "server_names", "must name at least one name that the cover has a certificate for")
 	self := c.Cover == coverSelf
-	need(!self || !c.Certificate.IsZero() && !c.Key.IsZero(), "certificate", "and key are required with cover = \"self\": the site's own, publicly trusted certificate")
-	if len(errs) > 0 {
-		return nil, errs
+	if self && (c.Certificate.IsZero() || c.Key.IsZero()) {
+		return nil, &sdk.ConfigError{Key: "certificate", Text: "and key are required with cover = \"self\": the site's own, publicly trusted certificate; or name another site, cover = \"host:port\""}
 	}
-	for _, k := range append([]sdk.Secret{c.PrivateKey}, c.OldKeys...) {
-		key, err := parsePrivate(k.Text())
+	if err := s.readCertificates(self); err != nil {
+		return nil, err
+	}
+	if len(c.ServerNames) == 0 {
+		s.ServerNames = s.coverNames()
+	}
+	if len(s.ServerNames) == 0 {
+		return nil, &sdk.ConfigError{Key: "server_names", Text: "must name at least one name that the cover has a certificate for"}
+	}
+	keys, err := s.draw(draft)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range c.OldKeys {
+		keys = append(keys, k.Text())
+	}
+	for _, k := range keys {
+		key, err := parsePrivate(k)
 		if err != nil {
 			return nil, &sdk.ConfigError{Key: "private_key", Text: err.Error()}
 		}
 		s.keys = append(s.keys, key)
 	}
-	for i, text := range c.ShortIDs {
+	for i, text := range s.ShortIDs {
 		id, err := parseShortID(text)
 		if err != nil {
 			return nil, &sdk.ConfigError{Key: "short_ids", Text: err.Error()}
@@ -135,10 +142,43 @@ func newSettings(c Config) (*settings, error) {
 		}
 		s.ids[id] = true
 	}
-	for _, n := range c.ServerNames {
+	for _, n := range s.ServerNames {
 		s.names[n] = true
 	}
-	return s, s.readCertificates(self)
+	return s, nil
+}
+
+// draw gives the private key, and sets the short ids if there are none.
+func (s *settings) draw(draft func() (Draft, error)) (keys []string, err error) {
+	var d Draft
+	if s.PrivateKey.IsZero() || len(s.ShortIDs) == 0 {
+		if d, err = draft(); err != nil {
+			return nil, err
+		}
+	}
+	if len(s.ShortIDs) == 0 {
+		s.ShortIDs = d.ShortIDs
+	}
+	if s.PrivateKey.IsZero() {
+		return []string{string(d.PrivateKey)}, nil
+	}
+	return []string{s.PrivateKey.Text()}, nil
+}
+
+// coverNames are the names that the cover must have a certificate for.
+func (s *settings) coverNames() (names []string) {
+	if s.certificate == nil {
+		if host, _, err := net.SplitHostPort(s.Cover); err == nil && plainName(host) {
+			names = []string{host}
+		}
+		return names
+	}
+	for _, n := range s.certificate.Leaf.DNSNames {
+		if plainName(n) && len(names) < maxNames {
+			names = append(names, n)
+		}
+	}
+	return names
 }
 
 func (s *settings) readCertificates(self bool) error {

@@ -2,10 +2,13 @@ package reality
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
@@ -157,6 +160,44 @@ func TestKeys(t *testing.T) {
 	}
 	if a, b := newDraft(t), newDraft(t); bytes.Equal(a.PrivateKey, b.PrivateKey) {
 		t.Error("drawn twice the same")
+	}
+}
+
+// TestDrawn: who names no key has one that lasts, and the names of the cover.
+func TestDrawn(t *testing.T) {
+	dir := t.TempDir()
+	keep := func() (Draft, error) { return keptDraft(dir) }
+	a, err := newSettings(Config{Cover: siteName + ":443"}, keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := newSettings(Config{Cover: siteName + ":443"}, keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(a.keys) != 1 || !a.keys[0].Equal(b.keys[0]) || a.first != b.first || len(a.ids) != drawnIDs || !a.names[siteName] {
+		t.Errorf("%v and %v, ids %v", a.names, b.names, a.ids)
+	}
+	if info, err := os.Stat(filepath.Join(dir, drawnName)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v %v", info, err)
+	}
+	own := Config{Cover: coverSelf, Certificate: sdk.NewFile("chain.pem", testAuthority().chain), Key: sdk.NewSecret(testAuthority().key)}
+	if c, err := newSettings(own, keep); err != nil || !c.names[siteName] || len(c.names) != 2 {
+		t.Errorf("%v", err)
+	}
+	for name, c := range map[string]Config{"an address has no name": {Cover: "127.0.0.1:443"}, "no certificate": {Cover: coverSelf}} {
+		if _, err := newSettings(c, keep); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := keptDraft(""); err == nil {
+		t.Error("kept nowhere")
+	}
+	if err := os.WriteFile(filepath.Join(dir, drawnName), []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keptDraft(dir); sdk.KindOf(err) != sdk.Corrupt {
+		t.Errorf("%v", err)
 	}
 }
 

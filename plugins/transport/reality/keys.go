@@ -61,10 +61,10 @@ func parsePublic(text string) (*ecdh.PublicKey, error) {
 	return ecdh.X25519().NewPublicKey(b)
 }
 
-// Draft is what is drawn for a new server: the operator's command writes the private
-// key to a file of mode 0600 and the rest into the configuration.
+// Draft is what is drawn for a new server, by the server itself where its table names no
+// key.
 type Draft struct {
-	// PrivateKey is the text of the key file, with a line end. It is a secret.
+	// PrivateKey is the text of a key file, with a line end. It is a secret.
 	PrivateKey []byte
 	// PublicKey and ShortIDs go into links; the first short id is everybody's.
 	PublicKey string

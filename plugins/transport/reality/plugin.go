@@ -2,6 +2,7 @@ package reality
 
 import (
 	"context"
+	"crypto/rand"
 	"net"
 	"time"
 
@@ -55,7 +56,7 @@ func Plugin() sdk.Plugin {
 // configuration that cannot be used or a cover that does not answer; a cover that
 // answers has a Verdict, also an unfit one.
 func Judge(ctx context.Context, env sdk.Env, c Config) (Verdict, error) {
-	set, err := newSettings(c)
+	set, err := newSettings(c, func() (Draft, error) { return Draw(rand.Reader) }) // keys have no part in it
 	if err != nil {
 		return Verdict{}, err
 	}
