@@ -278,10 +278,10 @@ func TestStorageCopyInterrupted(t *testing.T) {
 	if err != nil || !got.Resumed || got.Digest != want.Digest || got.Counts != want.Counts {
 		t.Fatalf("taken up: %+v %v, want %+v", got, err, want)
 	}
-	lost := false
+	var lost atomic.Bool
 	_, err = copyTo(t.TempDir(), func(_ int64, b *storage.Batch) error {
-		if i := len(b.Rows) / 2; i > 0 && !lost {
-			b.Rows[i].Payload, lost = []byte("another"), true
+		if i := len(b.Rows) / 2; i > 0 && lost.CompareAndSwap(false, true) {
+			b.Rows[i].Payload = []byte("another")
 		}
 		return nil
 	})

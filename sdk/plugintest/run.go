@@ -3,6 +3,7 @@ package plugintest
 import (
 	"bytes"
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -46,6 +47,11 @@ type Result struct {
 // has ended, inner ones first, and says whether all passed. When ctx ends, so does the
 // context of the cases.
 func Run(ctx context.Context, name string, report func(Result), f func(T)) bool {
+	// Cases ask package testing for its flags, which a program does not have.
+	testing.Init()
+	if !flag.Parsed() {
+		_ = flag.CommandLine.Parse(nil) // no arguments, no mistakes
+	}
 	var lock sync.Mutex
 	r := &runner{name: name, parent: ctx, report: func(r Result) {
 		lock.Lock()
