@@ -40,6 +40,9 @@ func listed() []config.Known {
 			UDP: slices.Contains(f.Needs, string(transport.UDPPort)) && !slices.Contains(f.Needs, string(transport.TCPPort)),
 		})
 	}
+	for _, f := range catalog().Untrusted() { // refused when it is started, and nothing else
+		out = append(out, config.Known{Plugin: &listedPlugin{found: f}, Kind: f.PluginKind(), Name: f.Name})
+	}
 	return out
 }
 

@@ -42,6 +42,11 @@ func set(ctx context.Context, dir string, ds []transport.Dialer) (*stage, error)
 		fmt.Fprintf(&s.tables, "[transport.%s]\nplugin = %q\n", p.name, p.plugin)
 		if p.plugin != "onion" {
 			s.tables.WriteString("listen = \"127.0.0.1:0\"\n")
+			if p.plugin == "reality" { // it draws its keys; strangers see the relay's site
+				if err := demoSite(&s.tables, dir); err != nil {
+					return s, err
+				}
+			}
 			s.shown = append(s.shown, d)
 			continue
 		}

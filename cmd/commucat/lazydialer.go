@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -9,10 +10,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/pluginhost"
 	"github.com/commucat/commucat/sdk"
+	sdkentry "github.com/commucat/commucat/sdk/entry"
 	"github.com/commucat/commucat/sdk/link"
 	"github.com/commucat/commucat/sdk/transport"
 )
@@ -102,12 +105,14 @@ func namedDialer(all []transport.Dialer, text string) (transport.Dialer, error) 
 	return all[i], nil
 }
 
-// dialThrough opens a stream to the running relay by its own address link.
-func (a *app) dialThrough(ctx context.Context, cl *api.Client, name string) error {
-	made, err := cl.CreateLink(ctx, api.LinkRequest{Kind: api.AddressLink})
+// dialThrough opens a stream to the running relay as a new device would: by a link of
+// its own, which is revoked again.
+func (a *app) dialThrough(ctx context.Context, cl *api.Client, name string) (err error) {
+	made, err := cl.CreateLink(ctx, api.LinkRequest{Kind: api.InviteLink, Quota: 1, TTLSeconds: 60})
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, cl.RevokeLink(context.WithoutCancel(ctx), made.ID)) }()
 	l, err := link.Parse(made.Text)
 	if err != nil {
 		return err
@@ -131,18 +136,13 @@ func (a *app) dialThrough(ctx context.Context, cl *api.Client, name string) erro
 	if err != nil {
 		return err
 	}
-	to := transport.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values()}
-	with := transport.Dial{Pins: l.Pins}
-	if caller, ok := d.(transport.Caller); ok { // it answers strangers with the cover: reaching it is the test
-		trip, err := caller.Call(ctx, to, with)
-		if err != nil {
-			return err
-		}
-		return trip.Close()
-	}
-	c, err := d.Dial(ctx, to, with)
+	cred := sdkentry.Credential{ID: l.Entry.ID, Key: l.Entry.Key}
+	with := transport.Dial{Pins: l.Pins, Token: func(method, path, st string) string {
+		return cred.Token(method, path, st, time.Now(), rand.Reader)
+	}}
+	c, err := d.Dial(ctx, transport.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values()}, with)
 	if err != nil {
-		return errors.Join(fmt.Errorf("%s:%d does not answer by %s", e.Host, e.Port, name), err)
+		return fmt.Errorf("%s:%d does not answer by %s: %w", e.Host, e.Port, name, err)
 	}
 	return c.Close()
 }

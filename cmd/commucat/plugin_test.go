@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -66,5 +67,23 @@ func TestPluginCheckRefuses(t *testing.T) {
 		if code != exitFailed || !strings.Contains(stderr, want) || stdout != "" {
 			t.Errorf("%v: code %d, %q, %q", args, code, stdout, stderr)
 		}
+	}
+}
+
+// TestLoadPluginCheckPython: what speaks the documented protocol passes the suite, whatever
+// it is written in. Needs python3-grpcio, see .ci/deps.
+func TestLoadPluginCheckPython(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("starts many Python processes, which the race detector does not look into")
+	}
+	binary := filepath.Join("..", "..", "examples", "transport-python", "commucat-transport-python")
+	code, stdout, stderr := commucat(t, "plugin", "check", binary, "--clients", "50", "--timeout", "2m")
+	for _, want := range []string{"python/transport/echo", "python/transport/back-pressure", "python/listener_handed_over", "python/killed", "python/what_it_keeps"} {
+		if !regexp.MustCompile(`(?m)^ok .* ` + want + `$`).MatchString(stdout) {
+			t.Errorf("case %s did not pass", want)
+		}
+	}
+	if code != exitOK {
+		t.Errorf("code %d\n%s%s", code, stdout, stderr)
 	}
 }

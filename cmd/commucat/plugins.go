@@ -14,6 +14,7 @@ import (
 
 	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/pluginhost"
+	"github.com/commucat/commucat/sdk"
 )
 
 func (a *app) pluginListCommand() *cobra.Command {
@@ -23,7 +24,7 @@ func (a *app) pluginListCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			found, err := catalog().List()
 			if err != nil {
-				return err
+				a.say("%v", err) // the others are shown
 			}
 			rows := []pluginhost.State{}
 			if cl, err := f.client(); err == nil {
@@ -66,7 +67,7 @@ func (a *app) showPlugins(found []pluginhost.Found, rows []pluginhost.State) err
 		}
 	}
 	if a.json {
-		return a.emit(list[pluginhost.State]{rows})
+		return a.emit(list[pluginhost.State]{append([]pluginhost.State{}, rows...)})
 	}
 	t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(t, "name\tkind\tplugin\tversion\tstate\tpid\trestarts\tsandbox\tlast error")
@@ -201,7 +202,7 @@ func (a *app) pluginUpgradeCommand() *cobra.Command {
 		Args: exactly(1, "the name of a configured transport, storage or ledger"),
 	}, func(ctx context.Context, cl *api.Client, args []string) error {
 		if err := cl.UpgradePlugin(ctx, args[0]); err != nil {
-			return err
+			return a.unlessNamed(ctx, cl, args[0], nil, err)
 		}
 		if a.json {
 			return a.emit(map[string]string{"name": args[0], "status": "upgraded"})
@@ -209,4 +210,59 @@ func (a *app) pluginUpgradeCommand() *cobra.Command {
 		_, err := fmt.Fprintf(a.out, "upgraded %s\n", args[0])
 		return err
 	})
+}
+
+func (a *app) pluginRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "remove [KIND] NAME", Short: "Trust a plugin no longer: take it out of plugins.lock",
+		Long: "Trust a plugin no longer: take it out of plugins.lock. Its file stays, and a process that\n" +
+			"runs goes on until it ends; the next one is refused.",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 && len(args) != 2 {
+				return usageError{errors.New("expected the name of one plugin, after its kind where two have that name")}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			found, err := listedAs(args)
+			if err != nil {
+				return err
+			}
+			if found, err = catalog().Remove(found.PluginKind(), found.Name); err != nil {
+				return err
+			}
+			if a.json {
+				return a.emit(found)
+			}
+			_, err = fmt.Fprintf(a.out, "removed %s %s; %s may be deleted\n", found.Kind, found.Name, found.Path())
+			return err
+		},
+	}
+}
+
+// listedAs finds the one plugin that [KIND] NAME means.
+func listedAs(args []string) (pluginhost.Found, error) {
+	list, err := catalog().List()
+	name := args[len(args)-1]
+	var all []string
+	var out []pluginhost.Found
+	for _, f := range list {
+		all = append(all, f.Name)
+		if f.Name == name && (len(args) == 1 || f.Kind == args[0]) {
+			out = append(out, f)
+		}
+	}
+	switch {
+	case len(out) == 1:
+		return out[0], nil
+	case len(out) > 1:
+		return pluginhost.Found{}, usageError{fmt.Errorf("a %s and a %s have the name %q: name the kind before it", out[0].Kind, out[1].Kind, name)}
+	case err != nil:
+		return pluginhost.Found{}, err
+	}
+	text := fmt.Sprintf("no list of plugins has %q; 'commucat plugin list' shows them", strings.Join(args, " "))
+	if s := sdk.Suggest(name, all); s != "" {
+		text += fmt.Sprintf(" (did you mean %q?)", s)
+	}
+	return pluginhost.Found{}, usageError{errors.New(text)}
 }

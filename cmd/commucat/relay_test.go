@@ -72,10 +72,13 @@ func (p *process) said() string {
 }
 
 // serve starts "commucat serve --json" without waiting for it.
-func serve(dir string, args ...string) (*process, error) {
+func serve(dir string, args ...string) (*process, error) { return serveIn(nil, dir, args...) }
+
+// serveIn is serve in another environment than this one.
+func serveIn(env []string, dir string, args ...string) (*process, error) {
 	p := &process{more: make(chan struct{}, 1)}
 	p.cmd = exec.Command("commucat", append([]string{"serve", "--json", "--data", dir}, args...)...)
-	p.cmd.Stderr = p
+	p.cmd.Stderr, p.cmd.Env = p, env
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdout, err := p.cmd.StdoutPipe()
 	if err != nil {

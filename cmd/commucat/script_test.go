@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"flag"
+	"io"
 	"math/big"
 	"os"
 	"os/exec"
@@ -19,6 +20,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/commucat/commucat/core/pluginhost/sandbox"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files in testdata/script")
@@ -31,11 +34,28 @@ var update = flag.Bool("update", false, "rewrite the golden files in testdata/sc
 //	stop NAME             ends it in order
 //	exits CODE CMD ARG…   runs a command that must end with that code
 //	keep VAR REGEXP       sets $VAR to the first group of REGEXP in the last stdout
+//	until REGEXP CMD ARG… runs a command again and again until its stdout has REGEXP
+//	plugins FOLDER        puts this test binary there, as the transport "plain" that is
+//	                      in no list yet, and has the program look for plugins there
+//	flip FILE             changes the last byte of a file
 //
 // and $LONG, a word of 300 letters.
-func TestScript(t *testing.T) {
+func TestScript(t *testing.T) { scripts(t, "testdata/script") }
+
+// TestLoadScript runs those with processes of plugins.
+func TestLoadScript(t *testing.T) {
+	if raceDetector {
+		t.Skip("under the race detector a plugin needs more memory than it is allowed")
+	}
+	if k := sandbox.Probe(); !k.Complete() {
+		t.Skipf("this kernel has no %s", k.Missing())
+	}
+	scripts(t, "testdata/load")
+}
+
+func scripts(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata/script",
+		Dir:                 dir,
 		UpdateScripts:       *update,
 		RequireUniqueNames:  true,
 		RequireExplicitExec: true,
@@ -50,6 +70,7 @@ func TestScript(t *testing.T) {
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){
 			"relay": scriptRelay, "stop": scriptStop, "exits": scriptExits, "keep": scriptKeep,
+			"until": scriptUntil, "plugins": scriptPlugins, "flip": scriptFlip,
 		},
 	})
 }
@@ -89,7 +110,8 @@ func scriptRelay(ts *testscript.TestScript, neg bool, args []string) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		ts.Fatalf("%v", err)
 	}
-	p, err := serve(dir, append([]string{"--listen", "127.0.0.1:0"}, args[1:]...)...)
+	env := append(os.Environ(), "COMMUCAT_PLUGINS="+ts.Getenv("COMMUCAT_PLUGINS"))
+	p, err := serveIn(env, dir, append([]string{"--listen", "127.0.0.1:0"}, args[1:]...)...)
 	if err != nil {
 		ts.Fatalf("%v", err)
 	}
@@ -153,4 +175,57 @@ func scriptKeep(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("no group of %s in the last output", args[1])
 	}
 	ts.Setenv(args[0], m[1])
+}
+
+func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: until REGEXP CMD ARG…")
+	}
+	re, err := regexp.Compile("(?m)" + args[0])
+	if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	for end := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		_ = ts.Exec(args[1], args[2:]...) // what it printed decides
+		if re.MatchString(ts.ReadFile("stdout")) {
+			return
+		}
+		if time.Now().After(end) {
+			ts.Fatalf("not in time")
+		}
+	}
+}
+
+func scriptPlugins(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: plugins FOLDER")
+	}
+	dir := ts.MkAbs(args[0])
+	self, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = errors.Join(os.Mkdir(dir, 0o755), os.Chmod(dir, 0o755))
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "commucat-transport-plain"), self, 0o755)
+	}
+	ts.Check(err)
+	ts.Setenv("COMMUCAT_PLUGINS", dir)
+	ts.Setenv("TMPDIR", os.TempDir()) // the script's own is too long for a socket's address
+}
+
+func scriptFlip(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: flip FILE")
+	}
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_RDWR, 0)
+	ts.Check(err)
+	defer f.Close()
+	at, err := f.Seek(-1, io.SeekEnd)
+	ts.Check(err)
+	var b [1]byte
+	_, err = f.ReadAt(b[:], at)
+	ts.Check(err)
+	b[0] ^= 1
+	_, err = f.WriteAt(b[:], at)
+	ts.Check(err)
 }

@@ -9,12 +9,15 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/core/pluginhost"
+	"github.com/commucat/commucat/sdk"
 )
 
 func (a *app) transportCommand() *cobra.Command {
@@ -68,51 +71,155 @@ func (a *app) transportListCommand() *cobra.Command {
 // transportSwitchCommand edits the file's text, so that comments stay, and has a running
 // relay read it.
 func (a *app) transportSwitchCommand(use string, on bool) *cobra.Command {
-	var f operatorFlags
+	var (
+		f    operatorFlags
+		keys []string
+	)
 	c := &cobra.Command{
 		Use: use + " NAME", Short: "Write enabled = " + fmt.Sprint(on) + " into the configuration, and reload", Args: exactly(1, "the name of one transport"),
 		RunE: func(c *cobra.Command, args []string) error {
-			_, env, data, err := f.load()
+			changed, err := f.switchTransport(args[0], on, keys)
 			if err != nil {
 				return err
 			}
-			file := f.config
-			if file == "" {
-				file = filepath.Join(data, "commucat.toml")
-			}
-			text, err := os.ReadFile(file)
-			if err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return err
-			}
-			next, err := config.EnableTransport(file, text, args[0], on)
-			if err != nil {
-				return err
-			}
-			if _, err := config.Parse(file, next, env); err != nil {
-				return configFailure{err}
-			}
-			if err := replaceFile(file, next); err != nil {
-				return err
-			}
-			cl, err := f.client()
-			if err != nil {
-				return err
-			}
-			state := "reloaded"
-			if err := cl.Reload(c.Context()); errors.Is(err, api.ErrNotRunning) {
-				state = "no relay runs"
-			} else if err != nil {
-				return err
+			state := "unchanged"
+			if changed {
+				if state, err = f.reload(c.Context()); err != nil {
+					return err
+				}
 			}
 			if a.json {
 				return a.emit(map[string]any{"transport": args[0], "enabled": on, "relay": state})
+			}
+			if !changed {
+				_, err = fmt.Fprintf(a.out, "%s is %sd already\n", args[0], use)
+				return err
 			}
 			_, err = fmt.Fprintf(a.out, "%sd %s (%s)\n", use, args[0], state)
 			return err
 		},
 	}
 	f.relayFlags.add(c)
+	if on {
+		c.Flags().StringArrayVar(&keys, "set", nil, "KEY=VALUE to write into the transport's table as well (may be repeated)")
+	}
 	return c
+}
+
+// switchTransport writes the configuration file, unless it says so already.
+func (f *relayFlags) switchTransport(name string, on bool, keys []string) (changed bool, err error) {
+	_, env, data, err := f.load()
+	if err != nil {
+		return false, err
+	}
+	file := f.config
+	if file == "" {
+		file = filepath.Join(data, "commucat.toml")
+	}
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return false, err
+	}
+	alone := env
+	alone.Variables = nil // it is the file that is to say so
+	before, err := config.Parse(file, text, alone)
+	if err != nil {
+		return false, configFailure{err}
+	}
+	if err := knownTransport(name, before, env.Plugins); err != nil {
+		return false, err
+	}
+	_, there := before.Transports[name]
+	if is := before.Enabled(name) && (there || slices.Contains(builtIn(), name)); is == on && len(keys) == 0 {
+		return false, nil
+	}
+	next, err := config.EnableTransport(file, text, name, on)
+	if err != nil {
+		return false, err
+	}
+	for _, pair := range slices.Backward(keys) { // each is put first
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return false, usageError{fmt.Errorf("--set: %q is not KEY=VALUE", pair)}
+		}
+		if next, err = config.AddTransportKey(file, next, name, strings.TrimSpace(key), strings.TrimSpace(value)); err != nil {
+			return false, err
+		}
+	}
+	if _, err := config.Parse(file, next, env); err != nil {
+		return false, configFailure{err}
+	}
+	return true, replaceFile(file, next)
+}
+
+// knownTransport refuses a name that neither the file nor the program nor a list of
+// plugins has.
+func knownTransport(name string, cfg *config.Config, known []config.Known) error {
+	if _, ok := cfg.Transports[name]; ok || slices.Contains(builtIn(), name) {
+		return nil
+	}
+	verdicts, _ := catalog().Verify() // what cannot be read is no hint
+	for _, v := range verdicts {
+		if v.Kind == pluginhost.KindName(sdk.Transport) && v.Name == name {
+			return v.Err
+		}
+	}
+	all := slices.Collect(maps.Keys(cfg.Transports))
+	for _, k := range known {
+		if k.Kind == sdk.Transport {
+			all = append(all, k.Name)
+		}
+	}
+	return noTransport(name, all)
+}
+
+// noTransport says which transports there are.
+func noTransport(name string, all []string) error {
+	slices.Sort(all)
+	all = slices.Compact(all)
+	text := fmt.Sprintf("there is no transport %q: there are %s", name, strings.Join(all, ", "))
+	if s := sdk.Suggest(name, all); s != "" {
+		text += fmt.Sprintf(" (did you mean %q?)", s)
+	}
+	return usageError{errors.New(text)}
+}
+
+// unlessNamed replaces an error by a better one if the running relay knows no such name.
+func (a *app) unlessNamed(ctx context.Context, cl *api.Client, name string, others []string, err error) error {
+	states, failed := pluginStates(ctx, cl)
+	if failed != nil {
+		return err
+	}
+	all := slices.Clone(others)
+	for _, s := range states {
+		all = append(all, s.Name)
+	}
+	if slices.Contains(all, name) {
+		return err
+	}
+	if len(all) == 0 {
+		return fmt.Errorf("%q is nothing that the relay runs: no plugin is enabled there", name)
+	}
+	slices.Sort(all)
+	text := fmt.Sprintf("%q is nothing that the relay runs; it runs %s", name, strings.Join(slices.Compact(all), ", "))
+	if s := sdk.Suggest(name, all); s != "" {
+		text += fmt.Sprintf(" (did you mean %q?)", s)
+	}
+	return usageError{errors.New(text)}
+}
+
+// reload has a running relay read its configuration, and says what came of it.
+func (f *operatorFlags) reload(ctx context.Context) (string, error) {
+	cl, err := f.client()
+	if err != nil {
+		return "", err
+	}
+	if err := cl.Reload(ctx); errors.Is(err, api.ErrNotRunning) {
+		return "no relay runs", nil
+	} else if err != nil {
+		return "", err
+	}
+	return "reloaded", nil
 }
 
 // replaceFile writes beside the file and moves, with the mode that it had.
@@ -137,21 +244,78 @@ func replaceFile(name string, content []byte) error {
 }
 
 func (a *app) transportTestCommand() *cobra.Command {
-	return a.operator(&cobra.Command{
-		Use: "test NAME", Short: "Dial the running relay through a transport from this machine", Args: exactly(1, "the name of one transport"),
+	var (
+		keys  []string
+		cover string
+	)
+	c := a.operator(&cobra.Command{
+		Use: "test NAME [--set KEY=VALUE]", Short: "Dial the running relay through a transport from this machine",
+		Long: "Dial the running relay through a transport from this machine.\n\n" +
+			"With --set nothing is dialled and no relay is needed: the plugin called NAME is asked whether\n" +
+			"it could serve clients with these keys. So a cover site is tried before it is configured:\n" +
+			"commucat transport test reality --cover www.example.org:443",
+		Args: exactly(1, "the name of one transport"),
 	}, func(ctx context.Context, cl *api.Client, args []string) error {
+		if cover != "" {
+			keys = append(keys, "cover="+cover)
+		}
+		if len(keys) > 0 {
+			return a.tryTransport(ctx, args[0], keys)
+		}
 		if !slices.Contains(builtIn(), args[0]) {
 			if err := cl.ProbeTransport(ctx, args[0]); err != nil {
-				return err
+				return a.unlessNamed(ctx, cl, args[0], builtIn(), err)
 			}
 		}
 		if err := a.dialThrough(ctx, cl, args[0]); err != nil {
 			return err
 		}
-		if a.json {
-			return a.emit(map[string]any{"transport": args[0], "ok": true})
-		}
-		_, err := fmt.Fprintf(a.out, "%s works from here\n", args[0])
-		return err
+		return a.transportWorks(args[0], "works from here")
 	})
+	c.Flags().StringArrayVar(&keys, "set", nil, "KEY=VALUE of the plugin's table (may be repeated)")
+	c.Flags().StringVar(&cover, "cover", "", "HOST:PORT of a site, short for --set cover=HOST:PORT")
+	return c
+}
+
+func (a *app) transportWorks(name, how string) error {
+	if a.json {
+		return a.emit(map[string]any{"transport": name, "ok": true})
+	}
+	_, err := fmt.Fprintf(a.out, "%s %s\n", name, how)
+	return err
+}
+
+// tryTransport asks a plugin about keys that no relay has.
+func (a *app) tryTransport(ctx context.Context, name string, keys []string) (err error) {
+	if err := knownTransport(name, &config.Config{}, known()); err != nil {
+		return err
+	}
+	if slices.Contains(builtIn(), name) {
+		return usageError{fmt.Errorf("%s has no keys", name)}
+	}
+	raw := map[string]any{}
+	for _, pair := range keys {
+		key, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return usageError{fmt.Errorf("--set: %q is not KEY=VALUE", pair)}
+		}
+		raw[strings.TrimSpace(key)] = config.Value(strings.TrimSpace(value))
+	}
+	state, err := os.MkdirTemp("", "commucat-try-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(state)) }()
+	if err := os.Chmod(state, 0o711); err != nil {
+		return err
+	}
+	here, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	spec := pluginhost.Spec{Name: name, Plugin: name, Raw: raw, Files: sdk.Files{Dir: here}, Settings: pluginhost.Settings{Memory: 1 << 30}}
+	if err := pluginHost(state).Probe(ctx, spec); err != nil {
+		return err
+	}
+	return a.transportWorks(name, "can serve clients so")
 }
