@@ -217,7 +217,11 @@ func (c *client) tor(ctx context.Context) (*daemon, error) {
 			return d, nil
 		}
 		if errors.Is(err, errStalled) && ctx.Err() == nil {
-			c.env.Log().Info("tor made no progress, it is started again")
+			// What it has learnt may be what holds it up, and the client keeps nothing anyway.
+			c.env.Log().Info("tor made no progress, it is started anew")
+			if err := os.RemoveAll(filepath.Join(c.dir, "data")); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "tor", Err: err}
