@@ -113,14 +113,26 @@ func (s *service) publish(d *daemon) error {
 			s.know(address)
 		}
 	}
+	s.mu.Lock()
+	s.published = time.Now()
+	s.mu.Unlock()
 	return nil
 }
+
+// republish is the least time between two descriptors of one key: their revision counts
+// seconds, and directories refuse a second one with the same.
+const republish = 2 * time.Second
 
 // again replaces the service by one with the guests of now. Circuits that stand go on.
 func (s *service) again(d *daemon) error {
 	s.mu.Lock()
-	address := s.address
+	address, wait := s.address, republish-time.Since(s.published)
 	s.mu.Unlock()
+	select {
+	case <-time.After(wait):
+	case <-s.ctx.Done():
+		return net.ErrClosed
+	}
 	if _, err := d.ask("DEL_ONION " + address); err != nil {
 		return err
 	}

@@ -50,14 +50,15 @@ type service struct {
 	once     sync.Once
 	gone     func()
 
-	mu       sync.Mutex
-	daemon   *daemon
-	address  string // without ".onion"
-	reason   error
-	uploaded bool
-	known    chan struct{} // closed when the address is known
-	circuits map[string][]uint64
-	whose    map[uint64]string
+	mu        sync.Mutex
+	daemon    *daemon
+	address   string // without ".onion"
+	reason    error
+	uploaded  bool
+	published time.Time     // of the last ADD_ONION
+	known     chan struct{} // closed when the address is known
+	circuits  map[string][]uint64
+	whose     map[uint64]string
 }
 
 var _ transport.Server = (*service)(nil)
