@@ -28,6 +28,12 @@ func TestRelay(t *testing.T) {
 	alice.says(t, bob, "hello")
 	bob.says(t, alice, "hello yourself")
 
+	t.Run("probe", func(t *testing.T) {
+		if err := r.api.ProbeTransport(t.Context(), "amnesiawg"); err != nil {
+			t.Error(err)
+		}
+	})
+
 	t.Run("killed", func(t *testing.T) {
 		pid, _ := r.process(t)
 		began := time.Now()

@@ -334,7 +334,16 @@ func (s *server) probe(ctx context.Context) error {
 	o := s.outlets[0]
 	at := loopback(o.conns[0])
 	e := conf.Endpoint{Host: at.Addr().String(), Ports: []uint16{at.Port()}, Server: s.public, Wire: o.wire, MTU: s.cfg.MTU}
-	t, err := newTunnel(e, [32]byte(private), Config{}, s.log)
+	// Lent, because a server half may make no sockets of its own.
+	local := "127.0.0.1:0"
+	if at.Addr().Is6() {
+		local = "[::1]:0"
+	}
+	c, err := s.env.ListenPacket(ctx, "udp", local)
+	if err != nil {
+		return err
+	}
+	t, err := newTunnelOn(c, e, [32]byte(private), Config{}, s.log)
 	if err != nil {
 		return err
 	}

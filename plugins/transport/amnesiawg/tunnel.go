@@ -67,17 +67,24 @@ type signs struct {
 }
 
 func newTunnel(e conf.Endpoint, private [32]byte, cfg Config, log *slog.Logger) (*tunnel, error) {
+	c, err := net.ListenUDP("udp", nil)
+	if err != nil {
+		return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "udp", Text: "this machine gives no socket", Err: err}
+	}
+	return newTunnelOn(c, e, private, cfg, log)
+}
+
+// newTunnelOn takes a socket over.
+func newTunnelOn(c net.PacketConn, e conf.Endpoint, private [32]byte, cfg Config, log *slog.Logger) (*tunnel, error) {
 	public, err := conf.PublicKey(private)
 	if err != nil {
+		_ = c.Close()
 		return nil, err
 	}
 	t := &tunnel{
-		e: e, public: public, address: conf.ClientAddr(e.Server, public), asker: obfs.NewAsker(e.Server),
+		e: e, conn: c, public: public, address: conf.ClientAddr(e.Server, public), asker: obfs.NewAsker(e.Server),
 		stop: make(chan struct{}), connecting: make(chan struct{}, 1), changed: make(chan struct{}),
 		streams: map[*inner.Conn]struct{}{},
-	}
-	if t.conn, err = net.ListenUDP("udp", nil); err != nil {
-		return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "udp", Text: "this machine gives no socket", Err: err}
 	}
 	fail := func(err error) (*tunnel, error) {
 		t.close()
