@@ -203,7 +203,9 @@ func TestOnion(t *testing.T) {
 	if _, err := again.guests.remove("other"); err != nil {
 		t.Error(err)
 	}
-	operatorsTor(t, n, client)
+	if os.Getenv("COMMUCAT_SOAK") != "" { // a dial to it takes a minute now and then
+		operatorsTor(t, n, client)
+	}
 }
 
 // The operator's tor, by its control socket: no tor of ours, the same guests.
