@@ -93,40 +93,68 @@ func (a *app) pluginCheck(ctx context.Context, name string, o checkOptions) erro
 			continue
 		}
 		found = true
-		failed += a.checkOne(ctx, k, p)
+		n, err := a.checkOne(ctx, k, p)
+		if err != nil {
+			return err
+		}
+		failed += n
 	}
 	switch {
 	case !found:
 		return fmt.Errorf("%s holds no plugin %q", name, o.plugin)
-	case ctx.Err() != nil:
-		return ctx.Err()
 	case failed > 0:
 		return fmt.Errorf("%d cases failed", failed)
 	}
 	return nil
 }
 
-// checkOne runs the suite of one plugin and counts the cases that failed.
-func (a *app) checkOne(ctx context.Context, k *checker, p host.PluginDescription) (failed int) {
-	report := func(r plugintest.Result) {
-		if r.Failed {
-			failed++
+// checkGrace is how long a case may take to notice that the check is over.
+const checkGrace = 5 * time.Second
+
+// checkOne runs the suite of one plugin and counts the cases that failed. A case that
+// hangs in its plugin ends with this process.
+func (a *app) checkOne(ctx context.Context, k *checker, p host.PluginDescription) (int, error) {
+	results, ended := make(chan plugintest.Result), make(chan struct{})
+	go func() {
+		defer close(ended)
+		plugintest.Run(ctx, p.Name, func(r plugintest.Result) {
+			select {
+			case results <- r:
+			case <-ctx.Done():
+			}
+		}, func(t plugintest.T) {
+			switch p.Kind {
+			case sdk.Transport:
+				k.transport(t, p.Name)
+			case sdk.Storage:
+				k.storage(t, p.Name)
+			case sdk.Ledger:
+				k.ledger(t, p.Name)
+			default:
+				t.Errorf("a plugin of an unknown kind")
+			}
+		})
+	}()
+	failed := 0
+	for {
+		select {
+		case r := <-results:
+			if r.Failed {
+				failed++
+			}
+			a.reportCase(r)
+			continue
+		case <-ended:
+			return failed, ctx.Err()
+		case <-ctx.Done():
 		}
-		a.reportCase(r)
+		select {
+		case <-ended:
+			return failed, ctx.Err()
+		case <-time.After(checkGrace):
+			return failed, fmt.Errorf("the suite of %s was cut off: a case hangs: %w", p.Name, ctx.Err())
+		}
 	}
-	plugintest.Run(ctx, p.Name, report, func(t plugintest.T) {
-		switch p.Kind {
-		case sdk.Transport:
-			k.transport(t, p.Name)
-		case sdk.Storage:
-			k.storage(t, p.Name)
-		case sdk.Ledger:
-			k.ledger(t, p.Name)
-		default:
-			t.Errorf("a plugin of an unknown kind")
-		}
-	})
-	return failed
 }
 
 func (a *app) reportCase(r plugintest.Result) {
