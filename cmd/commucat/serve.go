@@ -209,7 +209,11 @@ func (a *app) reloads(ctx context.Context, s *server.Server, log *slog.Logger) {
 			return
 		case <-hup:
 			notify("RELOADING=1")
-			if err := s.Reload(); err != nil {
+			var part *server.PartError
+			switch err := s.Reload(); {
+			case errors.As(err, &part):
+				log.Error("a transport does not work as configured", "error", err)
+			case err != nil:
 				log.Error("the configuration stays as it was", "error", err)
 			}
 			notify("READY=1")

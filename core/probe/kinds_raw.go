@@ -1,9 +1,9 @@
 package probe
 
 import (
-	"bytes"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -126,27 +126,12 @@ func helloKinds() []Kind {
 
 // clientHello records what this library's client sends first.
 func clientHello(r *rand.Rand, opt Options) []byte {
-	ours, theirs := net.Pipe()
-	defer theirs.Close()
-	go func() {
-		defer ours.Close()
-		_ = ours.SetDeadline(time.Now().Add(time.Second))
-		_ = tls.Client(ours, &tls.Config{
-			ServerName: opt.ServerName, InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"},
-			CurvePreferences: []tls.CurveID{tls.X25519}, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13,
-		}).Handshake()
-	}()
-	_ = theirs.SetDeadline(time.Now().Add(time.Second))
-	var b bytes.Buffer
-	buf := make([]byte, 4096)
-	for b.Len() < 5 || b.Len() < 5+int(b.Bytes()[3])<<8+int(b.Bytes()[4]) {
-		n, err := theirs.Read(buf)
-		b.Write(buf[:n])
-		if err != nil {
-			break
-		}
-	}
-	hello := b.Bytes()
+	var c firstFlight
+	_ = tls.Client(&c, &tls.Config{ // ends where it waits for the answer
+		ServerName: opt.ServerName, InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"},
+		CurvePreferences: []tls.CurveID{tls.X25519}, MinVersion: tls.VersionTLS12, MaxVersion: tls.VersionTLS13,
+	}).Handshake()
+	hello := c.sent
 	if len(hello) > 43 { // random and session id repeat with the seed
 		copy(hello[11:43], bytesOf(r, 32))
 		if n := int(hello[43]); len(hello) > 44+n {
@@ -155,3 +140,20 @@ func clientHello(r *rand.Rand, opt Options) []byte {
 	}
 	return hello
 }
+
+// firstFlight keeps what is written, and ends at the first read.
+type firstFlight struct {
+	net.Conn
+	sent []byte
+}
+
+func (c *firstFlight) Write(p []byte) (int, error) {
+	c.sent = append(c.sent, p...)
+	return len(p), nil
+}
+
+func (c *firstFlight) Read([]byte) (int, error) { return 0, io.EOF }
+
+func (c *firstFlight) Close() error { return nil }
+
+func (c *firstFlight) SetWriteDeadline(time.Time) error { return nil }

@@ -11,7 +11,8 @@ import (
 )
 
 // Reload reads the configuration again and takes over what a running relay can:
-// certificates, registration and the log level. A broken file changes nothing.
+// certificates, registration, the log level, and the transports of plugin processes.
+// A broken file changes nothing; after a *PartError all the rest holds.
 func (s *Server) Reload() error {
 	if s.opt.Load == nil {
 		return s.files.Reload()
@@ -51,8 +52,18 @@ func (s *Server) Reload() error {
 		s.record(audit.Configured(keys, "reload"))
 	}
 	s.log.Info("configuration reloaded", "changed", keys)
-	return failed
+	if failed != nil {
+		return &PartError{failed}
+	}
+	return nil
 }
+
+// PartError: the new configuration holds, but for the transports that Err names.
+type PartError struct{ Err error }
+
+func (e *PartError) Error() string { return e.Err.Error() }
+
+func (e *PartError) Unwrap() error { return e.Err }
 
 // liveKey says that a key belongs to a transport that a plugin process serves, or to
 // such a plugin.
