@@ -28,8 +28,12 @@ type carrier struct {
 	below func()
 }
 
-// close ends the connection at once.
+// close ends the connection at once, and one in a tunnel that takes nothing any more
+// after lingerTime.
 func (c *carrier) close() {
+	if c.below != nil {
+		defer time.AfterFunc(lingerTime, c.below).Stop()
+	}
 	if c.conn != nil {
 		_ = c.conn.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
 	}

@@ -26,14 +26,41 @@ type flow struct {
 	capsules atomic.Bool
 	server   bool
 
+	// cut ends the stream in both directions, and with abort also a write that is stuck.
+	cut     func(abort bool)
+	stopped sync.Once
+
 	writing sync.Mutex
 	buf     []byte
 	large   *sync.Pool // of *[]byte, for several capsules; an idle flow holds none
 }
 
 // newFlow makes a flow; large is shared by flows.
-func newFlow(body io.Reader, out io.Writer, large *sync.Pool) *flow {
-	return &flow{body: body, out: out, large: large}
+func newFlow(body io.Reader, out io.Writer, cut func(abort bool), large *sync.Pool) *flow {
+	return &flow{body: body, out: out, cut: cut, large: large}
+}
+
+// newFlowH3 makes a flow over HTTP/3.
+func newFlowH3(str h3Stream, large *sync.Pool) *flow {
+	return newFlow(str, str, func(abort bool) {
+		str.CancelRead(codeNone)
+		if abort {
+			str.CancelWrite(codeCancelled)
+		} else {
+			_ = str.Close()
+		}
+	}, large)
+}
+
+// stop ends run and send, also a send that waits for a peer who does not read.
+func (f *flow) stop() {
+	f.stopped.Do(func() {
+		idle := f.writing.TryLock()
+		if idle {
+			defer f.writing.Unlock()
+		}
+		f.cut(!idle)
+	})
 }
 
 // datagrammer is what http3.Stream and http3.RequestStream have for datagrams.

@@ -176,19 +176,18 @@ func (c *h2Conn) deadline(t time.Time, set func(time.Time) error) error {
 }
 
 // beginH2 accepts a tunnel over HTTP/2: capsules alone.
-func (s *site) beginH2(w http.ResponseWriter, r *http.Request) (*flow, func(), error) {
+func (s *site) beginH2(w http.ResponseWriter, r *http.Request) (*flow, error) {
 	rc := http.NewResponseController(w)
 	w.WriteHeader(http.StatusOK)
 	if err := rc.Flush(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	stop := func() {
+	f := newFlow(r.Body, flushing{w, rc}, func(bool) {
 		_ = rc.SetReadDeadline(time.Unix(1, 0))
 		_ = rc.SetWriteDeadline(time.Unix(1, 0))
-	}
-	f := newFlow(r.Body, flushing{w, rc}, &s.large)
+	}, &s.large)
 	f.server = true
-	return f, stop, nil
+	return f, nil
 }
 
 // flushing sends at once what is written.

@@ -128,7 +128,7 @@ func (d *dialer) tunnel(ctx context.Context, c *carrier, build func(exporter) (*
 		c.close()
 		return nil, err
 	}
-	f := newFlow(str, str, new(sync.Pool))
+	f := newFlowH3(str, new(sync.Pool))
 	if c.conn.ConnectionState().SupportsDatagrams.Remote && c.h3.Settings().EnableDatagrams {
 		f.quic = str
 	}
@@ -145,8 +145,7 @@ func (d *dialer) tunnel(ctx context.Context, c *carrier, build func(exporter) (*
 	qc.InitialPacketSize = smallestPacket
 	in, err := connectQUIC(ctx, p.over(c.pc), peer, d.clientTLS(http3.NextProtoH3), qc)
 	end := func() {
-		str.CancelRead(codeNone)
-		_ = str.Close()
+		f.stop()
 		c.close()
 		<-ended
 	}

@@ -93,8 +93,8 @@ func (s *site) itself(r *http.Request, host string, port uint16) bool {
 	return err == nil && port == ownPort && strings.EqualFold(host, strings.Trim(own, "[]")) && s.self(r, own)
 }
 
-// begin accepts a tunnel. stop ends its stream.
-func (s *site) begin(w http.ResponseWriter, r *http.Request) (f *flow, stop func(), err error) {
+// begin accepts a tunnel.
+func (s *site) begin(w http.ResponseWriter, r *http.Request) (*flow, error) {
 	w.Header().Set(capsuleHeader, capsuleYes)
 	if r.ProtoMajor == 2 {
 		return s.beginH2(w, r)
@@ -114,17 +114,14 @@ func (s *site) begin(w http.ResponseWriter, r *http.Request) (f *flow, stop func
 	w.WriteHeader(http.StatusOK)
 	str, err := w.(http3.HTTPStreamer).HTTPStream()
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	f = newFlow(str, str, &s.large)
+	f := newFlowH3(str, &s.large)
 	f.server = true
 	if datagrams {
 		f.quic = str
 	}
-	return f, func() {
-		str.CancelRead(codeNone)
-		_ = str.Close()
-	}, nil
+	return f, nil
 }
 
 // closing is an io.Closer made of a function.
@@ -135,18 +132,18 @@ func (f closing) Close() error { f(); return nil }
 // tunnelInside ends the tunnel in this process: its packets are those of a QUIC
 // connection to the site.
 func (s *site) tunnelInside(w http.ResponseWriter, r *http.Request, pass *pass) {
-	f, stop, err := s.begin(w, r)
+	f, err := s.begin(w, r)
 	if err != nil {
 		return
 	}
-	defer stop()
-	pass.hold(closing(stop))
+	pass.hold(closing(f.stop))
 	from := transport.ParseAddrPort(r.RemoteAddr)
 	if t := s.inner.tunnelOf(from); t != nil {
 		from = t.client
 	}
 	addr := s.inner.add(&tunnel{flow: f, client: from, pass: pass})
 	defer s.inner.remove(addr)
+	defer f.stop() // first: the connections inside wait for what they are sending
 	_ = f.run(func(p []byte) {
 		if pass.count(len(p)) {
 			s.inner.packets.push(p, addr)
@@ -159,12 +156,11 @@ func (s *site) tunnelInside(w http.ResponseWriter, r *http.Request, pass *pass) 
 // tunnelOutside carries packets between a guest and a target of the list.
 func (s *site) tunnelOutside(w http.ResponseWriter, r *http.Request, pass *pass, out *net.UDPConn) {
 	nextHop(w, r, peerOf(out))
-	f, stop, err := s.begin(w, r)
+	f, err := s.begin(w, r)
 	if err != nil {
 		return
 	}
-	defer stop()
-	end := func() { stop(); _ = out.Close() }
+	end := func() { f.stop(); _ = out.Close() }
 	pass.hold(closing(end))
 	back := make(chan struct{})
 	go func() {
