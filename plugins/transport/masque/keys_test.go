@@ -214,6 +214,18 @@ func TestRevocations(t *testing.T) {
 	if r.generation("c") != 1 || r.generation("a") != 3 {
 		t.Error("lost after a torn record")
 	}
+	// A full disk took a part of a record; the next is whole again.
+	if _, err := r.file.WriteAt([]byte{1, 2, 3, 4, 5, 6, 7}, r.size); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.revoke("d"); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.close()
+	r = open()
+	if r.generation("d") != 1 || r.generation("a") != 3 || len(r.good) != 4 {
+		t.Error("lost after a full disk", r.good)
+	}
 	r.good[guestHash("a")] = 65535
 	if err := r.revoke("a"); !errors.Is(err, sdk.Full) {
 		t.Error(err)

@@ -26,6 +26,7 @@ const revokedRecord = 18
 type revocations struct {
 	mu   sync.RWMutex
 	file *os.File
+	size int64 // of the whole records in file
 	good map[[16]byte]uint16
 }
 
@@ -59,8 +60,8 @@ func (r *revocations) load() error {
 	if err := r.file.Truncate(int64(whole)); err != nil {
 		return err
 	}
-	_, err = r.file.Seek(int64(whole), io.SeekStart)
-	return err
+	r.size = int64(whole)
+	return nil
 }
 
 func guestHash(guest string) [16]byte {
@@ -90,9 +91,11 @@ func (r *revocations) revoke(guest string) error {
 	next++
 	r.good[h] = next // in force even if the disk fails
 	record := binary.BigEndian.AppendUint16(h[:], next)
-	if _, err := r.file.Write(record); err != nil {
+	// What a full disk took of a record is written over by the next.
+	if _, err := r.file.WriteAt(record, r.size); err != nil {
 		return err
 	}
+	r.size += revokedRecord
 	return r.file.Sync()
 }
 
