@@ -29,10 +29,15 @@ func (d *door) guest(r *http.Request) (grant, error) {
 	if err != nil {
 		return grant{}, err
 	}
-	if g.over(d.now()) || g.generation < d.revoked.generation(g.guest) {
+	if d.ended(g) {
 		return grant{}, errProof
 	}
 	return g, nil
+}
+
+// ended says that a grant has expired or was revoked.
+func (d *door) ended(g grant) bool {
+	return g.over(d.now()) || g.generation < d.revoked.generation(g.guest)
 }
 
 func (d *door) shown(r *http.Request, value string) (grant, error) {

@@ -140,9 +140,24 @@ func (s *server) hand(c net.Conn) error {
 	}
 	select {
 	case s.accepted <- c:
-		return nil
 	default:
 		return errBusy
+	}
+	if s.closed() { // Close may have emptied the queue just before
+		s.discard()
+	}
+	return nil
+}
+
+// discard closes what waits for Accept.
+func (s *server) discard() {
+	for {
+		select {
+		case c := <-s.accepted:
+			_ = c.Close()
+		default:
+			return
+		}
 	}
 }
 
@@ -167,15 +182,7 @@ func (s *server) Close() error {
 		for _, f := range s.stops {
 			f()
 		}
-		for {
-			select {
-			case c := <-s.accepted:
-				_ = c.Close()
-				continue
-			default:
-			}
-			break
-		}
+		s.discard()
 		empty := s.guests.empty()
 		select {
 		case <-empty:

@@ -52,6 +52,9 @@ func (s *site) guest(w http.ResponseWriter, r *http.Request, g grant) {
 		refuse(w, r, http.StatusTooManyRequests, statusLimit, err)
 		return
 	}
+	if s.door.ended(g) { // meanwhile; a revocation from here on finds the pass
+		pass.end()
+	}
 	switch protocolOf(r) {
 	case "":
 		s.stream(w, r, pass, false)
