@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"os"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,6 +17,10 @@ import (
 // packetQueue is how many packets wait for the inner QUIC; what comes when it is
 // full is lost, as on a network.
 const packetQueue = 1024
+
+// packetMost is the largest packet that quic-go reads; the queue keeps its buffers, and
+// a guest must not make it keep 64 KiB for each.
+const packetMost = 1452
 
 // packets is the packet socket of an inner QUIC, whose packets travel through
 // tunnels. Each tunnel is an address; the client's end has one.
@@ -33,8 +36,6 @@ type packets struct {
 	deadline time.Time
 	timer    *time.Timer
 	closed   bool
-
-	dropped atomic.Uint64
 }
 
 type packet struct {
@@ -51,9 +52,8 @@ func newPackets(local *net.UDPAddr, send func(p []byte, size int, to netip.AddrP
 // push takes a copy of a packet from a tunnel.
 func (p *packets) push(data []byte, from *net.UDPAddr) {
 	p.mu.Lock()
-	if p.closed || p.n == len(p.queue) {
+	if p.closed || p.n == len(p.queue) || len(data) > packetMost {
 		p.mu.Unlock()
-		p.dropped.Add(1)
 		return
 	}
 	one := &p.queue[(p.head+p.n)%len(p.queue)]
