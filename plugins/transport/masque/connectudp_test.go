@@ -3,12 +3,15 @@ package masque
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
+	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -142,5 +145,43 @@ func TestStuckTunnelEnds(t *testing.T) {
 	case <-s.guests.empty():
 	case <-time.After(10 * time.Second):
 		t.Error("the revoked guest's tunnel is still open")
+	}
+}
+
+// TestCapsuleHeader: the header means nothing to the relay, whatever it holds
+// (RFC 9297 section 3.4: parameters are ignored, and what is not true counts as absent).
+func TestCapsuleHeader(t *testing.T) {
+	s := proxying(t, nil)
+	for _, v := range []string{"", capsuleYes, "?1;new=2", "?0", "nonsense"} {
+		header := http.Header{}
+		if v != "" {
+			header.Set(capsuleHeader, v)
+		}
+		if _, _, resp := askedUDP(t, s, "guest", "127.0.0.1:9", 1<<20, header); resp.StatusCode != http.StatusOK || resp.Header.Get(capsuleHeader) != capsuleYes {
+			t.Errorf("%q: %s %v", v, resp.Status, resp.Header)
+		}
+	}
+}
+
+// TestFailure: a guest learns what kind of failure it is and nothing of the relay's
+// resolver and addresses.
+func TestFailure(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		code int
+		kind string
+	}{
+		"not public": {errProhibited, http.StatusForbidden, statusProhibited},
+		"no name":    {&net.DNSError{Err: "no such host", Server: "10.0.0.53:53", IsNotFound: true}, http.StatusBadGateway, statusDNS},
+		"slow name":  {&net.DNSError{Err: "timeout", Server: "10.0.0.53:53", IsTimeout: true}, http.StatusGatewayTimeout, statusDNSTimeout},
+		"no route": {
+			errors.Join(&net.OpError{Op: "dial", Net: "udp", Source: &net.UDPAddr{IP: net.IPv4(10, 0, 0, 7)}, Err: syscall.ENETUNREACH}),
+			http.StatusBadGateway, statusUnroutable,
+		},
+	} {
+		code, kind, text := failure(c.err)
+		if code != c.code || kind != c.kind || strings.Contains(text.Error(), "10.") {
+			t.Errorf("%s: %d %s %v", name, code, kind, text)
+		}
 	}
 }

@@ -25,6 +25,8 @@ var (
 	errTarget     = errors.New("this target is not offered")
 	errProhibited = errors.New("the target's address is not public")
 	errTemplate   = errors.New("the path names no target")
+	errResolve    = errors.New("the target's name has no address")
+	errUnroutable = errors.New("the target cannot be reached")
 )
 
 // proxyStatus is the value of a Proxy-Status header: who answers, and one parameter.
@@ -61,16 +63,17 @@ func nextHop(w http.ResponseWriter, r *http.Request, to netip.AddrPort) {
 	}
 }
 
-// failure sorts the error of a dial (RFC 9209 sections 2.3.1, 2.3.2 and 2.3.5).
-func failure(err error) (code int, kind string) {
+// failure sorts the error of a dial (RFC 9209 sections 2.3.1, 2.3.2, 2.3.5 and 2.3.6). text
+// is what the guest may read: the error itself names the relay's resolver and addresses.
+func failure(err error) (code int, kind string, text error) {
 	var dns *net.DNSError
 	switch {
 	case errors.Is(err, errProhibited):
-		return http.StatusForbidden, statusProhibited
+		return http.StatusForbidden, statusProhibited, errProhibited
 	case errors.As(err, &dns) && dns.IsTimeout:
-		return http.StatusGatewayTimeout, statusDNSTimeout
+		return http.StatusGatewayTimeout, statusDNSTimeout, errResolve
 	case errors.As(err, &dns):
-		return http.StatusBadGateway, statusDNS
+		return http.StatusBadGateway, statusDNS, errResolve
 	}
-	return http.StatusBadGateway, statusUnroutable
+	return http.StatusBadGateway, statusUnroutable, errUnroutable
 }

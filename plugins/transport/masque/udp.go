@@ -63,10 +63,6 @@ func (s *site) udp(w http.ResponseWriter, r *http.Request, pass *pass) {
 		refuse(w, r, http.StatusBadRequest, statusRequest, err)
 		return
 	}
-	if v := r.Header.Get(capsuleHeader); v != "" && v != capsuleYes {
-		refuse(w, r, http.StatusBadRequest, statusRequest, errTemplate)
-		return
-	}
 	if s.itself(r, host, port) {
 		s.tunnelInside(w, r, pass)
 		return
@@ -79,8 +75,8 @@ func (s *site) udp(w http.ResponseWriter, r *http.Request, pass *pass) {
 	out, err := s.dialUDP(ctx, host, port)
 	cancel()
 	if err != nil {
-		code, kind := failure(err)
-		refuse(w, r, code, kind, err)
+		code, kind, text := failure(err)
+		refuse(w, r, code, kind, text)
 		return
 	}
 	defer out.Close()
