@@ -39,8 +39,8 @@ type Config struct {
 
 	Sessions    int      `cfg:"guest_sessions" default:"32" min:"1" max:"100000" doc:"streams and tunnels of one guest at once"`
 	Bytes       sdk.Size `cfg:"guest_bytes" default:"0" doc:"bytes of one guest in 24 hours, both ways; 0 is without limit"`
-	Connections int      `cfg:"connections" default:"10000" min:"16" max:"1000000" doc:"QUIC connections at once, strangers' included"`
-	PerSource   int      `cfg:"source_connections" default:"256" min:"1" max:"1000000" doc:"QUIC connections at once from one IPv4 address or IPv6 /64"`
+	Connections int      `cfg:"connections" default:"10000" min:"16" max:"1000000" doc:"connections at once, strangers' included; QUIC and TCP are counted apart"`
+	PerSource   int      `cfg:"source_connections" default:"256" min:"1" max:"1000000" doc:"connections at once from one IPv4 address or IPv6 /64"`
 
 	// Client half.
 	Mode     string        `cfg:"mode" default:"stream" enum:"stream,websocket,udp,datagram" doc:"client: what carries the stream to the relay; stream is the fastest, udp and datagram are CONNECT-UDP with a second QUIC inside"`

@@ -24,7 +24,7 @@ const (
 
 var errCrowded = errors.New("too many connections")
 
-// crowd bounds the QUIC connections, strangers' and guests', before any key work.
+// crowd bounds connections, strangers' and guests', before any key work.
 type crowd struct {
 	most, perSource int
 	now             func() time.Time
@@ -50,11 +50,15 @@ func visitorOf(ctx context.Context) *visitor {
 	return v
 }
 
-// suspicious is quic.Transport.VerifySourceAddress.
-func (c *crowd) suspicious(net.Addr) bool {
-	now := c.now()
+// suspicious is quic.Transport.VerifySourceAddress. Addresses that may be forged get half
+// of the places at most: nobody can fill up those of another source, or all.
+func (c *crowd) suspicious(a net.Addr) bool {
+	now, source := c.now(), sourceOf(a)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if 2*c.sources[source] >= c.perSource || 2*c.count >= c.most {
+		return true
+	}
 	c.tokens = min(newBurst, c.tokens+newRate*now.Sub(c.filled).Seconds())
 	c.filled = now
 	if c.tokens < 1 {
@@ -67,22 +71,65 @@ func (c *crowd) suspicious(net.Addr) bool {
 // admit is quic.Transport.ConnContext. What it refuses gets CONNECTION_REFUSED.
 func (c *crowd) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 	source := sourceOf(info.RemoteAddr)
+	if !c.enter(source) {
+		return nil, errCrowded
+	}
+	context.AfterFunc(ctx, func() { c.leave(source) })
+	return context.WithValue(ctx, visitorKey{}, new(visitor)), nil
+}
+
+// enter counts a connection; false says that there is no place for it.
+func (c *crowd) enter(source netip.Prefix) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.count >= c.most || c.sources[source] >= c.perSource {
-		return nil, errCrowded
+		return false
 	}
 	c.count++
 	c.sources[source]++
-	context.AfterFunc(ctx, func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.count--
-		if c.sources[source]--; c.sources[source] == 0 {
-			delete(c.sources, source)
+	return true
+}
+
+func (c *crowd) leave(source netip.Prefix) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.count--
+	if c.sources[source]--; c.sources[source] == 0 {
+		delete(c.sources, source)
+	}
+}
+
+// bounded is a TCP listener that closes at once what its crowd has no place for.
+type bounded struct {
+	net.Listener
+	crowd *crowd
+}
+
+// Accept implements net.Listener.
+func (b bounded) Accept() (net.Conn, error) {
+	for {
+		c, err := b.Listener.Accept()
+		if err != nil {
+			return nil, err
 		}
-	})
-	return context.WithValue(ctx, visitorKey{}, new(visitor)), nil
+		source := sourceOf(c.RemoteAddr())
+		if b.crowd.enter(source) {
+			return &counted{Conn: c, left: sync.OnceFunc(func() { b.crowd.leave(source) })}, nil
+		}
+		_ = c.Close()
+	}
+}
+
+// counted gives its place back when it is closed.
+type counted struct {
+	net.Conn
+	left func()
+}
+
+// Close implements net.Conn. The place is free before the peer learns of the end.
+func (c *counted) Close() error {
+	c.left()
+	return c.Conn.Close()
 }
 
 // sourceOf is the address of an IPv4 client, the /64 of an IPv6 one.

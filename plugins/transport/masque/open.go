@@ -41,7 +41,7 @@ func (s *server) open(ctx context.Context, env sdk.Env, cert tls.Certificate, no
 	s.addr = udp.LocalAddr()
 	udp = s.ready(udp)
 	if tcp != nil {
-		s.serveTCP(tcp, cert)
+		s.serveTCP(bounded{tcp, newCrowd(s.cfg.Connections, s.cfg.PerSource, now)}, cert)
 	}
 	visitors := newCrowd(s.cfg.Connections, s.cfg.PerSource, now)
 	if s.cfg.UDP {
