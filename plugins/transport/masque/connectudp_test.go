@@ -185,3 +185,15 @@ func TestFailure(t *testing.T) {
 		}
 	}
 }
+
+// TestLastly: a tunnel is idle when neither side has sent for a while.
+func TestLastly(t *testing.T) {
+	var l lastly
+	began := time.Unix(1_800_000_000, 0)
+	for _, sent := range []time.Duration{0, idleTunnel - 1, 5 * idleTunnel} {
+		l.note(began.Add(sent))
+		if !l.at().Equal(began.Add(sent)) || l.idle(began.Add(sent+idleTunnel-1)) || !l.idle(began.Add(sent+idleTunnel)) {
+			t.Errorf("sent after %v: %v", sent, l.at())
+		}
+	}
+}

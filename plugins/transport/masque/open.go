@@ -49,7 +49,7 @@ func (s *server) open(ctx context.Context, env sdk.Env, cert tls.Certificate, no
 		tr := &quic.Transport{Conn: s.inner.packets.over(udp), ConnContext: newCrowd(innerAll, innerMost, now).admit}
 		conf := s.quicConfig()
 		conf.InitialPacketSize = smallestPacket
-		if err := s.serveQUIC(tr, cert, conf, &site{server: s}, s.inner.began); err != nil {
+		if err := s.serveQUIC(tr, cert, conf, &site{server: s, inside: true}, s.inner.began); err != nil {
 			return err
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -73,5 +74,23 @@ func TestRevokedBetween(t *testing.T) {
 			_ = c.Close()
 		}
 		<-over
+	}
+}
+
+// TestOrigin: behind a tunnel is the guest's address, and an outside address that looks
+// like a tunnel's is what it is.
+func TestOrigin(t *testing.T) {
+	s := &server{inner: newInner()}
+	guest := netip.MustParseAddrPort("198.51.100.7:4433")
+	at := s.inner.add(&tunnel{client: guest}).AddrPort()
+	other := netip.MustParseAddrPort("[fd00::99:0:0:1]:1")
+	for _, c := range []struct {
+		inside    bool
+		from, got netip.AddrPort
+	}{{true, at, guest}, {true, other, other}, {false, at, at}, {false, guest, guest}} {
+		f := (&site{server: s, inside: c.inside}).facts(&http.Request{RemoteAddr: c.from.String()})
+		if f.Remote != c.got {
+			t.Errorf("inside %v, from %v: %v", c.inside, c.from, f.Remote)
+		}
 	}
 }

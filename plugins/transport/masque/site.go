@@ -21,6 +21,8 @@ const (
 // cover, which gets request and writer as they came.
 type site struct {
 	*server
+	// inside says that requests come through tunnels that end in this process.
+	inside bool
 	// hidden says that the client's address is not the packet's (a proxy's).
 	hidden bool
 	// altSvc is the value of the Alt-Svc header; "" over QUIC.
@@ -143,10 +145,20 @@ func (s *site) facts(r *http.Request) transport.Facts {
 		Entered:   true,
 		UserAgent: strings.Clone(transport.Shorten(r.UserAgent(), transport.MaxUserAgent)),
 	}
-	if t := s.inner.tunnelOf(f.Remote); t != nil { // through a tunnel of ours
-		f.Remote = t.client
-	}
+	f.Remote = s.origin(f.Remote)
 	return f
+}
+
+// origin is where a connection with this remote address really comes from: the guest's
+// address, where it comes through a tunnel of ours. Addresses of tunnels mean nothing
+// elsewhere: a network may use the same.
+func (s *site) origin(remote netip.AddrPort) netip.AddrPort {
+	if s.inside {
+		if t := s.inner.tunnelOf(remote); t != nil {
+			return t.client
+		}
+	}
+	return remote
 }
 
 // addresses are those of a request's connection, as they are at the time of asking:

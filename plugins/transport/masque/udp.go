@@ -2,12 +2,15 @@ package masque
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -133,10 +136,7 @@ func (s *site) tunnelInside(w http.ResponseWriter, r *http.Request, pass *pass) 
 		return
 	}
 	pass.hold(closing(f.stop))
-	from := transport.ParseAddrPort(r.RemoteAddr)
-	if t := s.inner.tunnelOf(from); t != nil {
-		from = t.client
-	}
+	from := s.origin(transport.ParseAddrPort(r.RemoteAddr))
 	addr := s.inner.add(&tunnel{flow: f, client: from, pass: pass})
 	defer s.inner.remove(addr)
 	defer f.stop() // first: the connections inside wait for what they are sending
@@ -158,17 +158,23 @@ func (s *site) tunnelOutside(w http.ResponseWriter, r *http.Request, pass *pass,
 	}
 	end := func() { f.stop(); _ = out.Close() }
 	pass.hold(closing(end))
+	var last lastly
+	last.note(time.Now())
 	back := make(chan struct{})
 	go func() {
 		defer close(back)
 		defer end()
 		buf := make([]byte, maxPayload)
 		for {
-			_ = out.SetReadDeadline(time.Now().Add(idleTunnel))
+			_ = out.SetReadDeadline(last.at().Add(idleTunnel))
 			n, err := out.Read(buf)
+			if errors.Is(err, os.ErrDeadlineExceeded) && !last.idle(time.Now()) {
+				continue // the guest sends, and gets no answers
+			}
 			if err != nil && !transient(err) {
 				return
 			}
+			last.note(time.Now())
 			if err == nil && (!pass.count(n) || f.send(buf[:n], 0) != nil) {
 				return
 			}
@@ -177,6 +183,7 @@ func (s *site) tunnelOutside(w http.ResponseWriter, r *http.Request, pass *pass,
 	_ = f.run(func(p []byte) {
 		// A packet that the network does not take is lost, as it would be there.
 		if pass.count(len(p)) {
+			last.note(time.Now())
 			_, _ = out.Write(p)
 		} else {
 			end()
@@ -185,6 +192,13 @@ func (s *site) tunnelOutside(w http.ResponseWriter, r *http.Request, pass *pass,
 	end()
 	<-back
 }
+
+// lastly is when a tunnel last carried something, in whichever direction.
+type lastly struct{ nanos atomic.Int64 }
+
+func (l *lastly) note(now time.Time)      { l.nanos.Store(now.UnixNano()) }
+func (l *lastly) at() time.Time           { return time.Unix(0, l.nanos.Load()) }
+func (l *lastly) idle(now time.Time) bool { return now.Sub(l.at()) >= idleTunnel }
 
 // tunnel is a CONNECT-UDP stream that ends in this process.
 type tunnel struct {
