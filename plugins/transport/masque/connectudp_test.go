@@ -23,16 +23,13 @@ import (
 )
 
 // proxying is a server half that may reach targets on loopback.
-func proxying(t *testing.T, change func(*Config)) *server {
+func proxying(t *testing.T, now func() time.Time) *server {
 	t.Helper()
 	var cfg Config
 	sdk.Defaults(&cfg)
 	cfg.Listen, cfg.Targets = "127.0.0.1:0", []string{"127.0.0.1:*"}
-	if change != nil {
-		change(&cfg)
-	}
 	s, err := newServer(t.Context(), sdk.NewEnv(sdk.EnvOptions{State: t.TempDir(), Cover: page}), cfg, serverOptions{
-		now: time.Now, dialUDP: func(ctx context.Context, host string, port uint16) (*net.UDPConn, error) {
+		now: now, dialUDP: func(ctx context.Context, host string, port uint16) (*net.UDPConn, error) {
 			return dialAllowed(ctx, host, port, netip.Addr.IsLoopback)
 		},
 	})
@@ -98,7 +95,7 @@ func askedUDP(t *testing.T, s *server, guest, target string, window uint64, head
 	}); err != nil {
 		t.Fatal(err)
 	}
-	resp, err := str.ReadResponse() //nolint:bodyclose // the stream is the body
+	resp, err := str.ReadResponse()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +105,7 @@ func askedUDP(t *testing.T, s *server, guest, target string, window uint64, head
 // TestStuckTunnelEnds: a guest who takes nothing out of a tunnel cannot keep it open
 // after a revocation.
 func TestStuckTunnelEnds(t *testing.T) {
-	s := proxying(t, nil)
+	s := proxying(t, time.Now)
 	target, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
 		t.Fatal(err)
@@ -151,7 +148,7 @@ func TestStuckTunnelEnds(t *testing.T) {
 // TestCapsuleHeader: the header means nothing to the relay, whatever it holds
 // (RFC 9297 section 3.4: parameters are ignored, and what is not true counts as absent).
 func TestCapsuleHeader(t *testing.T) {
-	s := proxying(t, nil)
+	s := proxying(t, time.Now)
 	for _, v := range []string{"", capsuleYes, "?1;new=2", "?0", "nonsense"} {
 		header := http.Header{}
 		if v != "" {

@@ -152,9 +152,9 @@ func (d *dialer) overQUIC(ctx context.Context) (net.Conn, error) {
 // open opens the relay's stream on a connection to the site, which it closes if it
 // fails.
 func (d *dialer) open(ctx context.Context, c *carrier) (net.Conn, error) {
-	str, err := d.ask(ctx, c, func(export exporter) (*http.Request, error) {
+	str, err := ask(ctx, c, func(export exporter) (*http.Request, error) {
 		return d.request(ctx, export, d.protocol())
-	})
+	}, d.accepted)
 	if err != nil {
 		c.close()
 		return nil, err
@@ -169,8 +169,8 @@ func (d *dialer) open(ctx context.Context, c *carrier) (net.Conn, error) {
 	return out, nil
 }
 
-// ask sends a CONNECT and waits for the answer.
-func (d *dialer) ask(ctx context.Context, c *carrier, build func(exporter) (*http.Request, error)) (*http3.RequestStream, error) {
+// ask sends a CONNECT and waits for the answer, which accepted judges.
+func ask(ctx context.Context, c *carrier, build func(exporter) (*http.Request, error), accepted func(*http.Response) error) (*http3.RequestStream, error) {
 	state := c.conn.ConnectionState()
 	r, err := build(state.TLS.ExportKeyingMaterial)
 	if err != nil {
@@ -180,7 +180,7 @@ func (d *dialer) ask(ctx context.Context, c *carrier, build func(exporter) (*htt
 	if err != nil {
 		return nil, err
 	}
-	if err := d.accepted(resp); err != nil {
+	if err := accepted(resp); err != nil {
 		str.CancelRead(codeCancelled)
 		str.CancelWrite(codeCancelled)
 		return nil, err

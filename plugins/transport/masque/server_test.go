@@ -53,7 +53,7 @@ func TestHandWhileClosing(t *testing.T) {
 
 // TestRevokedBetween: a revocation between a guest's proof and its stream counts.
 func TestRevokedBetween(t *testing.T) {
-	s := proxying(t, nil)
+	s := proxying(t, time.Now)
 	if err := s.Revoke(t.Context(), "late"); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,8 @@ import (
 
 	"github.com/quic-go/quic-go/http3"
 	"github.com/yosida95/uritemplate/v3"
+
+	"github.com/commucat/commucat/sdk/transport"
 )
 
 // throughProxy comes through somebody else's MASQUE proxy: a CONNECT-UDP tunnel to
@@ -41,11 +43,20 @@ func (d *dialer) throughProxy(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	in, err := d.tunnel(ctx, c, func(exporter) (*http.Request, error) { return d.proxyRequest(ctx, u), nil })
+	in, err := d.tunnel(ctx, c, func(exporter) (*http.Request, error) { return d.proxyRequest(ctx, u), nil }, proxyAccepted)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
 	return d.open(ctx, in)
+}
+
+// proxyAccepted reads the answer of somebody else's proxy. It says nothing about the relay:
+// neither that it refuses the guest nor what time it is.
+func proxyAccepted(r *http.Response) error {
+	if r.StatusCode >= 200 && r.StatusCode <= 299 {
+		return nil
+	}
+	return fmt.Errorf("it answered %d %s", r.StatusCode, transport.Shorten(r.Header.Get("Proxy-Status"), 256))
 }
 
 // expand fills the template (RFC 9298 section 2).
@@ -109,7 +120,7 @@ func (d *dialer) inside(ctx context.Context, c *carrier) (*carrier, error) {
 			r.Header.Set(capsuleHeader, capsuleYes)
 		}
 		return r, err
-	})
+	}, d.accepted)
 }
 
 // tunnelLocal and tunnelPeer are the two ends inside a tunnel. They are never on a
@@ -122,8 +133,8 @@ func tunnelAddr(last byte) *net.UDPAddr {
 
 // tunnel opens CONNECT-UDP on a connection and makes a QUIC connection to the site
 // through it. The outer connection closes with the inner one, or if this fails.
-func (d *dialer) tunnel(ctx context.Context, c *carrier, build func(exporter) (*http.Request, error)) (*carrier, error) {
-	str, err := d.ask(ctx, c, build)
+func (d *dialer) tunnel(ctx context.Context, c *carrier, build func(exporter) (*http.Request, error), accepted func(*http.Response) error) (*carrier, error) {
+	str, err := ask(ctx, c, build, accepted)
 	if err != nil {
 		c.close()
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -296,12 +297,14 @@ func TestThroughProxy(t *testing.T) {
 		name    string
 		targets []string
 		dial    udpDialer
-		ok      bool
+		bearer  string // added to the token
+		refusal string // "" for none
 	}{
-		{"on the list", []string{"127.0.0.1:*"}, loopback, true},
-		{"not on the list", []string{"127.0.0.2:*"}, loopback, false},
-		{"not public", []string{"127.0.0.1:*"}, dialPublic, false},
-		{"off", nil, loopback, false},
+		{"on the list", []string{"127.0.0.1:*"}, loopback, "", ""},
+		{"not on the list", []string{"127.0.0.2:*"}, loopback, "", "403 \"127.0.0.1\";error=http_request_denied"},
+		{"not public", []string{"127.0.0.1:*"}, dialPublic, "", "403 \"127.0.0.1\";error=destination_ip_prohibited"},
+		{"off", nil, loopback, "", "403 \"127.0.0.1\";error=http_request_denied"},
+		{"a stranger of the proxy", []string{"127.0.0.1:*"}, loopback, "A", "405"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var cfg Config
@@ -317,15 +320,25 @@ func TestThroughProxy(t *testing.T) {
 				t.Fatal(err)
 			}
 			at := transport.AddrPort(proxy.Addr())
+			var told atomic.Bool
 			conn, err := dialled(t, opened(t, map[string]any{
 				"proxy":     "https://" + at.String() + udpPath + "{target_host}/{target_port}/",
-				"proxy_pin": encode(proxy.pin[:]), "proxy_authorization": "Bearer " + token,
-			}), e, transport.Dial{})
+				"proxy_pin": encode(proxy.pin[:]), "proxy_authorization": "Bearer " + token + c.bearer,
+			}), e, transport.Dial{ServerTime: func(time.Time) { told.Store(true) }})
 			if err == nil {
 				err = works(conn, "through")
 			}
-			if (err == nil) != c.ok {
+			switch {
+			case c.refusal == "":
+				if err != nil {
+					t.Error(err)
+				}
+			case err == nil || !strings.Contains(err.Error(), "it answered "+c.refusal):
 				t.Errorf("%v", err)
+			case errors.Is(err, transport.ErrRefused):
+				t.Errorf("%v is taken for the relay's refusal", err)
+			case told.Load():
+				t.Error("the proxy's clock is taken for the relay's")
 			}
 			if conn != nil {
 				_ = conn.Close()
