@@ -17,10 +17,10 @@ func enlarge(c *net.UDPConn) (got int) {
 	_ = raw.Control(func(fd uintptr) {
 		size := func(option, force int) int {
 			n, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, option)
-			if err == nil && n < bufferSize && unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, force, bufferSize) == nil {
+			if err == nil && n/2 < bufferSize && unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, force, bufferSize) == nil {
 				n, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, option)
 			}
-			return n
+			return n / 2 // the kernel says twice what was asked for (socket(7))
 		}
 		got = min(size(unix.SO_RCVBUF, unix.SO_RCVBUFFORCE), size(unix.SO_SNDBUF, unix.SO_SNDBUFFORCE))
 	})

@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -120,5 +122,30 @@ func TestQuietSocket(t *testing.T) {
 	}
 	if said.Len() > 0 {
 		t.Error(said.String())
+	}
+}
+
+// TestEnlarge: a socket has the buffers that it wants, or the system's limit, and says
+// which.
+func TestEnlarge(t *testing.T) {
+	udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	limit := bufferSize
+	for _, name := range []string{"rmem_max", "wmem_max"} {
+		text, err := os.ReadFile("/proc/sys/net/core/" + name)
+		if err != nil {
+			t.Skip("this network namespace does not show the limit")
+		}
+		n, err := strconv.Atoi(strings.TrimSpace(string(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		limit = min(limit, n)
+	}
+	if got := enlarge(udp); got != limit && got != bufferSize { // the latter with CAP_NET_ADMIN
+		t.Errorf("%d bytes, the limit is %d", got, limit)
 	}
 }
