@@ -17,8 +17,10 @@ func TestMasqueGo(t *testing.T) {
 	run := exec.Command("go", "test", "-C", "..", "-count=1", "-v", "-run", "^TestMasqueGo", ".")
 	run.Env = append(os.Environ(), "COMMUCAT_MASQUE_GO="+program)
 	out, err := run.CombinedOutput()
-	if err != nil || strings.Contains(string(out), "SKIP") || !strings.Contains(string(out), "--- PASS: TestMasqueGoClient") {
-		t.Fatalf("%v\n%s", err, out)
+	for _, name := range []string{"TestMasqueGoClient", "TestMasqueGoProxy"} {
+		if err != nil || strings.Contains(string(out), "SKIP") || !strings.Contains(string(out), "--- PASS: "+name) {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
 	}
 	t.Logf("%s", out)
 }
