@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"net/http"
 	"testing"
 	"time"
 
@@ -25,6 +26,9 @@ func TestStatelessReset(t *testing.T) {
 			before := startIn(t, state, nil, echo)
 			n := newNAT(t, before.server.Addr())
 			c := stranger(t, n.in.LocalAddr().String(), quic.Version1)
+			// An answer confirms the handshake: before that the client goes on with long headers,
+			// to which no reset is an answer.
+			asked("GET", func(*testing.T, *quic.Conn, *http.Request) {}).run(t, c)
 			n.blocked.Store(true) // as if it were killed: its farewell does not arrive
 			_ = before.server.Close()
 			if !same {
