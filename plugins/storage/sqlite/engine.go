@@ -1,8 +1,11 @@
 package sqlite
 
 import (
+	"cmp"
 	"hash/crc32"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/commucat/commucat/sdk"
@@ -42,6 +45,14 @@ type change struct {
 	notes []note
 	paid  []note // notes to remove
 	high  uint64 // 0: unchanged
+}
+
+// order sorts new rows by their keys: beside the key before it, a memtable finds a
+// key's place in a few steps.
+func (c *change) order() {
+	slices.SortFunc(c.puts, func(a, b put) int {
+		return cmp.Or(strings.Compare(a.queue, b.queue), cmp.Compare(a.position, b.position))
+	})
 }
 
 func (c *change) empty() bool {

@@ -1,13 +1,10 @@
 package sqlite
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -356,13 +353,7 @@ func (n *instance) apply(b *pebble.Batch, sync bool) error {
 
 func (n *instance) fill(b *pebble.Batch, c *change) error {
 	var key []byte
-	// Beside the key before it, a memtable finds a key's place in a few steps.
-	slices.SortFunc(c.puts, func(a, b put) int {
-		if d := strings.Compare(a.queue, b.queue); d != 0 {
-			return d
-		}
-		return cmp.Compare(a.position, b.position)
-	})
+	c.order()
 	for i := range c.puts {
 		r := &c.puts[i]
 		op := b.SetDeferred(2+len(r.queue)+8, rowHeader+len(r.body))
