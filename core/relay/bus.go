@@ -35,6 +35,7 @@ type bus struct {
 	run  [8]byte // this run of this node, as ticks tell it
 	work chan struct{}
 	look chan struct{}
+	find chan struct{} // a look into storage is due
 	eph  chan ephemeralJob
 
 	mu       sync.Mutex
@@ -44,6 +45,7 @@ type bus struct {
 	tick     bool     // one is due
 	heard    [2]time.Time
 	up       bool
+	renew    bool // the next look into storage begins with the routes
 }
 
 type ephemeralJob struct {
@@ -54,7 +56,7 @@ type ephemeralJob struct {
 
 func newBus(h *Hub) *bus {
 	return &bus{
-		h: h, work: make(chan struct{}, 1), look: make(chan struct{}, 1), eph: make(chan ephemeralJob, 1024),
+		h: h, work: make(chan struct{}, 1), look: make(chan struct{}, 1), find: make(chan struct{}, 1), eph: make(chan ephemeralJob, 1024),
 		wakes: map[string]struct{}{},
 	}
 }
@@ -158,6 +160,7 @@ func (b *bus) start(ctx context.Context, wg *sync.WaitGroup) {
 	}
 	wg.Go(func() { b.publishAlways(ctx) })
 	wg.Go(func() { b.watch(ctx) })
+	wg.Go(func() { b.findAlways(ctx) })
 }
 
 func (b *bus) subscribe(ctx context.Context, i int) {
@@ -196,7 +199,8 @@ func (b *bus) publishAlways(ctx context.Context) {
 	}
 }
 
-// watch sends the ticks, and looks into storage while they do not come back.
+// watch sends the ticks, and has storage looked into while they do not come back. It
+// waits for neither store: a slow one would look like a bus that is down.
 func (b *bus) watch(ctx context.Context) {
 	every := b.h.opt.Limits.BusTick
 	began := b.h.now()
@@ -224,21 +228,42 @@ func (b *bus) watch(ctx context.Context) {
 			// What the volatile store holds, and what was sent meanwhile, may be gone.
 			told = false
 			b.h.health(nil)
-			b.h.upkeep.renew(ctx)
-			b.h.sweep(ctx)
+			b.mu.Lock()
+			b.renew = true
+			b.mu.Unlock()
+			poke(b.find)
 		case !up && (was || now.Sub(looked) >= every):
 			if !told && now.Sub(began) >= missedTicks*every {
 				told = true
 				b.h.health(errBusSilent)
 			}
 			looked = now
-			b.h.sweep(ctx)
+			poke(b.find)
 		}
 		if up {
 			next.Reset(every)
 		} else {
 			next.Reset(every / 4)
 		}
+	}
+}
+
+// findAlways looks for what other nodes have stored when watch asks for it.
+func (b *bus) findAlways(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-b.find:
+		}
+		b.mu.Lock()
+		renew := b.renew
+		b.renew = false
+		b.mu.Unlock()
+		if renew {
+			b.h.upkeep.renew(ctx)
+		}
+		b.h.sweep(ctx)
 	}
 }
 

@@ -287,3 +287,45 @@ func FuzzBus(f *testing.F) {
 		}
 	})
 }
+
+// slowDepths takes longer for a look into storage than the bus may be silent.
+type slowDepths struct{ storage.Queues }
+
+func (s slowDepths) Depths(ctx context.Context, queues []string) ([]storage.Depth, error) {
+	select {
+	case <-time.After(4 * time.Second):
+		return s.Queues.Depths(ctx, queues)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// TestSlowStorageIsNotSilence: a bus that carries is not taken for one that is down
+// because storage is slow.
+func TestSlowStorageIsNotSilence(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		w := &wire{}
+		var mu sync.Mutex
+		var health []error
+		b := newBed(t, func(o *Options) {
+			o.Store.Queues = slowDepths{o.Store.Queues}
+			o.Store.Bus, o.Traits.Shared, o.Node = w, true, "a"
+			o.Health = func(err error) { mu.Lock(); health = append(health, err); mu.Unlock() }
+		})
+		defer b.stop()
+		b.connect("r.1", allCaps, 0)
+		after(time.Second)
+		w.set(func() { w.cut = true })
+		after(10 * time.Second)
+		w.set(func() { w.cut = false })
+		after(time.Minute)
+		mu.Lock()
+		defer mu.Unlock()
+		if len(health) != 3 || health[0] != nil || !errors.Is(health[1], errBusSilent) || health[2] != nil {
+			t.Errorf("health %v", health)
+		}
+		if b.hub.bus.down() {
+			t.Error("the bus counts as down")
+		}
+	})
+}
