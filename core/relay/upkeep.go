@@ -14,7 +14,10 @@ import (
 const (
 	upkeepBatch = 1024
 	upkeepCall  = 5 * time.Second
-	offline     = "offline"
+	// hangs is how long a failed call of a store took if the next one is not
+	// worth waiting for.
+	hangs   = time.Second
+	offline = "offline"
 )
 
 // upkeep writes what is volatile: presence and routes of connected devices, at
@@ -141,7 +144,7 @@ func (u *upkeep) departed(ctx context.Context) time.Duration {
 	}
 	// Only where the route is still this session's: the device may have come back
 	// at another node.
-	if held := u.renewRoutes(ctx, releases); held != nil {
+	if held, _ := u.renewRoutes(ctx, releases); held != nil {
 		mine := beats[:0]
 		for i, b := range beats {
 			if held[i] {
@@ -195,42 +198,52 @@ func (u *upkeep) announce(ctx context.Context, beats []storage.Beat) {
 	}
 }
 
-// renewRoutes answers which routes are still held; nil: not known.
-func (u *upkeep) renewRoutes(ctx context.Context, r []storage.Renewal) []bool {
+// renewRoutes answers which routes are still held; nil: not known. hung says that the
+// store did not answer in time, and not that it refused.
+func (u *upkeep) renewRoutes(ctx context.Context, r []storage.Renewal) (held []bool, hung bool) {
 	routes := u.h.opt.Store.Routes
 	if routes == nil || len(r) == 0 {
-		return nil
+		return nil, false
 	}
 	call, cancel := context.WithTimeout(ctx, upkeepCall)
 	defer cancel()
-	held, err := routes.Renew(call, u.h.now(), r)
+	began := u.h.now()
+	held, err := routes.Renew(call, began, r)
 	if err != nil || len(held) != len(r) {
 		u.h.log.Warn("renew routes", "devices", len(r), "error", err)
-		return nil
+		return nil, u.h.now().Sub(began) >= hangs
 	}
-	return held
+	return held, false
 }
 
 // renew keeps presence and routes of all links alive, and ends links whose
-// device is connected with a higher fence elsewhere.
+// device is connected with a higher fence elsewhere. A store that hangs is asked again
+// with the next renewal: waiting for it once for each part would hold up all the rest
+// for minutes.
 func (u *upkeep) renew(ctx context.Context) {
 	for i := range u.h.shards {
 		links := u.h.shards[i].all()
 		for len(links) > 0 {
 			part := links[:min(len(links), upkeepBatch)]
 			links = links[len(part):]
-			u.renewPart(ctx, part)
+			if !u.renewPart(ctx, part) {
+				return
+			}
 		}
 	}
 }
 
-func (u *upkeep) renewPart(ctx context.Context, links []*Link) {
+// renewPart answers false if the store hangs.
+func (u *upkeep) renewPart(ctx context.Context, links []*Link) bool {
 	ttl := u.h.opt.Limits.PresenceTTL
 	renewals := make([]storage.Renewal, len(links))
 	for i, l := range links {
 		renewals[i] = storage.Renewal{Device: l.device, Session: l.box.Session(), Node: u.h.opt.Node, Fence: l.fence, TTL: ttl}
 	}
-	held := u.renewRoutes(ctx, renewals)
+	held, hung := u.renewRoutes(ctx, renewals)
+	if hung {
+		return false
+	}
 	beats := make([]storage.Beat, 0, len(links))
 	for i, l := range links {
 		if held != nil && !held[i] {
@@ -240,21 +253,31 @@ func (u *upkeep) renewPart(ctx context.Context, links []*Link) {
 		beats = append(beats, u.beat(l))
 	}
 	u.announce(ctx, beats)
+	return true
 }
 
 // inspectEvery is how many renewals lie between two looks at a device's account.
 const inspectEvery = 30
 
-// inspect ends sessions of devices that were revoked at a node which could not tell.
+// inspect ends sessions of devices that were revoked at a node which could not tell. It
+// gives up for this time when storage hangs: routes and presence are renewed
+// by the same goroutine.
 func (u *upkeep) inspect(ctx context.Context, round int) {
 	for i := range u.h.shards {
 		if i%inspectEvery != round%inspectEvery {
 			continue
 		}
 		for _, l := range u.h.shards[i].all() {
-			d, err := u.h.accounts.Device(ctx, l.device)
-			if errors.Is(err, ErrUnknown) || err == nil && !d.Active {
+			began := u.h.now()
+			call, cancel := context.WithTimeout(ctx, upkeepCall)
+			d, err := u.h.accounts.Device(call, l.device)
+			cancel()
+			switch {
+			case errors.Is(err, ErrUnknown) || err == nil && !d.Active:
 				u.h.Disconnect(l.device, ccp.CodeRevoked)
+			case err != nil && (ctx.Err() != nil || u.h.now().Sub(began) >= hangs):
+				u.h.log.Warn("look for revoked devices", "error", err)
+				return
 			}
 		}
 	}
