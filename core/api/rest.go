@@ -207,7 +207,9 @@ func (a *REST) authenticate(r *http.Request) (b *account.Bearer, entered bool, e
 	bearer, err := a.opt.Accounts.Token(r.Context(), token)
 	switch {
 	case err == nil:
-		a.guesses.giveBack(prefix)
+		if !entered { // who entered has taken nothing
+			a.guesses.giveBack(prefix)
+		}
 		return &bearer, entered, nil
 	case errors.Is(err, account.ErrRevoked):
 		return nil, entered, problem(403, "revoked", "device is not active")

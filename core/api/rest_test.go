@@ -382,6 +382,32 @@ func TestGuessedTokens(t *testing.T) {
 	}
 }
 
+// TestGuessesAreNotGivenBack: right tokens behind an entry token, which cost no guess,
+// buy none.
+func TestGuessesAreNotGivenBack(t *testing.T) {
+	w := newWorld(t, func(o *Options) { o.Public = true })
+	counting := &countingAccounts{Accounts: w.accounts}
+	w.rest.opt.Accounts = counting
+	guess := func() {
+		w.do("GET", "/api/devices", "", "Authorization", "Bearer "+strings.Repeat("0f", 32), "Cookie", "a=b")
+	}
+	for range 10 {
+		guess()
+	}
+	for range 5 {
+		if r := w.do("GET", "/api/devices", "", "Authorization", w.bearer()); r.Code != 200 {
+			t.Fatalf("right token: %d", r.Code)
+		}
+	}
+	before := counting.n
+	for range 10 {
+		guess()
+	}
+	if counting.n != before {
+		t.Errorf("%d more guesses were looked up", counting.n-before)
+	}
+}
+
 type countingAccounts struct {
 	Accounts
 	n   int
