@@ -147,7 +147,7 @@ func TestFaults(t *testing.T) {
 func notReady(f *faulty, why string) {
 	f.t.Helper()
 	var err error
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if err = f.Ready(f.t.Context()); err != nil && strings.Contains(err.Error(), why) {
 			return
 		}
@@ -249,7 +249,7 @@ func TestRefusals(t *testing.T) {
 			s.SQL("postgres", "SELECT pg_reload_conf()")
 		}()
 		var err error
-		for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+		for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 			if _, err = open(map[string]any{"schema": "other"}); err != nil {
 				break
 			}
