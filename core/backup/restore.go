@@ -20,7 +20,7 @@ func nameOf(h *tar.Header) (string, error) {
 	if h.Typeflag == tar.TypeDir {
 		name = strings.TrimSuffix(name, "/")
 	}
-	if !ok || h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir || name == "" || len(name) > maxName || strings.ContainsAny(name, "\\\x00") ||
+	if !ok || h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeDir || name == "" || name == "." || len(name) > maxName || strings.ContainsAny(name, "\\\x00") ||
 		!filepath.IsLocal(filepath.FromSlash(name)) || filepath.ToSlash(filepath.Clean(name)) != name {
 		return "", fmt.Errorf("it holds %.100q, which is no file of a data folder", h.Name)
 	}
