@@ -312,6 +312,28 @@ func (p *peer) acked() string {
 	return strings.Join(out, " ")
 }
 
+// merged joins the ranges of acked that adjoin: in how many Acks they come is a matter of
+// what the lane had gathered when it ran.
+func merged(acked string) string {
+	var out [][2]uint64
+	for _, r := range strings.Fields(acked) {
+		var from, to uint64
+		if _, err := fmt.Sscanf(r, "%d-%d", &from, &to); err != nil {
+			return acked
+		}
+		if n := len(out); n > 0 && out[n-1][1]+1 == from {
+			out[n-1][1] = to
+			continue
+		}
+		out = append(out, [2]uint64{from, to})
+	}
+	text := make([]string, len(out))
+	for i, r := range out {
+		text[i] = fmt.Sprintf("%d-%d", r[0], r[1])
+	}
+	return strings.Join(text, " ")
+}
+
 // bubble runs a test with a fake clock.
 func bubble(t *testing.T, f func(t *testing.T)) { synctest.Test(t, f) }
 

@@ -27,7 +27,7 @@ func TestDirectMessage(t *testing.T) {
 		a.send("c.1", "one")
 		a.send("u-c", "two")
 		settle()
-		check(t, "ack", a.acked(), "1-2")
+		check(t, "ack", merged(a.acked()), "1-2")
 		got := c.take()
 		if len(got) != 2 || string(got[0].Body) != "one" || got[0].Flags != FlagDirect || got[0].Device != "a.1" || got[0].User != "u-a" || got[0].Position == 0 || got[0].Channel != 0 {
 			t.Fatalf("got %+v", got)
