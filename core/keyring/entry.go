@@ -57,7 +57,8 @@ func (r *Ring) loadMasters(fresh bool) error {
 		}
 		ms = append(ms, master{b, row.Created})
 	}
-	slices.SortFunc(ms, func(a, b master) int { return b.Created.Compare(a.Created) })
+	// Of two made at once by two nodes the one that was shared first comes first.
+	slices.SortStableFunc(ms, func(a, b master) int { return b.Created.Compare(a.Created) })
 	r.masters.Store(&ms)
 	return nil
 }

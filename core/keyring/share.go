@@ -2,9 +2,11 @@ package keyring
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"slices"
 
 	"golang.org/x/crypto/chacha20poly1305"
 
@@ -49,9 +51,11 @@ func (r *Ring) Share() ([]byte, error) {
 	return aead.Seal(nonce, nonce, plain, []byte(shareLabel)), nil
 }
 
-// Adopt takes over what another node shared. newer says that this node's keys are ahead
-// of it: then nothing was taken, and the shared ones should be replaced. Keys of another
-// relay are an error of kind Denied.
+// Adopt takes over what another node shared. newer says that this node has what the
+// shared keys lack, and that they should be replaced by Share's: where its Noise keys
+// are ahead nothing was taken. Entry masters are never lost: those of both are accepted,
+// so that no device is shut out that has a token of one. Keys of another relay are an
+// error of kind Denied.
 func (r *Ring) Adopt(shared []byte) (newer bool, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -70,6 +74,9 @@ func (r *Ring) Adopt(shared []byte) (newer bool, err error) {
 	if own := *r.noise.Load(); len(own) > 0 && own[0].Version > newest {
 		return true, nil
 	}
+	if files["entry.json"], newer, err = r.joinMasters(files["entry.json"]); err != nil {
+		return false, err
+	}
 	changed := false
 	for _, name := range sharedFiles {
 		have, err := r.dir.read(name)
@@ -85,9 +92,31 @@ func (r *Ring) Adopt(shared []byte) (newer bool, err error) {
 		}
 	}
 	if !changed {
-		return false, nil
+		return newer, nil
 	}
-	return false, errors.Join(r.loadNoise(false), r.loadMasters(false), r.loadCatalogue())
+	return newer, errors.Join(r.loadNoise(false), r.loadMasters(false), r.loadCatalogue())
+}
+
+// joinMasters adds this node's masters to a shared file. more says that there were any
+// that it lacked. mu is held.
+func (r *Ring) joinMasters(shared []byte) (file []byte, more bool, err error) {
+	var f masterFile
+	if err := json.Unmarshal(shared, &f); err != nil {
+		return nil, false, &sdk.Error{Kind: sdk.Corrupt, Text: "the keys shared between the nodes are damaged"}
+	}
+	now := r.opt.Clock()
+	for _, m := range *r.masters.Load() {
+		row := masterRow{hex.EncodeToString(m.Key), check(m.Key), m.Created}
+		has := func(x masterRow) bool { return x.Key == row.Key }
+		if m.Created.Add(masterLife).After(now) && !slices.ContainsFunc(f.Masters, has) {
+			f.Masters, more = append(f.Masters, row), true
+		}
+	}
+	if !more {
+		return shared, false, nil
+	}
+	file, err = json.Marshal(f)
+	return file, true, err
 }
 
 func (r *Ring) openShared(shared []byte) (map[string][]byte, error) {

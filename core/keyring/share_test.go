@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/commucat/commucat/sdk"
@@ -83,16 +84,52 @@ func TestNodesShareKeys(t *testing.T) {
 	if a.NoiseKeys()[0].Pair == b.NoiseKeys()[0].Pair {
 		t.Fatal("two nodes drew one key")
 	}
-	if newer := adopt(t, b, share(t, a)); newer {
-		t.Error("the second of two new keys counts")
+	lost := b.EntryMasters()[0]
+	if newer := adopt(t, b, share(t, a)); !newer {
+		t.Error("the second of two new masters is not shared")
 	}
 	agree(t, a, b)
+	if newer := adopt(t, a, share(t, b)); newer {
+		t.Error("the nodes never agree")
+	}
+	agree(t, a, b)
+	for _, r := range []*Ring{a, b, mustOpen(t, dir, options(c))} {
+		if !slices.ContainsFunc(r.EntryMasters(), func(m []byte) bool { return bytes.Equal(m, lost) }) {
+			t.Error("tokens of a node that rotated second are not accepted")
+		}
+	}
 
 	// A storage that came back from a backup has older keys.
 	if newer := adopt(t, b, shared); !newer {
 		t.Error("older keys were taken over")
 	}
 	agree(t, a, b)
+}
+
+// TestStaleShareKeepsMasters: shared keys that are older, though not by their Noise keys,
+// take no entry master away, and those that are over do not come back.
+func TestStaleShareKeepsMasters(t *testing.T) {
+	c := start()
+	opt := options(c)
+	opt.Rotate, opt.Grace = 360*day, 30*day
+	a := mustOpen(t, filepath.Join(t.TempDir(), "keys"), opt)
+	stale := share(t, a)
+	for round := range 3 {
+		c.add(61 * day)
+		if _, err := a.Rotate(); err != nil {
+			t.Fatal(err)
+		}
+		before := a.EntryMasters()
+		if newer := adopt(t, a, stale); !newer {
+			t.Errorf("round %d: the older masters stay shared", round)
+		}
+		if _, err := a.Rotate(); err != nil {
+			t.Fatal(err)
+		}
+		if after := a.EntryMasters(); !slices.EqualFunc(before, after, bytes.Equal) {
+			t.Errorf("round %d: %d masters became %d or others", round, len(before), len(after))
+		}
+	}
 }
 
 func TestAdoptRefuses(t *testing.T) {
