@@ -196,7 +196,10 @@ func (s *store) ready(ctx context.Context) error {
 	// is taken back.
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, "INSERT INTO message (queue, position, id, expires, payload) SELECT -1, n, gen_random_uuid(), 0, $1 FROM generate_series(1, 64) AS n", make([]byte, 4096))
-		return errors.Join(err, errUndo)
+		if err == nil {
+			err = errUndo
+		}
+		return err
 	})
 	if err = s.written(err); errors.Is(err, errUndo) && !s.full.Load() {
 		return nil
@@ -207,10 +210,16 @@ func (s *store) ready(ctx context.Context) error {
 // errUndo ends a transaction that was only to see whether it could be.
 var errUndo = errors.New("taken back")
 
-// written notes whether a write failed for want of space.
+// written notes whether a write failed for want of space. Only one that did not fail
+// tells that there is room again.
 func (s *store) written(err error) error {
 	var p *pgconn.PgError
-	s.full.Store(errors.As(err, &p) && p.Code == diskFull)
+	switch {
+	case errors.As(err, &p) && p.Code == diskFull:
+		s.full.Store(true)
+	case err == nil || errors.Is(err, errUndo):
+		s.full.Store(false)
+	}
 	return err
 }
 
