@@ -14,7 +14,7 @@ func TestPlugin(t *testing.T) {
 		Server: func(testing.TB) map[string]any {
 			return map[string]any{"listen": "127.0.0.1:0", "guest_sessions": 10000}
 		},
-		Client: func(testing.TB) map[string]any { return map[string]any{} },
+		Client: func(testing.TB) map[string]any { return map[string]any{"fallback": patient} },
 		Dial:   func(testing.TB) transport.Dial { return transport.Dial{} },
 	})
 }
