@@ -60,6 +60,7 @@ type Process struct {
 	method Line
 	cmd    *exec.Cmd
 	stdin  io.Closer
+	out    *os.File // its standard output
 	done   chan struct{}
 	log    *chatter
 
@@ -94,6 +95,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		p.stdin.Close()
 		return nil, &Fatal{fmt.Sprintf("%s cannot be started: %v", o.Command, plain(err))}
 	}
+	p.out = out
 	ready := make(chan error, 1)
 	go p.read(out, o, ready)
 	select {
@@ -196,6 +198,7 @@ type handshake struct {
 	o      Options
 	method Line
 	failed error
+	proxy  bool // it goes out by the proxy that it was told
 	over   bool
 }
 
@@ -220,6 +223,8 @@ func (h *handshake) take(l Line) (over bool, err error) {
 		if l.Text != "1" {
 			return done(&Fatal{fmt.Sprintf("the program speaks version %.20q of the protocol, wanted is 1", l.Text)})
 		}
+	case ProxyDone:
+		h.proxy = true
 	case CMethod, SMethod:
 		if l.Method == h.o.Method && client == (l.Word == CMethod) {
 			h.method = l
@@ -232,6 +237,9 @@ func (h *handshake) take(l Line) (over bool, err error) {
 		switch {
 		case client != (l.Word == CMethodsDone):
 			return false, nil
+		case client && h.o.Proxy != "" && !h.proxy:
+			// It would go out past the proxy (pt-spec, section 3.3.2).
+			return done(&Fatal{"the program does not use the proxy: it cannot, or is too old"})
 		case h.failed != nil:
 			return done(h.failed)
 		case h.method.Word == "":
@@ -276,6 +284,14 @@ func (p *Process) Stop() {
 			case <-t.C:
 				_ = p.cmd.Process.Signal(sig) // it may have ended just now
 			}
+		}
+		// What it has started may hold its output open for as long as it likes.
+		t := time.NewTimer(stopStep)
+		defer t.Stop()
+		select {
+		case <-p.done:
+		case <-t.C:
+			p.out.Close()
 		}
 	})
 	<-p.done

@@ -9,7 +9,9 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -66,6 +68,25 @@ func child(name string) {
 	case "stubborn":
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Println("VERSION 1\nCMETHOD fake socks5 127.0.0.1:4321\nCMETHODS DONE")
+		time.Sleep(time.Minute)
+	case "proxied":
+		fmt.Println("VERSION 1\nPROXY DONE\nCMETHOD fake socks5 127.0.0.1:4321\nCMETHODS DONE")
+		wait()
+	case "parent":
+		// What it starts has its output, and another standard input.
+		r, w, err := os.Pipe()
+		if err != nil {
+			os.Exit(3)
+		}
+		grandchild := exec.Command(os.Args[0], "child", "late")
+		grandchild.Stdin, grandchild.Stdout = r, os.Stdout
+		grandchild.ExtraFiles = []*os.File{w} // nobody closes it
+		if grandchild.Start() != nil {
+			os.Exit(3)
+		}
+		fmt.Printf("VERSION 1\nSMETHOD fake 127.0.0.1:4000 ARGS:pid=%d\nSMETHODS DONE\n", grandchild.Process.Pid)
+		wait()
+	case "late":
 		time.Sleep(time.Minute)
 	case "environment":
 		fmt.Printf("VERSION 1\nCMETHOD-ERROR fake %s\nCMETHODS DONE\n", strings.Join(os.Environ(), "|"))
@@ -193,6 +214,35 @@ func TestStubborn(t *testing.T) {
 	p.Stop()
 	if err := p.Err(); err == nil || !strings.Contains(err.Error(), "killed") {
 		t.Error(err)
+	}
+}
+
+// A child that says nothing of the proxy would go out past it.
+func TestProxyIsUsedOrRefused(t *testing.T) {
+	byProxy := func(o *Options) { o.Proxy = "socks5://127.0.0.1:9" }
+	if _, err := start(t, "proxied", byProxy); err != nil {
+		t.Error(err)
+	}
+	p, err := start(t, "good", byProxy)
+	if fatal := new(Fatal); p != nil || !errors.As(err, &fatal) || !strings.Contains(err.Error(), "proxy") {
+		t.Errorf("a child that does not know the proxy: %v", err)
+	}
+}
+
+// Stop returns although something that the child has started holds its output.
+func TestStopWithAGrandchild(t *testing.T) {
+	p, err := start(t, "parent", func(o *Options) { o.Server = &Server{Bind: netip.MustParseAddrPort("127.0.0.1:4000")} })
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(p.Method().Args.Get("pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(pid, syscall.SIGKILL) })
+	p.Stop()
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Errorf("the grandchild has ended before: nothing was tried (%v)", err)
 	}
 }
 
