@@ -48,6 +48,8 @@ func (c *Config) Check() error {
 		switch {
 		case strings.ContainsAny(line, "\r\n\x00") || word == "":
 			errs = append(errs, &sdk.ConfigError{Key: fmt.Sprintf("torrc[%d]", i), Text: "must be one line of the form \"Option value\""})
+		case strings.HasSuffix(line, `\`):
+			errs = append(errs, &sdk.ConfigError{Key: fmt.Sprintf("torrc[%d]", i), Text: "must not go on in the next line, which is the plugin's"})
 		case ours(word):
 			errs = append(errs, &sdk.ConfigError{Key: fmt.Sprintf("torrc[%d]", i), Text: word + " is set by the plugin"})
 		}

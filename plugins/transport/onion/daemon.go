@@ -160,7 +160,10 @@ func (d *daemon) connect(ctx context.Context, socket string) error {
 	if d.conn, d.ctl, err = d.control(ctx, socket); err != nil {
 		return err
 	}
-	if err := d.ctl.TakeOwnership(); err != nil {
+	t := time.AfterFunc(replyTime, d.kill)
+	err = d.ctl.TakeOwnership()
+	t.Stop()
+	if err != nil {
 		return fmt.Errorf("tor does not let itself be owned: %w", err)
 	}
 	d.events, _, err = d.control(ctx, socket)
@@ -218,7 +221,9 @@ func (d *daemon) follow(f func(control.Event), codes ...control.EventCode) error
 	ready := make(chan error, 1)
 	go func() {
 		defer close(over)
+		t := time.AfterFunc(replyTime, d.kill)
 		err := c.AddEventListener(ch, codes...)
+		t.Stop()
 		ready <- err
 		for err == nil {
 			err = c.HandleNextEvent()

@@ -133,8 +133,12 @@ func (s *service) again(d *daemon) error {
 	case <-s.ctx.Done():
 		return net.ErrClosed
 	}
-	if _, err := d.ask("DEL_ONION " + address); err != nil {
-		return err
+	_, err := d.ask("DEL_ONION " + address)
+	if err == nil {
+		err = s.publish(d)
 	}
-	return s.publish(d)
+	if err != nil {
+		d.hangUp() // there may be no service any more: run makes it anew
+	}
+	return err
 }

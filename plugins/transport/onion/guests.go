@@ -40,6 +40,7 @@ type guests struct {
 	mu   sync.Mutex
 	all  map[string]person
 	hash map[[sha256.Size]byte]string // of a token: whose it is
+	news uint64                       // counts changes
 
 	nobody []byte // a key that nobody has
 }
@@ -94,6 +95,7 @@ func (g *guests) add(id string, public, token []byte, expires time.Time) error {
 		return &sdk.Error{Kind: sdk.Full, Op: "onion", Text: fmt.Sprintf("%d guests are authorised already: revoke some, or set authorise = false", g.most)}
 	}
 	g.put(person{ID: id, Public: public, Token: sum[:], Expires: expires})
+	g.news++
 	return g.save()
 }
 
@@ -107,7 +109,15 @@ func (g *guests) remove(id string) (bool, error) {
 	}
 	delete(g.all, id)
 	delete(g.hash, [sha256.Size]byte(p.Token))
+	g.news++
 	return true, g.save()
+}
+
+// changes counts those who were let in and taken out.
+func (g *guests) changes() uint64 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.news
 }
 
 // who finds the guest of a token. Tokens are compared as hashes, so that the time of

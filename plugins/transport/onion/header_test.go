@@ -80,7 +80,7 @@ func TestMissingTor(t *testing.T) {
 
 func TestTorrcLines(t *testing.T) {
 	for line, ok := range map[string]bool{
-		"UseBridges 1": true, "ClientOnly 1": true,
+		"UseBridges 1": true, "ClientOnly 1": true, `Nickname x \`: false,
 		"ControlPort 9051": false, "+HiddenServiceDir /x": false, "a\nb": false, "%include /etc/x": false, "": false, "socksport 1": false,
 	} {
 		_, err := transport.Open(t.Context(), Plugin(), nil, map[string]any{"torrc": []any{line}})

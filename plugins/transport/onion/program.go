@@ -86,10 +86,22 @@ func findTor(ctx context.Context, name string) (program, error) {
 const maxAnswer = 16 << 10
 
 func ask(ctx context.Context, path, flag string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, socketTime)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, path, flag)
-	cmd.Env = []string{"HOME=" + os.TempDir()}
-	out, err := cmd.Output()
-	return out[:min(len(out), maxAnswer)], err
+	cmd.Env, cmd.WaitDelay = []string{"HOME=" + os.TempDir()}, stopStep
+	out := new(short)
+	cmd.Stdout = out
+	err := cmd.Run()
+	return out.b, err
+}
+
+// short keeps the beginning of what is written.
+type short struct{ b []byte }
+
+func (s *short) Write(b []byte) (int, error) {
+	s.b = append(s.b, b[:min(len(b), maxAnswer-len(s.b))]...)
+	return len(b), nil
 }
 
 var versionLine = regexp.MustCompile(`(?m)^Tor version (\d{1,4})\.(\d{1,4})\.(\d{1,4})`)

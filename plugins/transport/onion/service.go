@@ -49,6 +49,7 @@ type service struct {
 	slots    chan struct{}
 	once     sync.Once
 	gone     func()
+	applying sync.Mutex // held while tor is told of the guests
 
 	mu        sync.Mutex
 	daemon    *daemon
@@ -212,6 +213,7 @@ func (s *service) run() error {
 	s.mu.Unlock()
 	var d *daemon
 	var err error
+	before := s.guests.changes()
 	if s.cfg.Control != "" {
 		d, err = joinTor(s.ctx, s.cfg.Control, s.cfg.Pass.Text(), s.env.Log())
 	} else {
@@ -244,6 +246,11 @@ func (s *service) run() error {
 		clear(s.whose)
 		s.mu.Unlock()
 	}()
+	if s.guests.changes() != before { // they came while this tor was started
+		if err := s.apply(); err != nil {
+			return err
+		}
+	}
 	select {
 	case <-d.done:
 		return d.err
@@ -393,12 +400,14 @@ func (s *service) admit(c net.Conn, circuit uint64) error {
 	if _, err := readFull(c, token[:]); err != nil {
 		return err
 	}
+	// Under the lock: who is revoked now is either refused here, or Revoke finds the circuit.
+	s.mu.Lock()
 	id, ok := s.guests.who(token[:])
 	if !ok {
+		s.mu.Unlock()
 		s.cut(circuit)
 		return errToken
 	}
-	s.mu.Lock()
 	defer s.mu.Unlock()
 	if circuit == 0 || s.whose[circuit] == id {
 		return nil
@@ -530,20 +539,21 @@ func (s *service) Invite(_ context.Context, _ string, g transport.Guest) (transp
 
 // apply makes tor read the authorised clients and publish a descriptor for them.
 func (s *service) apply() error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	if s.cfg.Control == "" {
+		if err := s.guests.write(s.folder()); err != nil {
+			return err
+		}
+	}
 	s.mu.Lock()
 	d := s.daemon
 	s.mu.Unlock()
-	if s.cfg.Control != "" {
-		if d == nil {
-			return nil // the next one is told of them
-		}
-		return s.again(d)
-	}
-	if err := s.guests.write(s.folder()); err != nil {
-		return err
-	}
 	if d == nil {
-		return nil // the next one reads them
+		return nil // run looks for changes when there is one
+	}
+	if d.foreign {
+		return s.again(d)
 	}
 	_, err := d.ask("SIGNAL RELOAD")
 	return err
