@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -222,7 +223,7 @@ func (c *carrier) request(ctx context.Context, o transport.Opened, conn net.Conn
 	_ = conn.SetDeadline(time.Now().Add(parentTime))
 	if err != nil {
 		_ = managed.AnswerSocks(conn, false) // it is let go in any case
-		c.out.line(managed.Line{Word: managed.Log, Args: managed.Args{{Key: "SEVERITY", Value: "notice"}, {Key: "MESSAGE", Value: c.method.Name + ": " + err.Error()}}})
+		c.out.line(managed.Line{Word: managed.Log, Args: managed.Args{{Key: "SEVERITY", Value: "notice"}, {Key: "MESSAGE", Value: c.method.Name + ": " + scrubbed(err.Error(), to)}}})
 		return
 	}
 	defer stream.Close()
@@ -231,6 +232,26 @@ func (c *carrier) request(ctx context.Context, o transport.Opened, conn net.Conn
 	}
 	_ = conn.SetDeadline(time.Time{})
 	join(ctx, conn, stream)
+}
+
+// addresses finds IP addresses, with ports or without.
+var addresses = regexp.MustCompile(`\[[0-9A-Fa-f:.]*:[0-9A-Za-z:.%]*\](:\d+)?|\b\d{1,3}(\.\d{1,3}){3}(:\d+)?\b`)
+
+// scrubbed takes a text for the parent's log without the bridge: its host, its arguments
+// and every address. tor writes none either.
+func scrubbed(text string, to transport.Endpoint) string {
+	const instead = "[scrubbed]"
+	words := []string{to.Host}
+	for _, v := range to.Params {
+		words = append(words, v)
+	}
+	slices.SortFunc(words, func(a, b string) int { return len(b) - len(a) })
+	for _, w := range words {
+		if len(w) >= 4 { // "1" and "tcp" say nothing
+			text = strings.ReplaceAll(text, w, instead)
+		}
+	}
+	return addresses.ReplaceAllString(text, instead)
 }
 
 // join carries bytes both ways until both are done, or ctx ends. The end of one

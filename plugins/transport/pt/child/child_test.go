@@ -175,9 +175,32 @@ func TestBothSides(t *testing.T) {
 	defer other.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	go func() { _, _ = client.Next() }() // its LOG line
+	said := make(chan string, 1)
+	go func() {
+		text, _ := client.Next()
+		said <- text
+	}()
 	if err := managed.Connect(ctx, other, s.Addr.String(), nil); err == nil {
 		t.Error("connected without arguments")
+	}
+	if text := <-said; !strings.HasPrefix(text, "LOG SEVERITY=") {
+		t.Errorf("the reason is not told: %q", text)
+	}
+}
+
+// The parent's log learns the reason, not who the bridge is.
+func TestReasonsAreScrubbed(t *testing.T) {
+	to := transport.Endpoint{Host: "bridge.example", Params: map[string]string{"pbk": "AbCdEf", "n": "1"}}
+	for text, want := range map[string]string{
+		"dial tcp 192.0.2.7:443: connection refused":            "dial tcp [scrubbed]: connection refused",
+		"read tcp 10.1.2.3:4->[2001:db8::7]:443: i/o timeout":   "read tcp [scrubbed]->[scrubbed]: i/o timeout",
+		"lookup bridge.example on [::1]:53: no such host":       "lookup [scrubbed] on [scrubbed]: no such host",
+		`pbk "AbCdEf" is no key; TLS 1.3 is wanted, error 1`:    `pbk "[scrubbed]" is no key; TLS 1.3 is wanted, error 1`,
+		"the server did not answer within 1m0s [HTTP/2, frame]": "the server did not answer within 1m0s [HTTP/2, frame]",
+	} {
+		if got := scrubbed(text, to); got != want {
+			t.Errorf("%q became %q", text, got)
+		}
 	}
 }
 
