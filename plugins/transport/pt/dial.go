@@ -34,11 +34,12 @@ type clients struct {
 
 // client is one child.
 type client struct {
-	mu     sync.Mutex // held while one starts
+	turn   chan struct{} // held while one starts; it guards the rest
 	child  *managed.Process
 	folder string
 	failed error
 	since  time.Time
+	gone   bool // it was swept away
 }
 
 func newClients(env sdk.Env, c Config) *clients {
@@ -67,6 +68,9 @@ func (cs *clients) dial(ctx context.Context, to transport.Endpoint) (_ net.Conn,
 	ctx, cancel := context.WithTimeoutCause(ctx, cs.cfg.Limit, fmt.Errorf("%s did not come through within %v", method, cs.cfg.Limit))
 	defer cancel()
 	child, err := cs.child(ctx, method)
+	if err != nil && ctx.Err() != nil {
+		return nil, failed(ctx, method, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -129,16 +133,23 @@ func (cs *clients) child(ctx context.Context, method string) (*managed.Process, 
 	case cs.closed:
 		cs.mu.Unlock()
 		return nil, &sdk.Error{Kind: sdk.Closed, Text: "the transport is closed"}
-	case c == nil && len(cs.all) == maxChildren:
+	case c == nil && len(cs.all) >= maxChildren && !cs.sweep():
 		cs.mu.Unlock()
 		return nil, &sdk.Error{Kind: sdk.Full, Text: fmt.Sprintf("%d methods are in use already", maxChildren)}
 	case c == nil:
-		c = &client{}
+		c = &client{turn: make(chan struct{}, 1)}
 		cs.all[method] = c
 	}
 	cs.mu.Unlock()
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	select { // it may be another's start that is waited for
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	if c.gone {
+		return cs.child(ctx, method)
+	}
 	if c.child != nil {
 		select {
 		case <-c.child.Done():
@@ -150,7 +161,7 @@ func (cs *clients) child(ctx context.Context, method string) (*managed.Process, 
 	if c.failed != nil && time.Since(c.since) < retryAfter {
 		return nil, c.failed
 	}
-	if ctx.Err() != nil { // it may have been waiting for another's start
+	if ctx.Err() != nil {
 		return nil, context.Cause(ctx)
 	}
 	child, err := cs.start(ctx, method, c)
@@ -171,6 +182,27 @@ func (cs *clients) child(ctx context.Context, method string) (*managed.Process, 
 	return child, nil
 }
 
+// sweep forgets the methods that have no child, so that links which name some that do
+// not exist take no place for long; false: there are none. cs.mu is held.
+func (cs *clients) sweep() bool {
+	found := false
+	for method, c := range cs.all {
+		select {
+		case c.turn <- struct{}{}:
+		default:
+			continue // one is started
+		}
+		if c.child == nil {
+			c.stop() // its folder
+			c.gone = true
+			delete(cs.all, method)
+			found = true
+		}
+		<-c.turn
+	}
+	return found
+}
+
 func (cs *clients) start(ctx context.Context, method string, c *client) (*managed.Process, error) {
 	command, err := cs.cfg.find(method, true)
 	if err != nil {
@@ -188,7 +220,7 @@ func (cs *clients) start(ctx context.Context, method string, c *client) (*manage
 	})
 }
 
-// stop ends the child; c.mu is held.
+// stop ends the child; it is the caller's turn.
 func (c *client) stop() {
 	if c.child != nil {
 		c.child.Stop()
@@ -206,8 +238,8 @@ func (cs *clients) close() {
 	all := cs.all
 	cs.mu.Unlock()
 	for _, c := range all {
-		c.mu.Lock()
+		c.turn <- struct{}{}
 		c.stop()
-		c.mu.Unlock()
+		<-c.turn
 	}
 }

@@ -174,7 +174,9 @@ func (s *server) keepPort(at netip.AddrPort) {
 	if !s.keep || at.Port() == 0 || at.Port() == s.bind.Port() || at.Addr() != s.bind.Addr() {
 		return
 	}
+	s.mu.Lock() // a child that is late is ready while Addr is asked for
 	s.bind = netip.AddrPortFrom(s.bind.Addr(), at.Port())
+	s.mu.Unlock()
 	if err := os.WriteFile(filepath.Join(s.folder, portFile), fmt.Appendln(nil, at.Port()), 0o600); err != nil {
 		s.env.Log().Warn("the port cannot be kept: links end with this process", slog.Any("error", err))
 		return

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -29,6 +30,13 @@ func have(t *testing.T, program string) {
 // open opens the plugin until the end of the test.
 func open(t *testing.T, env sdk.Env, raw map[string]any) transport.Opened {
 	t.Helper()
+	if raw["dial_limit"] == nil { // a busy machine starts a child slowly
+		raw = maps.Clone(raw)
+		if raw == nil {
+			raw = map[string]any{}
+		}
+		raw["dial_limit"] = "2m"
+	}
 	o, err := transport.Open(t.Context(), Plugin(), env, raw)
 	if err != nil {
 		t.Fatal(err)
@@ -44,7 +52,27 @@ func listenOn(t *testing.T, env sdk.Env, raw map[string]any) *server {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = ln.Close() })
-	return ln.(*server)
+	s := ln.(*server)
+	well(t, s)
+	return s
+}
+
+// well waits for the child of a listener.
+func well(t *testing.T, s *server) {
+	t.Helper()
+	for until := time.Now().Add(2 * time.Minute); s.health() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatal(s.health())
+		}
+	}
+}
+
+// started starts the child of a dialler, so that a short limit is for the dial alone.
+func started(t *testing.T, o transport.Opened, method string) {
+	t.Helper()
+	if _, err := o.(*opened).clients.child(t.Context(), method); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func invite(t *testing.T, s *server) transport.Endpoint {
@@ -131,6 +159,7 @@ func TestObfs4WrongCertificate(t *testing.T) {
 	other := invite(t, listenOn(t, plugintest.NewLender(t), local))
 	to.Params[paramArgs] = other.Params[paramArgs]
 	o := open(t, sdk.NewEnv(sdk.EnvOptions{}), map[string]any{"dial_limit": "1s"})
+	started(t, o, "obfs4")
 	c, err := o.Dial(t.Context(), to, transport.Dial{})
 	if err == nil {
 		c.Close()
@@ -178,7 +207,7 @@ func TestObfs4ChildIsReplaced(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Degraded and well again.
-	for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if n, reason := env.Health(); n >= before+2 && reason == nil {
 			break
 		}
@@ -248,7 +277,7 @@ func TestObfs4WaitsForThePort(t *testing.T) {
 		}
 		next <- ln.(*server)
 	}()
-	for until := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		if n, reason := env.Health(); n > reports && reason != nil {
 			break
 		}
@@ -264,11 +293,7 @@ func TestObfs4WaitsForThePort(t *testing.T) {
 		return
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	for until := time.Now().Add(time.Minute); s.health() != nil; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatal(s.health())
-		}
-	}
+	well(t, s)
 }
 
 // Strangers at the ExtORPort are let go, and a client comes through.
@@ -299,6 +324,7 @@ func TestSnowflakeWithoutAPeer(t *testing.T) {
 	// Nobody listens there, and nothing leaves this machine.
 	args := managed.Args{{Key: "url", Value: "http://127.0.0.1:9/"}, {Key: "ice", Value: "stun:127.0.0.1:9"}, {Key: "fingerprint", Value: "2B280B23E1107BB62ABFC40DDCC8824814F80A72"}}
 	o := open(t, sdk.NewEnv(sdk.EnvOptions{}), map[string]any{"dial_limit": "2s"})
+	started(t, o, "snowflake")
 	c, err := o.Dial(t.Context(), transport.Endpoint{Host: "192.0.2.3", Port: 80, Params: map[string]string{
 		paramMethod: "snowflake", paramArgs: args.Encode(managed.Semicolon), paramReady: "1",
 	}}, transport.Dial{})

@@ -20,7 +20,7 @@ func Plugin() sdk.Plugin {
 		Summary:    "any pluggable transport of Tor's, by the programs that Tor uses: obfs4, webtunnel, snowflake …",
 		Resistance: transport.High, Throughput: transport.High, LowLatency: transport.High, Anonymity: transport.Low,
 		Needs: []transport.Need{
-			{Kind: transport.Program, Value: "$command|obfs4proxy|lyrebird|webtunnel-client|snowflake-client"},
+			{Kind: transport.Program, Value: "$command|obfs4proxy|lyrebird|webtunnel-client|webtunnel-server|snowflake-client|snowflake-server"},
 			{Kind: transport.Outbound}, {Kind: transport.StateFolder},
 		},
 	}, transport.Funcs[Config]{Listen: p.listen, Probe: p.probe}).(transport.Opener)

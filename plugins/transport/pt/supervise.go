@@ -115,14 +115,14 @@ const (
 // pluggable transport knows no guests: all of them have the same arguments.
 func (s *server) Invite(_ context.Context, host string, _ transport.Guest) (transport.Endpoint, error) {
 	s.mu.Lock()
-	line, reason := s.line, s.reason
+	line, reason, bind := s.line, s.reason, s.bind
 	s.mu.Unlock()
 	if reason != nil {
 		return transport.Endpoint{}, reason
 	}
 	to := transport.Endpoint{Transport: Name, Host: host, Port: line.Addr.Port(), Params: map[string]string{paramMethod: s.method}}
-	if s.bind.Port() != 0 {
-		to.Port = s.bind.Port() // webtunnel prints an address that does not exist
+	if bind.Port() != 0 {
+		to.Port = bind.Port() // webtunnel prints an address that does not exist
 	}
 	if s.cfg.Advertise != "" {
 		h, p, err := net.SplitHostPort(s.cfg.Advertise)
