@@ -40,7 +40,18 @@ type client struct {
 	dir    string // its folder
 	keys   map[string]string
 	closed bool
+
+	life context.Context // ends with close, and with it what is being started
+	end  context.CancelFunc
 }
+
+func newClient(env sdk.Env, cfg Config) *client {
+	c := &client{env: env, cfg: cfg, turn: make(chan struct{}, 1)}
+	c.life, c.end = context.WithCancel(context.Background())
+	return c
+}
+
+func errClosed() error { return &sdk.Error{Kind: sdk.Closed, Text: "the transport is closed"} }
 
 // target is what an endpoint says.
 type target struct {
@@ -99,6 +110,9 @@ func (c *client) dial(ctx context.Context, to transport.Endpoint, with transport
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.Limit, fmt.Errorf("the onion service was not reached within %v", c.cfg.Limit))
 	defer cancel()
+	ctx, closed := context.WithCancelCause(ctx)
+	defer context.AfterFunc(c.life, func() { closed(errClosed()) })()
+	defer closed(nil)
 	d, err := c.tor(ctx)
 	if err != nil {
 		return nil, err
@@ -190,7 +204,7 @@ func (c *client) tor(ctx context.Context) (*daemon, error) {
 	}
 	defer c.release()
 	if c.closed {
-		return nil, &sdk.Error{Kind: sdk.Closed, Text: "the transport is closed"}
+		return nil, errClosed()
 	}
 	if c.daemon != nil {
 		select {
@@ -286,6 +300,7 @@ func (c *client) release() { <-c.turn }
 
 // close ends tor.
 func (c *client) close() {
+	c.end()
 	c.turn <- struct{}{}
 	defer c.release()
 	c.closed = true

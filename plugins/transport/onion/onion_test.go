@@ -58,6 +58,10 @@ func listening(t *testing.T, o transport.Opened) *service {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	ln, err := o.Listen(ctx)
+	for sdk.KindOf(err) == sdk.Unavailable && ctx.Err() == nil { // on a busy machine
+		t.Log(err)
+		ln, err = o.Listen(ctx)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,7 +164,7 @@ func TestOnion(t *testing.T) {
 	if err := s.Revoke(t.Context(), "friend"); err != nil {
 		t.Fatal(err)
 	}
-	_ = first.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = first.SetDeadline(time.Now().Add(patience))
 	if _, err := io.ReadAll(first); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("a revoked guest's stream goes on")
 	}

@@ -55,7 +55,7 @@ func (p *plugin) Open(ctx context.Context, env sdk.Env, raw map[string]any) (tra
 	if err := sdk.Decode(raw, nil, &c); err != nil {
 		return nil, err
 	}
-	return &opened{Opened: o, client: &client{env: env, cfg: c, turn: make(chan struct{}, 1)}}, nil
+	return &opened{Opened: o, client: newClient(env, c)}, nil
 }
 
 type opened struct {

@@ -30,6 +30,9 @@ type clients struct {
 	mu     sync.Mutex
 	all    map[string]*client
 	closed bool
+
+	life context.Context // ends with close, and with it what is being started
+	end  context.CancelFunc
 }
 
 // client is one child.
@@ -43,8 +46,12 @@ type client struct {
 }
 
 func newClients(env sdk.Env, c Config) *clients {
-	return &clients{env: env, cfg: c, all: map[string]*client{}}
+	cs := &clients{env: env, cfg: c, all: map[string]*client{}}
+	cs.life, cs.end = context.WithCancel(context.Background())
+	return cs
 }
+
+func errClosed() error { return &sdk.Error{Kind: sdk.Closed, Text: "the transport is closed"} }
 
 // dial opens a stream. When it returns, the relay has been heard, if the endpoint says
 // that the relay is heard first; else the child has granted the stream, no more.
@@ -67,6 +74,9 @@ func (cs *clients) dial(ctx context.Context, to transport.Endpoint) (_ net.Conn,
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, cs.cfg.Limit, fmt.Errorf("%s did not come through within %v", method, cs.cfg.Limit))
 	defer cancel()
+	ctx, closed := context.WithCancelCause(ctx)
+	defer context.AfterFunc(cs.life, func() { closed(errClosed()) })()
+	defer closed(nil)
 	child, err := cs.child(ctx, method)
 	if err != nil && ctx.Err() != nil {
 		return nil, failed(ctx, method, err)
@@ -132,7 +142,7 @@ func (cs *clients) child(ctx context.Context, method string) (*managed.Process, 
 	switch {
 	case cs.closed:
 		cs.mu.Unlock()
-		return nil, &sdk.Error{Kind: sdk.Closed, Text: "the transport is closed"}
+		return nil, errClosed()
 	case c == nil && len(cs.all) >= maxChildren && !cs.sweep():
 		cs.mu.Unlock()
 		return nil, &sdk.Error{Kind: sdk.Full, Text: fmt.Sprintf("%d methods are in use already", maxChildren)}
@@ -177,7 +187,7 @@ func (cs *clients) child(ctx context.Context, method string) (*managed.Process, 
 	cs.mu.Unlock()
 	if closed {
 		c.stop()
-		return nil, &sdk.Error{Kind: sdk.Closed, Text: "the transport is closed"}
+		return nil, errClosed()
 	}
 	return child, nil
 }
@@ -233,6 +243,7 @@ func (c *client) stop() {
 
 // close ends all children.
 func (cs *clients) close() {
+	cs.end()
 	cs.mu.Lock()
 	cs.closed = true
 	all := cs.all

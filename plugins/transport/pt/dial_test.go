@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
@@ -61,5 +64,34 @@ func TestEveryProgramIsNeeded(t *testing.T) {
 				t.Errorf("%s is not among %q", name, needed)
 			}
 		}
+	}
+}
+
+// Close does not wait for a start that never comes to an end.
+func TestCloseEndsAStart(t *testing.T) {
+	dir := t.TempDir()
+	program, mark := filepath.Join(dir, "program"), filepath.Join(dir, "started")
+	if err := os.WriteFile(program, []byte("#!/bin/sh\n: >"+mark+"\nexec sleep 300\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	o := open(t, sdk.NewEnv(sdk.EnvOptions{}), map[string]any{"command": program, "method": "obfs4"})
+	end := make(chan error, 1)
+	go func() {
+		_, err := o.Dial(t.Context(), transport.Endpoint{Host: "h", Port: 1, Params: map[string]string{paramMethod: "obfs4"}}, transport.Dial{})
+		end <- err
+	}()
+	for until := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if _, err := os.Stat(mark); err == nil {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatal("the program was not started")
+		}
+	}
+	if err := o.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-end; !strings.Contains(err.Error(), "the transport is closed") {
+		t.Error(err)
 	}
 }
