@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -78,7 +80,8 @@ func TestBothSidesOfEachMethod(t *testing.T) {
 				t.Fatal(err)
 			}
 			at := netip.MustParseAddrPort(ln.Addr().String())
-			server, err := managed.Start(ctx, managed.Options{Command: self, State: t.TempDir(), Method: method, Server: &managed.Server{
+			said := new(said)
+			server, err := managed.Start(ctx, managed.Options{Command: self, State: t.TempDir(), Method: method, Log: slog.New(slog.NewTextHandler(said, &slog.HandlerOptions{Level: slog.LevelDebug})), Server: &managed.Server{
 				Bind: netip.MustParseAddrPort("127.0.0.1:0"), ORPort: at, Extended: at, Cookie: path, Options: options,
 			}})
 			if err != nil {
@@ -119,8 +122,46 @@ func TestBothSidesOfEachMethod(t *testing.T) {
 			if method == "websocket" {
 				stranger(t, server.Method().Addr.String())
 			}
+			noise(t, server.Method().Addr.String())
+			server.Stop()
+			if text := said.String(); strings.Contains(text, "127.0.0.1") {
+				t.Errorf("the parent learns addresses:\n%s", text)
+			}
 		})
 	}
+}
+
+// said is what a child says.
+type said struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *said) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(b)
+}
+
+func (s *said) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+// noise is a client that speaks no TLS, until it is let go.
+func noise(t *testing.T, at string) {
+	t.Helper()
+	c, err := net.Dial("tcp", at)
+	if err != nil {
+		return // a method of UDP alone
+	}
+	defer c.Close()
+	if _, err := io.WriteString(c, "noise\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(time.Minute))
+	_, _ = io.Copy(io.Discard, c) // its end is all that matters
 }
 
 // stranger is shown the site, whatever path it asks for.

@@ -9,7 +9,9 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -91,12 +93,14 @@ func serveSite(ctx context.Context, env sdk.Env, c site) (net.Listener, error) {
 		return nil, err
 	}
 	b.Listener = ln
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(up) }}
+	// These logs hold clients' addresses, and tor writes down what its child says.
+	quiet := log.New(io.Discard, "", 0)
+	proxy := &httputil.ReverseProxy{ErrorLog: quiet, Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(up) }}
 	web := websocket.New(websocket.Options{
 		Path: c.Path, Cookie: c.Cookie, Verify: entry.NewVerifier(func() [][]byte { return [][]byte{master} }, nil).Verify, Cover: proxy,
 	})
 	b.server = &http.Server{
-		ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
+		ErrorLog: quiet, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10,
 		// Browsers open WebSockets over HTTP/1.1.
 		TLSNextProto: map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
