@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -281,13 +282,15 @@ func bareNet(err error) error {
 type claims struct {
 	tcp, udp bool
 	ports    map[uint16]bool
+	// free are the hosts of addresses with port 0; "" stands for all.
+	free map[string]bool
 }
 
 // claimsOf reads the ports out of a decoded configuration.
 func claimsOf(needs []string, cfg any) claims {
 	c := claims{
 		tcp: slices.Contains(needs, string(transport.TCPPort)), udp: slices.Contains(needs, string(transport.UDPPort)),
-		ports: map[uint16]bool{},
+		ports: map[uint16]bool{}, free: map[string]bool{},
 	}
 	c.collect(reflect.ValueOf(cfg), 0)
 	return c
@@ -317,7 +320,10 @@ func (c claims) collect(v reflect.Value, depth int) {
 			c.collect(v.MapIndex(k), depth+1)
 		}
 	case reflect.String:
-		if _, port, err := net.SplitHostPort(v.String()); err == nil {
+		host, port, err := net.SplitHostPort(v.String())
+		if n, bad := strconv.ParseUint(port, 10, 16); err == nil && bad == nil && n == 0 {
+			c.free[bareHost(host)] = true
+		} else if err == nil {
 			c.add(port)
 		}
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
@@ -328,7 +334,7 @@ func (c claims) collect(v reflect.Value, depth int) {
 }
 
 func (c claims) add(port string) {
-	if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+	if n, err := strconv.ParseUint(port, 10, 16); err == nil && n != 0 {
 		c.ports[uint16(n)] = true
 	}
 }
@@ -345,12 +351,28 @@ func (c claims) check(network, address string) error {
 	if err != nil {
 		return &sdk.Error{Kind: sdk.Invalid, Op: network + " " + address, Text: "the port must be a number"}
 	}
-	ip, err := netip.ParseAddr(host)
-	local := host == "localhost" || err == nil && ip.Unmap().IsLoopback()
-	// Who wrote port 0 takes any: a plugin may ask again for the one that it was
-	// given before, so that its links stay good.
-	if c.ports[uint16(port)] || local && (port == 0 || c.ports[0] && port >= 1024) {
+	// Who wrote port 0 takes any of that host: a plugin may draw one itself, and ask
+	// again for the one that it had, so that its links stay good.
+	free := c.free[""] || c.free[bareHost(host)]
+	if c.ports[uint16(port)] || port == 0 && (free || isLocal(host)) || port >= 1024 && free {
 		return nil
 	}
 	return refusedSocket(network, address, "that port does not stand in the plugin's configuration")
+}
+
+// bareHost writes an address to listen on in one way: "" is every address, and
+// "localhost" those of the loopback interface.
+func bareHost(host string) string {
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Unmap().IsUnspecified() {
+		return ""
+	}
+	if isLocal(host) {
+		return "localhost"
+	}
+	return strings.ToLower(host)
+}
+
+func isLocal(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.Unmap().IsLoopback()
 }

@@ -196,10 +196,20 @@ func TestForeignSockets(t *testing.T) {
 			}
 		}
 	}
-	free := claimsOf([]string{"udp-port"}, &config{Listen: "127.0.0.1:0"})
-	for address, ok := range map[string]bool{"127.0.0.1:40000": true, "[::1]:1024": true, "127.0.0.1:1023": false, ":40000": false, "192.0.2.1:40000": false} {
-		if err := free.check("udp", address); (err == nil) != ok {
-			t.Errorf("any port of this machine: %s: %v", address, err)
+	for written, want := range map[string]map[string]bool{
+		"127.0.0.1:0":  {"127.0.0.1:40000": true, "[::1]:1024": true, "127.0.0.1:1023": false, ":40000": false, "192.0.2.1:40000": false, "192.0.2.1:0": false},
+		":0":           {":42832": true, "[::]:0": true, "192.0.2.1:42832": true, "127.0.0.1:40000": true, ":443": false, ":1023": false},
+		"0.0.0.0:0":    {":42832": true, "0.0.0.0:0": true, "0.0.0.0:53": false},
+		"192.0.2.1:0":  {"192.0.2.1:42832": true, "192.0.2.1:0": true, ":42832": false, "192.0.2.2:42832": false, "127.0.0.1:40000": false, "127.0.0.1:0": true},
+		"[::1]:9000":   {":9000": true, ":42832": false, ":0": false, "127.0.0.1:40000": false},
+		"no address 0": {":42832": false, "127.0.0.1:40000": false},
+	} {
+		// An integer that is 0, such as the absent port here, is no port 0.
+		free := claimsOf([]string{"udp-port"}, &config{Listen: written})
+		for address, ok := range want {
+			if err := free.check("udp", address); (err == nil) != ok {
+				t.Errorf("%q written, %s: %v", written, address, err)
+			}
 		}
 	}
 	if err := claimsOf([]string{"udp-port"}, cfg).check("tcp", ":8443"); sdk.KindOf(err) != sdk.Denied {
