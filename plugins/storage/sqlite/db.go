@@ -53,7 +53,8 @@ const (
 
 func dsn(path string, pragmas ...string) string {
 	q := url.Values{"_pragma": pragmas}
-	return (&url.URL{Scheme: "file", Path: path, RawQuery: q.Encode()}).String()
+	// Without "//": what follows that in a relative path would be a host.
+	return "file:" + (&url.URL{Path: path}).EscapedPath() + "?" + q.Encode()
 }
 
 func connect(dsn string, conns int) (*sql.DB, error) {

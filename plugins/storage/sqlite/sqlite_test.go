@@ -95,3 +95,18 @@ func TestConformanceSmall(t *testing.T) {
 		return s, err
 	}, plugintest.StorageOptions{})
 }
+
+// TestRelativeFolder: the first part of a relative path is no host of a URI.
+func TestRelativeFolder(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for _, engine := range engines {
+		dir := filepath.Join("here", "a #?%41 name", engine)
+		if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		openTest(t, dir, Config{Queues: engine}, options{})
+		if _, err := os.Stat(filepath.Join(dir, "relay.db")); err != nil {
+			t.Error(err)
+		}
+	}
+}
