@@ -98,7 +98,7 @@ func relayStatus(ctx context.Context, cl *api.Client) (*doctor.Status, error) {
 	}
 	out := &doctor.Status{Version: in.Version, Failed: in.Failed, Degraded: in.Relay.Degraded, Sessions: in.Relay.Sessions}
 	for _, l := range in.Relay.Listeners {
-		out.Listeners = append(out.Listeners, doctor.Listener{Transport: l.Transport, Address: l.Address})
+		out.Listeners = append(out.Listeners, doctor.Listener{Transport: l.Transport, Address: l.Address, Network: l.Network, Web: l.Web})
 	}
 	return out, nil
 }

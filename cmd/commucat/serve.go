@@ -158,7 +158,11 @@ func (a *app) announce(r server.Ready, data string) error {
 	for _, l := range r.Listeners {
 		if !shown[l.Address] {
 			shown[l.Address] = true
-			fmt.Fprintf(a.err, "  https://%s\n", l.Address)
+			if l.Web {
+				fmt.Fprintf(a.err, "  https://%s\n", l.Address)
+			} else {
+				fmt.Fprintf(a.err, "  %s %s (%s)\n", l.Transport, l.Address, l.Network)
+			}
 		}
 	}
 	if r.Invite != "" {

@@ -30,7 +30,8 @@ func (e *examination) data() bool {
 	bad := len(e.out)
 	if p := st.Mode().Perm(); p&0o022 != 0 {
 		e.add(check, Wrong, fmt.Sprintf("%s can be changed by other users (mode %04o)", e.Data, p), "chmod 700 "+e.Data)
-	} else if p&0o055 != 0 {
+	} else if p&0o055 != 0 && (p != 0o711 || owner(st) != 0) {
+		// 0711 is how root lets its plugins' users reach their folders.
 		e.add(check, Weak, fmt.Sprintf("%s can be read by other users (mode %04o)", e.Data, p), "chmod 700 "+e.Data)
 	}
 	if err := unix.Access(e.Data, unix.W_OK); err != nil {

@@ -42,7 +42,13 @@ type Report struct {
 }
 
 // Listener is an address that the running relay listens on.
-type Listener struct{ Transport, Address string }
+type Listener struct {
+	Transport, Address string
+	// Network is "tcp", "udp" or one of a plugin's own, in which nothing is dialled.
+	Network string
+	// Web: the relay itself answers there, with TLS.
+	Web bool
+}
 
 // Status is what a running relay says of itself.
 type Status struct {

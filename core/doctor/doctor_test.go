@@ -10,8 +10,10 @@ import (
 	"errors"
 	"io/fs"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -178,7 +180,20 @@ func TestFindings(t *testing.T) {
 		{name: "listener gone", level: Wrong, check: "listener 127.0.0.1:1", text: "cannot be reached", mend: "firewall",
 			spoil: func(_ *testing.T, o *Options) {
 				o.Relay = func(context.Context) (*Status, error) {
-					return &Status{Listeners: []Listener{{"http2", "127.0.0.1:1"}}}, nil
+					return &Status{Listeners: []Listener{{"http2", "127.0.0.1:1", "tcp", true}}}, nil
+				}
+			}},
+		{name: "listener of a plugin gone", level: Wrong, check: "listener 127.0.0.1:1", text: "cannot be reached", mend: "firewall",
+			spoil: func(_ *testing.T, o *Options) {
+				o.Relay = func(context.Context) (*Status, error) {
+					return &Status{Listeners: []Listener{{"door", "127.0.0.1:1", "tcp", false}}}, nil
+				}
+			}},
+		{name: "listener of a plugin without TLS", level: OK, check: "listener", text: "takes connections", spoil: plainListener},
+		{name: "listener for UDP", level: OK, check: "listener 127.0.0.1:1", text: "udp of tunnel; to try it: commucat transport test tunnel",
+			spoil: func(_ *testing.T, o *Options) {
+				o.Relay = func(context.Context) (*Status, error) {
+					return &Status{Listeners: []Listener{{"tunnel", "127.0.0.1:1", "udp", false}}}, nil
 				}
 			}},
 		{name: "configuration broken", level: Wrong, check: "configuration", text: `server.lisen: unknown key (did you mean "listen"?)`, mend: "config check",
@@ -198,7 +213,7 @@ func TestFindings(t *testing.T) {
 				if f.Level != OK && f.Mend == "" {
 					t.Errorf("%s has no mend: %s", f.Check, f.Text)
 				}
-				if f.Level == tt.level && f.Check == tt.check && strings.Contains(f.Text, tt.text) && strings.Contains(f.Mend, tt.mend) {
+				if f.Level == tt.level && (f.Check == tt.check || tt.check == "listener" && strings.HasPrefix(f.Check, "listener ")) && strings.Contains(f.Text, tt.text) && strings.Contains(f.Mend, tt.mend) {
 					found = true
 				}
 			}
@@ -283,5 +298,31 @@ func remove(t *testing.T, name string) {
 	t.Helper()
 	if err := os.Remove(name); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// plainListener is a port of a plugin that takes connections, and says nothing.
+func plainListener(t *testing.T, o *Options) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ln.Close() })
+	o.Relay = func(context.Context) (*Status, error) {
+		return &Status{Listeners: []Listener{{"door", ln.Addr().String(), "tcp", false}}}, nil
+	}
+}
+
+// TestTraversable: where root has plugins, their users pass through the data folder.
+func TestTraversable(t *testing.T) {
+	o := healthy(t)
+	chmod(t, o.Data, 0o711)
+	st, err := os.Stat(o.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := slices.ContainsFunc(Run(t.Context(), o).Findings, func(f Finding) bool { return f.Check == "data folder" && f.Level == Weak })
+	if root := owner(st) == 0; said == root {
+		t.Errorf("weak %v with a folder of root's: %v", said, root)
 	}
 }

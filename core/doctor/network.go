@@ -25,9 +25,9 @@ func (e *examination) listeners(ctx context.Context) {
 	}
 	seen := map[string]bool{}
 	for _, l := range e.status.Listeners {
-		if !seen[l.Address] {
-			seen[l.Address] = true
-			e.dial(ctx, l.Address)
+		if at := l.Network + " " + l.Address; !seen[at] {
+			seen[at] = true
+			e.reach(ctx, l)
 		}
 	}
 	if len(seen) == 0 {
@@ -35,21 +35,31 @@ func (e *examination) listeners(ctx context.Context) {
 	}
 }
 
-func (e *examination) dial(ctx context.Context, address string) {
-	check := "listener " + address
+// reach dials what can be dialled without a client's keys: a UDP transport answers
+// nobody else, and a plugin's TCP port need not speak TLS.
+func (e *examination) reach(ctx context.Context, l Listener) {
+	check := "listener " + l.Address
+	if l.Network != "tcp" {
+		e.fine(check, "%s of %s; to try it: commucat transport test %s", l.Network, l.Transport, l.Transport)
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	d := tls.Dialer{Config: &tls.Config{
 		ServerName: string(e.Config.Server.Domain), NextProtos: []string{"h2", "http/1.1"}, MinVersion: tls.VersionTLS13,
 		InsecureSkipVerify: true, // whether it is trusted is another check
 	}}
-	c, err := d.DialContext(ctx, "tcp", address)
+	dial, answer := d.DialContext, "answers TLS"
+	if !l.Web {
+		dial, answer = new(net.Dialer).DialContext, "takes connections; to try it: commucat transport test "+l.Transport
+	}
+	c, err := dial(ctx, "tcp", l.Address)
 	if err != nil {
 		e.add(check, Wrong, "cannot be reached from this machine: "+err.Error(), "look at the firewall: nft list ruleset")
 		return
 	}
 	c.Close()
-	e.fine(check, "answers TLS")
+	e.fine(check, "%s", answer)
 }
 
 func (e *examination) bind(ctx context.Context, address string) {

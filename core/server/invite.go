@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/commucat/commucat/core/audit"
@@ -35,6 +36,10 @@ func (s *Server) openInvite(ctx context.Context) error {
 type Listener struct {
 	Transport string `json:"transport"`
 	Address   string `json:"address"`
+	// Network is that of the address: "tcp", "udp", or one of a plugin's own.
+	Network string `json:"network"`
+	// Web: the relay itself answers there, with TLS and HTTP.
+	Web bool `json:"web"`
 }
 
 // Ready is what a started relay tells its operator.
@@ -52,12 +57,12 @@ func (s *Server) Ready() Ready {
 	r := Ready{Event: "ready", Admin: "unix:" + s.adminSocket(), ServerStatic: s.ring.NoiseKeys()[0].Pair.String(), Invite: s.invite}
 	for _, ln := range s.public {
 		for _, w := range s.webs {
-			r.Listeners = append(r.Listeners, Listener{w.Name(), loopback(ln.Addr())})
+			r.Listeners = append(r.Listeners, Listener{w.Name(), loopback(ln.Addr()), "tcp", true})
 		}
 	}
 	for _, t := range s.running() {
 		if at := t.Addr(); at != nil {
-			r.Listeners = append(r.Listeners, Listener{t.Name(), loopback(at)})
+			r.Listeners = append(r.Listeners, Listener{t.Name(), loopback(at), at.Network(), false})
 		}
 	}
 	return r
@@ -66,11 +71,11 @@ func (s *Server) Ready() Ready {
 // loopback shows an address that a browser on this machine can open: a wildcard
 // as 127.0.0.1.
 func loopback(a net.Addr) string {
-	t, ok := a.(*net.TCPAddr)
-	if !ok || !t.IP.IsUnspecified() {
+	at, err := netip.ParseAddrPort(a.String())
+	if err != nil || !at.Addr().IsUnspecified() {
 		return a.String()
 	}
-	return net.JoinHostPort("127.0.0.1", fmt.Sprint(t.Port))
+	return net.JoinHostPort("127.0.0.1", fmt.Sprint(at.Port()))
 }
 
 func (s *Server) adminSocket() string {
