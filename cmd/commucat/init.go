@@ -80,7 +80,7 @@ func (a *app) prepare(ctx context.Context, domain, data string) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile(unit, []byte(unitFile(self, data, owner())), 0o644); err != nil {
+	if err := os.WriteFile(unit, []byte(unitFile(self, data, owner(), os.Geteuid() == 0)), 0o644); err != nil {
 		return err
 	}
 	opt := a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler))
@@ -118,7 +118,12 @@ func owner() string {
 }
 
 // unitFile runs the relay as the data folder's owner with what systemd can take away.
-func unitFile(program, data, owner string) string {
+func unitFile(program, data, owner string, root bool) string {
+	keeps := "CAP_NET_BIND_SERVICE"
+	if root {
+		// Plugins get users and folders of their own there, and are ended.
+		keeps += " CAP_CHOWN CAP_DAC_OVERRIDE CAP_SETUID CAP_SETGID CAP_KILL"
+	}
 	program, data = unitWord(program), unitWord(data)
 	return fmt.Sprintf(`[Unit]
 Description=Message relay
@@ -136,7 +141,7 @@ RestartPreventExitStatus=2 78
 TimeoutStopSec=60
 LimitNOFILE=65536
 AmbientCapabilities=CAP_NET_BIND_SERVICE
-CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+CapabilityBoundingSet=%s
 NoNewPrivileges=yes
 ProtectSystem=strict
 ProtectHome=read-only
@@ -152,7 +157,7 @@ SystemCallArchitectures=native
 
 [Install]
 WantedBy=multi-user.target
-`, owner, program, data, data)
+`, owner, program, data, keeps, data)
 }
 
 // unitWord quotes a word of a unit file (systemd.syntax(7)).
