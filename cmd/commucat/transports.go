@@ -16,6 +16,7 @@ import (
 
 	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/core/doctor"
 	"github.com/commucat/commucat/core/pluginhost"
 	"github.com/commucat/commucat/sdk"
 )
@@ -86,6 +87,9 @@ func (a *app) transportSwitchCommand(use string, on bool) *cobra.Command {
 			if changed {
 				if state, err = f.reload(c.Context()); err != nil {
 					return err
+				}
+				if state == reloaded && slices.Contains(builtIn(), args[0]) {
+					state = f.builtInState(c.Context(), args[0], on)
 				}
 			}
 			if a.json {
@@ -219,7 +223,27 @@ func (f *operatorFlags) reload(ctx context.Context) (string, error) {
 	} else if err != nil {
 		return "", err
 	}
-	return "reloaded", nil
+	return reloaded, nil
+}
+
+const reloaded = "reloaded"
+
+// builtInState says whether a running relay does what its file says of a built-in
+// transport: its listener has them from the start.
+func (f *operatorFlags) builtInState(ctx context.Context, name string, on bool) string {
+	cl, err := f.client()
+	if err != nil {
+		return reloaded
+	}
+	st, err := relayStatus(ctx, cl)
+	if err != nil || st == nil {
+		return reloaded
+	}
+	is := slices.ContainsFunc(st.Listeners, func(l doctor.Listener) bool { return l.Web && l.Transport == name })
+	if is == on {
+		return reloaded
+	}
+	return "restart the relay, which goes on as before until then"
 }
 
 // replaceFile writes beside the file and moves, with the mode that it had.
