@@ -138,6 +138,34 @@ func (c *Config) files(env Env) sdk.Files {
 // Files resolves the references of a plugin's own keys as Load does.
 func (c *Config) Files(env Env) sdk.Files { return c.files(env) }
 
+// SecretFiles are the files that "file:" references name, in whatever key, also of
+// plugins; each once, by name.
+func (c *Config) SecretFiles() []string {
+	files := map[string]bool{}
+	var walk func(v any)
+	walk = func(v any) {
+		switch t := v.(type) {
+		case map[string]any:
+			for _, e := range t {
+				walk(e)
+			}
+		case []any:
+			for _, e := range t {
+				walk(e)
+			}
+		case string:
+			if name, ok := strings.CutPrefix(t, "file:"); ok && name != "" {
+				if !filepath.IsAbs(name) {
+					name = filepath.Join(c.files(Env{}).Dir, name)
+				}
+				files[name] = true
+			}
+		}
+	}
+	walk(bare(c.raw))
+	return slices.Sorted(maps.Keys(files))
+}
+
 // given reports whether the file or the environment has the key.
 func (c *Config) given(section, key string) bool {
 	m, _ := plainTable(c.raw[section])

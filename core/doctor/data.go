@@ -116,6 +116,41 @@ func (e *examination) keys() {
 	}
 }
 
+// secrets looks at the modes of what else holds secrets: the files that the
+// configuration names, and the folders of plugins. A group may be let read a file.
+func (e *examination) secrets() {
+	const check = "secrets"
+	before, n := len(e.out), 0
+	for _, name := range e.Config.SecretFiles() {
+		st, err := os.Stat(name)
+		if err != nil {
+			continue // the configuration's error says it
+		}
+		n++
+		if p := st.Mode().Perm(); p&0o027 != 0 {
+			e.add(check, Wrong, fmt.Sprintf("%s is open to other users (mode %04o): consider the secret known", name, p), "chmod 600 "+name)
+		}
+	}
+	folders, err := os.ReadDir(filepath.Join(e.Data, "plugins"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return // the data folder's check says it
+	}
+	for _, f := range folders {
+		st, err := f.Info()
+		if err != nil || !st.IsDir() {
+			continue
+		}
+		n++
+		if p := st.Mode().Perm(); p&0o077 != 0 {
+			name := filepath.Join(e.Data, "plugins", f.Name())
+			e.add(check, Wrong, fmt.Sprintf("%s is open to other users (mode %04o)", name, p), "chmod 700 "+name)
+		}
+	}
+	if len(e.out) == before && n > 0 {
+		e.fine(check, "%d files and plugins' folders, closed to other users", n)
+	}
+}
+
 func (e *examination) key(check string, dir fs.FileInfo, name string) {
 	st, err := os.Lstat(name)
 	switch {

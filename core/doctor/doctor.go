@@ -118,6 +118,7 @@ func Run(ctx context.Context, opt Options) Report {
 	if made {
 		e.keys()
 	}
+	e.secrets()
 	e.certificate()
 	e.disk()
 	e.files()

@@ -183,6 +183,17 @@ func TestFindings(t *testing.T) {
 					return &Status{Listeners: []Listener{{"http2", "127.0.0.1:1", "tcp", true}}}, nil
 				}
 			}},
+		{name: "secret for everybody", level: Wrong, check: "secrets", text: "reality.key is open to other users (mode 0644)", mend: "chmod 600",
+			spoil: func(t *testing.T, o *Options) { o.secret(t, 0o644) }},
+		{name: "secret for its owner", level: OK, check: "secrets", text: "1 files", spoil: func(t *testing.T, o *Options) { o.secret(t, 0o640) }},
+		{name: "folder of a plugin open", level: Wrong, check: "secrets", text: "transport-door is open to other users (mode 0777)", mend: "chmod 700",
+			spoil: func(t *testing.T, o *Options) {
+				dir := filepath.Join(o.Data, "plugins", "transport-door")
+				if err := os.MkdirAll(dir, 0o700); err != nil {
+					t.Fatal(err)
+				}
+				chmod(t, dir, 0o777)
+			}},
 		{name: "listener of a plugin gone", level: Wrong, check: "listener 127.0.0.1:1", text: "cannot be reached", mend: "firewall",
 			spoil: func(_ *testing.T, o *Options) {
 				o.Relay = func(context.Context) (*Status, error) {
@@ -299,6 +310,24 @@ func remove(t *testing.T, name string) {
 	if err := os.Remove(name); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// secret has the configuration name a file of a plugin's key.
+func (o *Options) secret(t *testing.T, mode fs.FileMode) {
+	t.Helper()
+	name := filepath.Join(o.Data, "commucat.toml")
+	text := "[server]\ndomain = \"relay.example\"\n[[transport.door.more]]\nkeys = [\"file:reality.key\"]\n"
+	key := filepath.Join(o.Data, "reality.key")
+	if err := errors.Join(os.WriteFile(name, []byte(text), 0o600), os.WriteFile(key, []byte("k"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	chmod(t, key, mode)
+	c, err := config.Parse(name, []byte(text), config.Env{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Server, c.Cover, c.TLS, c.File = o.Config.Server, o.Config.Cover, o.Config.TLS, name
+	o.Config = c
 }
 
 // plainListener is a port of a plugin that takes connections, and says nothing.
