@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"path/filepath"
 	"text/tabwriter"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/commucat/commucat/core/api"
+	"github.com/commucat/commucat/core/server"
 	"github.com/commucat/commucat/sdk/link"
 )
 
@@ -30,6 +32,19 @@ func (f *operatorFlags) client() (*api.Client, error) {
 		socket = filepath.Join(data, "admin.sock")
 	}
 	return api.NewClient(socket), nil
+}
+
+// usualClient connects to where the socket is unless the configuration, which cannot
+// be read, says otherwise.
+func (f *operatorFlags) usualClient() (*api.Client, error) {
+	data := f.data
+	if data == "" {
+		var err error
+		if data, err = server.DefaultData(os.Getenv); err != nil {
+			return nil, err
+		}
+	}
+	return api.NewClient(filepath.Join(data, "admin.sock")), nil
 }
 
 // operator is a command that talks to the running relay.

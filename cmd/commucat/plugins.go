@@ -27,10 +27,15 @@ func (a *app) pluginListCommand() *cobra.Command {
 				a.say("%v", err) // the others are shown
 			}
 			rows := []pluginhost.State{}
-			if cl, err := f.client(); err == nil {
-				if rows, err = pluginStates(c.Context(), cl); err != nil && !errors.Is(err, api.ErrNotRunning) {
+			cl, err := f.client()
+			if err != nil {
+				a.say("%v\nuntil that is mended a relay is looked for in its usual place alone", err)
+				if cl, err = f.usualClient(); err != nil {
 					return err
 				}
+			}
+			if rows, err = pluginStates(c.Context(), cl); err != nil && !errors.Is(err, api.ErrNotRunning) {
+				return err
 			}
 			return a.showPlugins(found, rows)
 		},

@@ -105,6 +105,22 @@ func TestBudgetPluginTransport(t *testing.T) {
 			t.Fatalf("send: %d %s", code, notes)
 		}
 	}
+	settings := filepath.Join(dir, "commucat.toml")
+	sound, err := os.ReadFile(settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(settings, []byte("[server]\nlisen = 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// A mistake in the file does not make what runs stand as stopped.
+	code, out, notes := commucat(t, "plugin", "list", "--json", "--data", dir)
+	if code != exitOK || !strings.Contains(out, `"state":"running"`) || !strings.Contains(notes, "server.lisen") {
+		t.Errorf("list with a broken file: %d %s %s", code, out, notes)
+	}
+	if err := os.WriteFile(settings, sound, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	send("one")
 	pid := func() int {
 		_, rest, _ := strings.Cut(list(), `"pid":`)
