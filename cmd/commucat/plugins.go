@@ -26,7 +26,7 @@ func (a *app) pluginListCommand() *cobra.Command {
 			if err != nil {
 				a.say("%v", err) // the others are shown
 			}
-			rows := []pluginhost.State{}
+			var rows []pluginhost.State
 			cl, err := f.client()
 			if err != nil {
 				a.say("%v\nuntil that is mended a relay is looked for in its usual place alone", err)

@@ -30,9 +30,9 @@ func TestUnitOfAnybody(t *testing.T) {
 	}
 }
 
-// TestUnitOfRoot runs a relay with no more than the unit file of root leaves it: its
+// TestBudgetUnitOfRoot runs a relay with no more than the unit file of root leaves it: its
 // plugins start, are replaced and end.
-func TestUnitOfRoot(t *testing.T) {
+func TestBudgetUnitOfRoot(t *testing.T) {
 	if raceDetector {
 		t.Skip("a plugin under the race detector needs more memory than it is allowed")
 	}
