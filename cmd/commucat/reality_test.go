@@ -2,22 +2,24 @@ package main
 
 import (
 	"crypto/tls"
+	"net"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
+	"github.com/commucat/commucat/core/pluginhost"
 	"github.com/commucat/commucat/core/pluginhost/sandbox"
 )
 
-// TestLoadReality: the demonstration draws what reality needs, and a cover is judged before
-// a relay has it.
-func TestLoadReality(t *testing.T) {
-	if testing.Short() || raceDetector {
-		t.Skip("builds a plugin, which needs more memory under the race detector than it is allowed")
-	}
+// withReality builds the plugin and adds it.
+func withReality(t *testing.T) {
+	t.Helper()
 	if k := sandbox.Probe(); !k.Complete() {
 		t.Skipf("this kernel has no %s", k.Missing())
 	}
@@ -37,6 +39,15 @@ func TestLoadReality(t *testing.T) {
 	if code, _, notes := commucat(t, "plugin", "add", binary); code != exitOK {
 		t.Fatalf("add: %d %s", code, notes)
 	}
+}
+
+// TestLoadReality: the demonstration draws what reality needs, and a cover is judged before
+// a relay has it.
+func TestLoadReality(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("builds a plugin, which needs more memory under the race detector than it is allowed")
+	}
+	withReality(t)
 	code, out, notes := commucat(t, "demo", "--transports", "reality", "--messages", "20", "--json")
 	if code != exitOK || !strings.Contains(out, `{"transport":"reality","ok":true,`) {
 		t.Errorf("demo: %d %s %s", code, out, notes)
@@ -52,5 +63,92 @@ func TestLoadReality(t *testing.T) {
 	code, _, notes = commucat(t, "transport", "test", "reality", "--cover", old.Listener.Addr().String())
 	if code != exitConfig || !strings.Contains(notes, "server_names") {
 		t.Errorf("without a name: %d %s", code, notes)
+	}
+}
+
+// TestLoadRealityKilled: kill -9 of the confined plugin is no crash of the machine. Who
+// listens comes back and who sends gets through, long before the pause after such a crash
+// would be over; and the plugin knows its own port when it is named as the cover.
+func TestLoadRealityKilled(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("builds a plugin, which needs more memory under the race detector than it is allowed")
+	}
+	withReality(t)
+	round, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = round.Close()
+	config := `[transport.reality]
+listen = "127.0.0.1:0"
+server_names = ["relay.test"]
+force = true
+certificate = "cover.crt"
+key = "file:cover.key"
+window = "2m"
+[transport.round]
+plugin = "reality"
+listen = "` + round.Addr().String() + `"
+cover = "` + round.Addr().String() + `"
+server_names = ["relay.test"]
+force = true
+`
+	dir := dataFolder(t, wide+config)
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil { // its process has another user
+		t.Fatal(err)
+	}
+	openssl := exec.Command("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "cover.key", "-out", "cover.crt",
+		"-days", "90", "-subj", "/", "-addext", "subjectAltName=DNS:relay.test")
+	openssl.Dir = dir
+	if out, err := openssl.CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	srv := relay(t, dir)
+	until := func(name string, ok func(pluginhost.State) bool) (pid int) {
+		t.Helper()
+		for end := time.Now().Add(40 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			state := srv.plugins(t)[name]
+			if ok(state) {
+				return state.PID
+			}
+			if time.Now().After(end) {
+				t.Fatalf("not in time: %+v\n%s", state, srv.said())
+			}
+		}
+	}
+	well := func(s pluginhost.State) bool { return s.State == pluginhost.Running && s.Degraded == "" }
+	pid := until("reality", well)
+	until("round", func(s pluginhost.State) bool { return strings.Contains(s.Degraded, "it is this port itself") })
+	invite := srv.invitation(t, 5, time.Hour)
+	alice, bob := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")
+	for handle, profile := range map[string]string{"alice": alice, "bob": bob} {
+		if code, out, notes := commucat(t, "client", "register", "--server", invite, "--handle", handle, "--profile", profile, "--transport", "reality"); code != exitOK || !strings.Contains(out, "by reality") {
+			t.Fatalf("register %s: %d %s %s", handle, code, out, notes)
+		}
+	}
+	send := func(text string) {
+		t.Helper()
+		if code, _, notes := commucat(t, "client", "send", "--profile", alice, "--to", "bob", "--transport", "reality", "--timeout", "40s", text); code != exitOK {
+			t.Errorf("send %s: %d %s\n%s", text, code, notes, srv.said())
+		}
+	}
+	heard := make(chan string, 1)
+	go func() {
+		code, out, notes := commucat(t, "client", "listen", "--profile", bob, "--transport", "reality", "--count", "3", "--timeout", "90s")
+		heard <- strconv.Itoa(code) + " " + out + notes
+	}()
+	send("one")
+	for _, text := range []string{"two", "three"} {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		send(text)
+		pid = until("reality", func(s pluginhost.State) bool { return well(s) && s.PID != pid })
+	}
+	if out := <-heard; !strings.HasPrefix(out, "0 ") || !strings.Contains(out, "one") || !strings.Contains(out, "two") || !strings.Contains(out, "three") {
+		t.Errorf("heard %q", out)
+	}
+	if strings.Contains(srv.said(), "after a pause") {
+		t.Errorf("a killed plugin is taken for a crash of the machine: %s", srv.said())
 	}
 }

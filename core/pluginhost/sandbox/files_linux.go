@@ -30,6 +30,8 @@ var system = []string{
 	"/proc/self", "/proc/sys/net/core/somaxconn", "/proc/sys/net/ipv4/ip_local_port_range", "/proc/sys/vm/overcommit_memory",
 	"/proc/stat", "/proc/cpuinfo", "/proc/meminfo", "/proc/loadavg", "/proc/uptime",
 	"/sys/kernel/mm/transparent_hugepage", "/sys/devices/system/cpu", "/sys/fs/cgroup",
+	// Whether the machine went down since: what only a process wrote survives its end.
+	"/proc/sys/kernel/random/boot_id",
 	"/dev/urandom", "/dev/random", "/dev/zero", "/etc/localtime", "/usr/share/zoneinfo",
 }
 

@@ -109,7 +109,7 @@ const skewedLimit = 3
 func (s *server) outsideWindow(off time.Duration) {
 	if n := s.figures.skewed.Add(1); n%64 == skewedLimit {
 		s.log.Warn("clients with the right key are outside the time window; this machine's clock may be wrong",
-			slog.Duration("ahead_of_client", off.Round(time.Second)), slog.Int64("in_a_row", n))
+			slog.String("ahead_of_client", off.Round(time.Second).String()), slog.Int64("in_a_row", n))
 	}
 }
 

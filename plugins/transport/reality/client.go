@@ -76,8 +76,10 @@ type attempt struct {
 	proved bool
 }
 
-// errMiddle is neither the relay nor the cover.
-var errMiddle = errors.New("reality: somebody in between answered with a certificate that browsers do not trust either")
+// errMiddle is neither the relay nor a cover that browsers trust. A cover without a public
+// certificate (force = true) looks just like somebody in between.
+var errMiddle = errors.New("answered with a certificate that browsers do not trust either: " +
+	"if the relay's cover has no public certificate, the link is wrong or revoked, this device's clock is off, or the relay lets nobody in yet; otherwise somebody is in between")
 
 func (a *attempt) handshake(ctx context.Context, sock *socket) (*tls.UConn, error) {
 	conn := tls.UClient(sock, &tls.Config{
@@ -94,7 +96,7 @@ func (a *attempt) handshake(ctx context.Context, sock *socket) (*tls.UConn, erro
 	}
 	if err := conn.HandshakeContext(ctx); err != nil {
 		if errors.Is(err, errMiddle) {
-			return nil, errMiddle
+			return nil, fmt.Errorf("reality: %s %w", a.name, errMiddle)
 		}
 		return nil, fmt.Errorf("reality: handshake: %w", err)
 	}

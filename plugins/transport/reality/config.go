@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -56,7 +57,7 @@ func (c *Config) Check() error {
 	}
 	for i, n := range c.ServerNames {
 		if !plainName(n) {
-			wrong(fmt.Sprintf("server_names[%d]", i), "%q is not a host name in lower case", n)
+			wrong(fmt.Sprintf("server_names[%d]", i), "%q is not a host name in lower case with a dot in it", n)
 		}
 	}
 	if c.Cover != coverSelf {
@@ -116,7 +117,8 @@ func newSettings(c Config, draft func() (Draft, error)) (*settings, error) {
 		s.ServerNames = s.coverNames()
 	}
 	if len(s.ServerNames) == 0 {
-		return nil, &sdk.ConfigError{Key: "server_names", Text: "must name at least one name that the cover has a certificate for"}
+		return nil, &sdk.ConfigError{Key: "server_names", Text: "must name at least one name that the cover has a certificate for; " + s.whyNoNames() +
+			" and clients show host names in lower case with a dot in them, like \"www.example.org\""}
 	}
 	keys, err := s.draw(draft)
 	if err != nil {
@@ -179,6 +181,27 @@ func (s *settings) coverNames() (names []string) {
 		}
 	}
 	return names
+}
+
+// whyNoNames says what coverNames found instead.
+func (s *settings) whyNoNames() string {
+	if s.certificate == nil {
+		host, _, _ := net.SplitHostPort(s.Cover)
+		return fmt.Sprintf("the cover's host is %q,", host)
+	}
+	leaf := s.certificate.Leaf
+	found := slices.Clone(leaf.DNSNames)
+	for _, ip := range leaf.IPAddresses {
+		found = append(found, ip.String())
+	}
+	if len(found) == 0 {
+		return "this certificate has no subjectAltName,"
+	}
+	more := ""
+	if len(found) > 3 {
+		found, more = found[:3], " and others"
+	}
+	return fmt.Sprintf("this certificate is for %q%s,", found, more)
 }
 
 func (s *settings) readCertificates(self bool) error {

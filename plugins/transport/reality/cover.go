@@ -3,7 +3,6 @@ package reality
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
 	"net/http"
@@ -144,42 +143,3 @@ func newCover(s *settings, env sdk.Env) (cover, error) {
 	}
 	return newOwn(h, *s.certificate, env.Log()), nil
 }
-
-// checkLoop refuses a cover that is this listener itself: strangers would go round
-// in circles.
-func checkLoop(ctx context.Context, c cover, listen net.Addr) error {
-	remote, ok := c.(site)
-	at, tcp := listen.(*net.TCPAddr)
-	if !ok || !tcp {
-		return nil
-	}
-	host, port, err := net.SplitHostPort(string(remote))
-	if err != nil {
-		return err
-	}
-	number, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
-	if err != nil || number != at.Port {
-		return err
-	}
-	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
-	if err != nil {
-		return err
-	}
-	local, err := net.InterfaceAddrs()
-	if err != nil {
-		return nil //nolint:nilerr // a sandbox may hide the interfaces; the cover is judged all the same
-	}
-	for _, ip := range ips {
-		if ip.IP.Equal(at.IP) || ip.IP.IsLoopback() && at.IP.IsUnspecified() {
-			return errLoop
-		}
-		for _, l := range local {
-			if n, ok := l.(*net.IPNet); ok && n.IP.Equal(ip.IP) && at.IP.IsUnspecified() {
-				return errLoop
-			}
-		}
-	}
-	return nil
-}
-
-var errLoop = errors.New("it is this transport's own port")

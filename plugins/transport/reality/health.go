@@ -7,6 +7,7 @@ type trouble uint8
 
 const (
 	troubleCover trouble = iota
+	troublePause
 	troubleClock
 	troubleRecord
 	troubleFiles

@@ -2,6 +2,12 @@ package reality
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -163,6 +169,26 @@ func TestKeys(t *testing.T) {
 	}
 }
 
+// certificateFor is self-signed.
+func certificateFor(t *testing.T, names ...string) (sdk.File, sdk.Secret) {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: names, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, leaf, leaf, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return sdk.NewFile("chain.pem", pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		sdk.NewSecret(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+}
+
 // TestDrawn: who names no key has one that lasts, and the names of the cover.
 func TestDrawn(t *testing.T) {
 	dir := t.TempDir()
@@ -188,6 +214,13 @@ func TestDrawn(t *testing.T) {
 	for name, c := range map[string]Config{"an address has no name": {Cover: "127.0.0.1:443"}, "no certificate": {Cover: coverSelf}} {
 		if _, err := newSettings(c, keep); err == nil {
 			t.Errorf("%s: accepted", name)
+		}
+	}
+	local := own
+	local.Certificate, local.Key = certificateFor(t, "localhost", "*.example.test")
+	for text, c := range map[string]Config{`is for ["localhost" "*.example.test"],`: local, `host is "127.0.0.1",`: {Cover: "127.0.0.1:443"}} {
+		if _, err := newSettings(c, keep); err == nil || !strings.Contains(err.Error(), text) || !strings.Contains(err.Error(), "with a dot") {
+			t.Errorf("%v, want %s", err, text)
 		}
 	}
 	if _, err := keptDraft(""); err == nil {

@@ -2,6 +2,7 @@ package reality
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"net/http"
 	"strings"
@@ -131,4 +132,31 @@ func TestLoop(t *testing.T) {
 	r := newRig(t, raw)
 	r.start()
 	r.awaitHealth(errLoop)
+	if c, err := net.Dial("tcp", addr); err == nil { // the reset may be that quick
+		defer c.Close()
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("somebody answers where there is no cover")
+		}
+	}
+	if n := r.ln.figures.coverErrors.Load() + r.ln.figures.strangers.Load(); n != 0 {
+		t.Errorf("%d connections to itself", n)
+	}
+	for _, tc := range []struct {
+		listen, cover string
+		loop          bool
+	}{
+		{":443", "127.0.0.1:443", true}, {":443", "localhost:443", true}, {"0.0.0.0:443", "127.0.0.2:443", true},
+		{":443", "127.0.0.1:8443", false}, {":443", "192.0.2.7:443", false}, {"192.0.2.7:443", "127.0.0.1:443", false},
+	} {
+		at, err := net.ResolveTCPAddr("tcp", tc.listen)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkLoop(t.Context(), site(tc.cover), at); errors.Is(err, errLoop) != tc.loop {
+			t.Errorf("%s in front of %s: %v", tc.listen, tc.cover, err)
+		}
+	}
+	if ip := net.IPv4(127, 0, 0, 1); !bindable(ip) || bindable(net.IPv4(192, 0, 2, 7)) {
+		t.Error("own and foreign addresses are not told apart without a list of them")
+	}
 }

@@ -65,6 +65,11 @@ func Judge(ctx context.Context, env sdk.Env, c Config) (Verdict, error) {
 		return Verdict{}, err
 	}
 	defer cover.close()
+	if at, err := net.ResolveTCPAddr("tcp", c.Listen); err == nil {
+		if err := checkLoop(ctx, cover, at); err != nil {
+			return Verdict{}, err
+		}
+	}
 	verdict, _, err := assess(ctx, cover, set.ServerNames, set.roots, time.Now)
 	return verdict, err
 }

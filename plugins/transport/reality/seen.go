@@ -1,6 +1,7 @@
 package reality
 
 import (
+	"cmp"
 	"errors"
 	"sync"
 	"time"
@@ -44,19 +45,18 @@ type generation struct {
 }
 
 // openSeen reads what was remembered in folder; an empty folder name keeps everything
-// in memory alone. recovered is false where a crash may have lost entries: hellos made
-// before the start are then refused.
-func openSeen(folder string, window time.Duration, limit int, now func() time.Time) (s *seen, recovered bool, err error) {
+// in memory alone. doubt says why a crash may have lost entries, "" if none has: with a
+// doubt, hellos made before the start are refused.
+func openSeen(folder string, window time.Duration, limit int, now func() time.Time) (s *seen, doubt string, err error) {
 	s = &seen{window: window, limit: limit, now: now, generations: map[int64]*generation{}}
 	if folder == "" {
-		return s, true, nil
+		return s, "", nil
 	}
 	if s.files, err = openSeenFiles(folder); err != nil {
-		return nil, false, err
+		return nil, "", err
 	}
 	start := now()
 	current := s.number(start)
-	recovered = true
 	err = s.files.locked(func() error {
 		numbers, err := s.files.list()
 		if err != nil {
@@ -67,38 +67,37 @@ func openSeen(folder string, window time.Duration, limit int, now func() time.Ti
 				s.files.remove(n)
 				continue
 			}
-			g, whole, err := s.load(n, start)
+			g, why, err := s.load(n, start)
 			if err != nil {
 				return err
 			}
 			s.generations[n] = g
-			recovered = recovered && whole
+			doubt = cmp.Or(doubt, why)
 		}
 		return s.files.unseal()
 	})
 	if err != nil {
 		s.files.close()
-		return nil, false, err
+		return nil, "", err
 	}
-	if !recovered {
+	if doubt != "" {
 		// A hello captured before the crash was made at most one window ahead.
 		s.notBefore = start.Add(window)
 	}
-	return s, recovered, nil
+	return s, doubt, nil
 }
 
 func (s *seen) number(t time.Time) int64 { return t.Unix() / int64(2*s.window/time.Second) }
 
-func (s *seen) load(n int64, now time.Time) (*generation, bool, error) {
-	g := &generation{ids: map[[sessionSize]byte]struct{}{}, last: now}
+func (s *seen) load(n int64, now time.Time) (g *generation, doubt string, err error) {
+	g = &generation{ids: map[[sessionSize]byte]struct{}{}, last: now}
 	if s.files == nil {
-		return g, true, nil
+		return g, "", nil
 	}
-	whole, err := s.files.open(n, &g.file)
-	if err != nil {
-		return nil, false, err
+	if doubt, err = s.files.open(n, &g.file); err != nil {
+		return nil, "", err
 	}
-	return g, whole, g.refresh(now)
+	return g, doubt, g.refresh(now)
 }
 
 // refresh reads what other processes have added.

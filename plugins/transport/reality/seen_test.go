@@ -1,10 +1,14 @@
 package reality
 
 import (
+	"bytes"
 	"encoding/binary"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -22,12 +26,12 @@ const testWindow = time.Minute
 
 func openTestSeen(t *testing.T, folder string, limit int, c *clock) (*seen, bool) {
 	t.Helper()
-	s, recovered, err := openSeen(folder, testWindow, limit, c.now)
+	s, doubt, err := openSeen(folder, testWindow, limit, c.now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.close() })
-	return s, recovered
+	return s, doubt == ""
 }
 
 func TestSeen(t *testing.T) {
@@ -126,6 +130,11 @@ func TestSeenRestart(t *testing.T) {
 // otherBoot makes the files look like those of before a reboot.
 func otherBoot(t *testing.T, folder string) {
 	t.Helper()
+	writeBoot(t, folder, "another boot")
+}
+
+func writeBoot(t *testing.T, folder, boot string) {
+	t.Helper()
 	names, err := filepath.Glob(filepath.Join(folder, seenPrefix+"*"))
 	if err != nil || len(names) == 0 {
 		t.Fatalf("%v %v", names, err)
@@ -135,11 +144,50 @@ func otherBoot(t *testing.T, folder string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := f.WriteAt([]byte("another boot"), int64(len(seenMagic))); err != nil {
+		if _, err := f.WriteAt([]byte(boot), int64(len(seenMagic))); err != nil {
 			t.Fatal(err)
 		}
 		_ = f.Close()
 	}
+}
+
+// TestSeenDoubt: what is said of a record that is not trusted.
+func TestSeenDoubt(t *testing.T) {
+	for want, boot := range map[string]string{doubtDown: "another boot", doubtUnknown: strings.Repeat("\x00", seenHeader-len(seenMagic)), "": ""} {
+		folder := t.TempDir()
+		c := &clock{time.Unix(1_800_000_000, 0)}
+		s, _ := openTestSeen(t, folder, 10, c)
+		s.add(idOf(1), c.t)
+		if boot != "" {
+			writeBoot(t, folder, boot)
+		}
+		again, doubt, err := openSeen(folder, testWindow, 10, c.now)
+		if err != nil || doubt != want {
+			t.Errorf("%q %v, want %q", doubt, err, want)
+		}
+		_ = again.close()
+	}
+}
+
+// TestPause: a pause is told as what it is, with its length, and is over by itself.
+func TestPause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		told := make(chan error, 4)
+		s := &server{
+			settings: &settings{Config: Config{Window: time.Minute}}, log: slog.New(slog.NewJSONHandler(&log, nil)), now: time.Now,
+			seen: &seen{notBefore: time.Now().Add(time.Minute)}, ctx: t.Context(),
+		}
+		s.health.tell = func(err error) { told <- err }
+		s.pauseClients(doubtDown)
+		if err := <-told; err == nil || !strings.Contains(err.Error(), doubtDown+": clients are let in from 00:01:00 UTC on") || !strings.Contains(log.String(), `"pause":"1m"`) {
+			t.Errorf("told %v, log %s", err, &log)
+		}
+		began := time.Now()
+		if err := <-told; err != nil || time.Since(began) != time.Minute {
+			t.Errorf("after %v: %v", time.Since(began), err)
+		}
+	})
 }
 
 // TestSeenShared: what one process accepts the other has seen, as during an upgrade.

@@ -105,12 +105,19 @@ func (s *seenFiles) has(n int64) bool {
 
 func (s *seenFiles) remove(n int64) { _ = os.Remove(s.path(n)) }
 
-// open opens or makes the file of a generation. whole is false if the machine has
-// gone down since it was begun and it was not sealed as it is.
-func (s *seenFiles) open(n int64, file *seenFile) (whole bool, err error) {
+// Why a record may lack what was accepted.
+const (
+	doubtDown    = "the machine went down without a clean end"
+	doubtUnknown = "the last end was not clean, and this system does not tell whether the machine went down (boot_id cannot be read)"
+	doubtDamage  = "the record of accepted clients is damaged"
+)
+
+// open opens or makes the file of a generation. doubt says why it may lack entries: the
+// machine has gone down since it was begun, and it was not sealed as it is.
+func (s *seenFiles) open(n int64, file *seenFile) (doubt string, err error) {
 	f, err := os.OpenFile(s.path(n), os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	defer func() {
 		if err != nil {
@@ -119,23 +126,43 @@ func (s *seenFiles) open(n int64, file *seenFile) (whole bool, err error) {
 	}()
 	info, err := f.Stat()
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	header := append([]byte(seenMagic), s.boot[:]...)
 	file.f, file.size = f, seenHeader
 	if info.Size() == 0 {
+		// It must be there after a crash of the machine, or nobody would know that
+		// entries are lost.
 		_, err = f.Write(header)
-		return true, err
+		if err == nil {
+			err = f.Sync()
+		}
+		s.syncFolder()
+		return "", err
 	}
 	was := make([]byte, seenHeader)
 	if _, err := f.ReadAt(was, 0); err != nil || !bytes.HasPrefix(was, []byte(seenMagic)) {
-		return false, fmt.Errorf("%s is not a record of hellos; remove it when no relay runs", s.path(n))
+		return "", fmt.Errorf("%s is not a record of hellos; remove it when no relay runs", s.path(n))
 	}
 	if cut := (info.Size() - seenHeader) % sessionSize; cut != 0 {
-		return false, f.Truncate(info.Size() - cut)
+		return doubtDamage, f.Truncate(info.Size() - cut)
 	}
-	sameBoot := s.boot != [len(s.boot)]byte{} && bytes.Equal(was, header)
-	return sameBoot || s.sealedSize(n) == info.Size(), nil
+	known := s.boot != [len(s.boot)]byte{}
+	switch {
+	case known && bytes.Equal(was, header), s.sealedSize(n) == info.Size():
+		return "", nil
+	case !known || bytes.Equal(was[len(seenMagic):], make([]byte, len(s.boot))):
+		return doubtUnknown, nil
+	}
+	return doubtDown, nil
+}
+
+// syncFolder puts the names on the disk, where the system can do that.
+func (s *seenFiles) syncFolder() {
+	if d, err := os.Open(s.folder); err == nil {
+		_ = d.Sync()
+		_ = d.Close()
+	}
 }
 
 func (s *seenFiles) sealPath() string { return filepath.Join(s.folder, "seen.sealed") }
@@ -168,12 +195,14 @@ func (s *seenFiles) sealedSize(n int64) int64 {
 	return -1
 }
 
-// unseal is called when new entries may follow.
+// unseal is called when new entries may follow: after a crash of the machine the seal
+// must not be there again.
 func (s *seenFiles) unseal() error {
 	err := os.Remove(s.sealPath())
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	s.syncFolder()
 	return err
 }
 

@@ -30,6 +30,7 @@ type server struct {
 	figures figures
 
 	ready    atomic.Bool // the cover is known and fit, or forced
+	looped   atomic.Bool // the cover is this port itself
 	scarce   atomic.Bool // descriptors or memory were short
 	closing  chan struct{}
 	accepts  chan struct{} // closed when nobody is accepted any more
@@ -69,7 +70,7 @@ func listen(ctx context.Context, env sdk.Env, c Config, now func() time.Time) (_
 	if s.cover, err = newCover(set, env); err != nil {
 		return nil, err
 	}
-	seen, recovered, err := openSeen(env.State(), c.Window, c.Remembered, now)
+	seen, doubt, err := openSeen(env.State(), c.Window, c.Remembered, now)
 	if err != nil {
 		s.cover.close()
 		return nil, err
@@ -80,18 +81,32 @@ func listen(ctx context.Context, env sdk.Env, c Config, now func() time.Time) (_
 		_ = seen.close()
 		return nil, err
 	}
-	if !recovered {
-		s.log.Warn("machine went down without a clean end; clients are let in after a pause", slog.Duration("pause", c.Window))
-	}
 	if env.State() == "" {
 		s.log.Warn("no state folder; hellos seen before a restart would be accepted again")
 	}
 	s.records.instance = instanceName(s.ln.Addr())
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.health.set(troubleCover, &sdk.Error{Kind: sdk.Unavailable, Op: "reality", Text: "learning the cover " + s.cover.String()})
+	if doubt != "" {
+		s.pauseClients(doubt)
+	}
 	s.running.Go(s.watch)
 	s.running.Go(s.acceptAll)
 	return s, nil
+}
+
+// pauseClients says that nobody comes in until hellos of before the start have run out.
+func (s *server) pauseClients(doubt string) {
+	end := s.seen.notBefore
+	s.log.Warn("clients are let in after a pause, so that no captured hello is taken for a new one",
+		slog.String("why", doubt), slog.String("pause", sdk.FormatDuration(s.Window)))
+	s.health.set(troublePause, &sdk.Error{Kind: sdk.Unavailable, Op: "reality",
+		Text: doubt + ": clients are let in from " + end.UTC().Format(time.TimeOnly) + " UTC on"})
+	s.running.Go(func() {
+		if s.pause(end.Sub(s.now())) {
+			s.health.set(troublePause, nil)
+		}
+	})
 }
 
 // instanceName keeps two servers apart in the module's table.
@@ -223,6 +238,10 @@ func (s *server) serve(c net.Conn) {
 		return
 	}
 	defer s.crowd.part(x)
+	if s.looped.Load() {
+		reset(c) // else everybody would come in again as a stranger, without end
+		return
+	}
 	to, err := s.cover.dial(ctx, c.RemoteAddr())
 	if err != nil {
 		s.coverFailed(err)

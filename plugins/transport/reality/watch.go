@@ -2,6 +2,7 @@ package reality
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -68,9 +69,11 @@ func (s *server) pause(d time.Duration) bool {
 func (s *server) learn() error {
 	ctx, cancel := context.WithTimeout(s.ctx, 2*examineTime)
 	defer cancel()
-	if err := checkLoop(ctx, s.cover, s.ln.Addr()); err != nil {
+	err := checkLoop(ctx, s.cover, s.ln.Addr())
+	s.looped.Store(errors.Is(err, errLoop))
+	if err != nil {
 		s.ready.Store(false)
-		return &sdk.Error{Kind: sdk.Invalid, Op: "reality", Text: "the cover " + s.cover.String() + " is unfit", Err: err}
+		return err
 	}
 	verdict, studies, err := assess(ctx, s.cover, s.ServerNames, s.roots, s.now)
 	if err != nil {

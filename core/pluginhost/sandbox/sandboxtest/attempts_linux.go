@@ -192,6 +192,10 @@ func Granted() []Attempt {
 			runtime.GC()
 			return err
 		}},
+		{"know the machine's boot", false, func(World) error {
+			_, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+			return err
+		}},
 	}
 }
 
