@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -207,6 +208,73 @@ func TestCoverStreams(t *testing.T) {
 	w.Close()
 	if _, err := in.Body.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Error(err)
+	}
+}
+
+// status asks once, over a connection that ends with the answer where last.
+func status(c *http.Client, address string, last bool) string {
+	r, err := http.NewRequest(http.MethodGet, "http://"+address+"/page", nil)
+	if err != nil {
+		return err.Error()
+	}
+	r.Close = last
+	in, err := c.Do(r)
+	if err != nil {
+		return err.Error()
+	}
+	defer in.Body.Close()
+	if _, err := io.Copy(io.Discard, in.Body); err != nil {
+		return err.Error()
+	}
+	return in.Status
+}
+
+// Many come at once, also at the very first, and some say that their connection ends:
+// that is not the plugin's connection to the site.
+func TestCoverOfACrowd(t *testing.T) {
+	address := covered(t, nil)
+	c := client(t, false)
+	c.Timeout = patience
+	var group sync.WaitGroup
+	for i := range 16 {
+		group.Go(func() {
+			for n := range 20 {
+				if got := status(c, address, (i+n)%3 == 0); got != "200 OK" {
+					t.Errorf("request %d of %d: %s", n, i, got)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	if got := status(c, address, false); got != "200 OK" {
+		t.Error("afterwards:", got)
+	}
+}
+
+// More requests that wait than one connection carries leave the site to the others.
+func TestCoverOfThoseWhoWait(t *testing.T) {
+	step := make(chan struct{})
+	address := covered(t, step)
+	c := client(t, true)
+	var group sync.WaitGroup
+	defer group.Wait()
+	defer close(step)
+	for range 600 {
+		in, err := c.Get("http://" + address + "/stream")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in.StatusCode != http.StatusTeapot {
+			t.Fatal(in.Status)
+		}
+		group.Go(func() {
+			_, _ = io.Copy(io.Discard, in.Body)
+			in.Body.Close()
+		})
+	}
+	if got := status(c, address, false); got != "200 OK" {
+		t.Error(got)
 	}
 }
 

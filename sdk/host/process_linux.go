@@ -61,11 +61,11 @@ type Process struct {
 
 // instance is what this side knows of an opened plugin.
 type instance struct {
-	plugin  string
-	env     sdk.Env
-	log     *slog.Logger
-	binds   chan struct{} // slots for Env calls of the plugin
-	covered atomic.Bool
+	plugin string
+	env    sdk.Env
+	log    *slog.Logger
+	binds  chan struct{} // slots for Env calls of the plugin
+	covers atomic.Int32  // streams to the cover site that are lent
 
 	health  sync.Mutex
 	version uint64 // of the last report

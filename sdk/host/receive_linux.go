@@ -151,16 +151,21 @@ func (p *Process) refuse(t handoff.Type, number uint64, err error) {
 	_ = p.main.Send(&m, -1, time.Now().Add(lending))
 }
 
-// cover serves the cover site to a plugin, once at a time.
+// cover serves the cover site to a plugin on a new stream.
 func (p *Process) cover(i *instance, m handoff.Message) {
 	site := i.env.Cover()
-	if site == nil || i.covered.Swap(true) {
-		p.refuse(handoff.Cover, m.Number, &sdk.Error{Kind: sdk.Unavailable, Text: "no cover site is lent, or it is lent already"})
+	if site == nil {
+		p.refuse(handoff.Cover, m.Number, &sdk.Error{Kind: sdk.Unavailable, Text: "no cover site is lent"})
+		return
+	}
+	if i.covers.Add(1) > wire.CoverStreams {
+		i.covers.Add(-1)
+		p.refuse(handoff.Cover, m.Number, &sdk.Error{Kind: sdk.Unavailable, Text: "the cover site is lent too often; close a stream to it"})
 		return
 	}
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		i.covered.Store(false)
+		i.covers.Add(-1)
 		p.refuse(handoff.Cover, m.Number, os.NewSyscallError("socketpair", err))
 		return
 	}
@@ -173,11 +178,11 @@ func (p *Process) cover(i *instance, m handoff.Message) {
 	}
 	unix.Close(fds[1])
 	if err != nil {
-		i.covered.Store(false)
+		i.covers.Add(-1)
 		return
 	}
 	p.group.Go(func() {
-		defer i.covered.Store(false)
+		defer i.covers.Add(-1)
 		stop := context.AfterFunc(p.life, func() { conn.Close() })
 		defer stop()
 		wire.ServeCover(conn, site)

@@ -68,14 +68,15 @@ func (s *server) receive() {
 			c, ok = make(chan answer, 1), true
 			table[m.Number] = c
 		}
+		if ok { // within the lock, so that who gives up finds it
+			select {
+			case c <- a:
+			default:
+				ok = false
+			}
+		}
 		s.mu.Unlock()
 		if !ok {
-			a.drop()
-			continue
-		}
-		select {
-		case c <- a:
-		default:
 			a.drop()
 		}
 	}
@@ -91,9 +92,7 @@ func (s *server) borrow(ctx context.Context, number uint64) (answer, error) {
 	}
 	s.mu.Unlock()
 	a, err := s.await(ctx, c)
-	s.mu.Lock()
-	delete(s.lent, number)
-	s.mu.Unlock()
+	s.forget(s.lent, number)
 	return a, err
 }
 
@@ -111,9 +110,7 @@ func (s *server) ask(ctx context.Context, m handoff.Message) (answer, error) {
 	if err == nil {
 		a, err = s.await(ctx, c)
 	}
-	s.mu.Lock()
-	delete(s.asked, m.Number)
-	s.mu.Unlock()
+	s.forget(s.asked, m.Number)
 	if err == nil && (a.m.Error != "" || a.fd < 0) {
 		a.drop()
 		err = &sdk.Error{Kind: a.m.ErrorKind, Text: a.m.Error}
@@ -126,14 +123,22 @@ func (s *server) await(ctx context.Context, c chan answer) (answer, error) {
 	case a := <-c:
 		return a, nil
 	case <-ctx.Done():
-		select {
-		case a := <-c:
-			a.drop()
-		default:
-		}
 		return answer{fd: -1}, ctx.Err()
 	case <-s.gone:
 		return answer{fd: -1}, io.EOF
+	}
+}
+
+// forget waits for an answer no longer, and drops one that came after all.
+func (s *server) forget(table map[uint64]chan answer, number uint64) {
+	s.mu.Lock()
+	c := table[number]
+	delete(table, number)
+	s.mu.Unlock()
+	select {
+	case a := <-c:
+		a.drop()
+	default:
 	}
 }
 

@@ -27,6 +27,18 @@ const (
 	coverURI    = coverPrefix + "Uri"
 )
 
+// What a plugin may have of the site at once: CoverStreams connections of
+// coverRequests requests each. One is enough for most; another takes over where that is
+// full or ends.
+const (
+	CoverStreams  = 8
+	coverRequests = 500
+)
+
+// An idle connection is ended by the plugin after coverIdle, and by the host after twice
+// that: then one that the plugin has lost is free again.
+const coverIdle = time.Minute
+
 // CoverClient is the cover site as a handler: it passes requests on as they came and
 // answers what the site answers: status, header, body as it comes, trailers.
 type CoverClient struct {
@@ -38,8 +50,11 @@ func NewCoverClient(dial func(context.Context) (net.Conn, error)) *CoverClient {
 	p := new(http.Protocols)
 	p.SetUnencryptedHTTP2(true)
 	return &CoverClient{&http.Transport{
-		Protocols: p, DisableCompression: true, IdleConnTimeout: time.Minute,
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
+		Protocols: p, DisableCompression: true, IdleConnTimeout: coverIdle,
+		// One dial at a time, whose connection serves all who wait for it. Where it is
+		// full it does not count, and another is dialled.
+		MaxConnsPerHost: 1,
+		DialContext:     func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx) },
 	}}
 }
 
@@ -50,6 +65,7 @@ func (c *CoverClient) Close() { c.transport.CloseIdleConnections() }
 func (c *CoverClient) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := r.Clone(r.Context())
 	out.RequestURI = ""
+	out.Close = false // says something of the client's connection alone; here it would end that of all
 	out.URL = &url.URL{Scheme: "http", Host: "cover", Opaque: r.URL.Opaque, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery, ForceQuery: r.URL.ForceQuery}
 	for name := range out.Header {
 		if strings.HasPrefix(name, coverPrefix) {
@@ -143,7 +159,11 @@ func ServeCover(conn net.Conn, site http.Handler) {
 	p := new(http.Protocols)
 	p.SetUnencryptedHTTP2(true)
 	l := &single{conn: conn, closed: make(chan struct{})}
-	s := &http.Server{Handler: restore(site), Protocols: p, ReadHeaderTimeout: 30 * time.Second, ErrorLog: log.New(io.Discard, "", 0)}
+	s := &http.Server{
+		Handler: restore(site), Protocols: p, ErrorLog: log.New(io.Discard, "", 0),
+		ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * coverIdle,
+		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: coverRequests},
+	}
 	s.ConnState = func(_ net.Conn, state http.ConnState) {
 		if state == http.StateClosed || state == http.StateHijacked {
 			l.Close()
