@@ -7,17 +7,19 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/commucat/commucat/sdk/transport"
 )
 
-// Sizes of an exchange's buffers, and how long a half-closed cover is waited for: as
-// long as a kernel keeps a socket that nobody owns.
+// Sizes of an exchange's buffers; how long a half-closed cover is waited for: as long as
+// a kernel keeps a socket that nobody owns; and a write that has met a reset.
 const (
 	chunk     = 8 << 10
 	keptBytes = 64 << 10
 	halfTime  = 60 * time.Second
+	resetTime = 20 * time.Millisecond
 )
 
 // mode says where the cover's bytes go.
@@ -61,6 +63,8 @@ type exchange struct {
 	deadOnce sync.Once
 	upDone   chan struct{}
 	upEnded  atomic.Bool // the client's end has been passed on
+	writing  atomic.Bool // to the cover
+	wasReset atomic.Bool // a write met the cover's reset
 }
 
 func newExchange(client net.Conn, source netip.Addr, cancel func()) *exchange {
@@ -128,7 +132,7 @@ func (x *exchange) first(admit func(record []byte) bool) (record []byte, ours bo
 			buf = buf[:from+n]
 			state := inspect(buf)
 			x.mu.Lock()
-			_, werr := x.cover.Write(buf[from:])
+			werr := x.toCover(buf[from:])
 			switch {
 			case werr != nil:
 				x.coverDead()
@@ -153,6 +157,27 @@ func (x *exchange) first(admit func(record []byte) bool) (record []byte, ours bo
 	}
 }
 
+// toCover writes to the cover. It notes a reset: the kernel tells of one once, and when a
+// write hears of it a read sees an end of stream.
+func (x *exchange) toCover(b []byte) error {
+	x.writing.Store(true)
+	defer x.writing.Store(false)
+	_, err := x.cover.Write(b)
+	if errors.Is(err, syscall.ECONNRESET) {
+		x.wasReset.Store(true)
+	}
+	return err
+}
+
+// heardOfReset says whether a write met a reset by the cover. One that is under way would
+// return at once.
+func (x *exchange) heardOfReset() bool {
+	for end := time.Now().Add(resetTime); x.writing.Load() && time.Now().Before(end); {
+		time.Sleep(time.Millisecond)
+	}
+	return x.wasReset.Load()
+}
+
 func (x *exchange) coverDead() { x.deadOnce.Do(func() { close(x.dead) }) }
 
 // up copies the client to the cover until the client ends.
@@ -166,7 +191,7 @@ func (x *exchange) up() {
 		n, err := x.client.Read(buf)
 		if n > 0 {
 			x.touch()
-			if _, werr := x.cover.Write(buf[:n]); werr != nil {
+			if x.toCover(buf[:n]) != nil {
 				x.coverDead()
 				<-x.downDone // it still brings the cover's last words
 				return
@@ -306,7 +331,7 @@ func (x *exchange) leave() {
 // bytes, or may be gone: then the client's next ones must meet a reset, as they would
 // there.
 func (x *exchange) downEnds(err error) {
-	if !errors.Is(err, io.EOF) {
+	if !errors.Is(err, io.EOF) || x.heardOfReset() {
 		reset(x.client)
 		return
 	}
