@@ -92,7 +92,7 @@ func FuzzCapsules(f *testing.F) {
 			if err != nil {
 				break
 			}
-			all = append(all, p)
+			all = append(all, bytes.Clone(p)) // p holds until the next call
 			written = appendCapsule(written, p)
 		}
 		c = newCapsules(bytes.NewReader(written))
