@@ -13,13 +13,12 @@ import (
 	"github.com/commucat/commucat/sdk/transport"
 )
 
-// Sizes of an exchange's buffers; how long a half-closed cover is waited for: as long as
-// a kernel keeps a socket that nobody owns; and a write that has met a reset.
+// Sizes of an exchange's buffers, and how long a half-closed cover is waited for: as
+// long as a kernel keeps a socket that nobody owns.
 const (
 	chunk     = 8 << 10
 	keptBytes = 64 << 10
 	halfTime  = 60 * time.Second
-	resetTime = 20 * time.Millisecond
 )
 
 // mode says where the cover's bytes go.
@@ -63,7 +62,6 @@ type exchange struct {
 	deadOnce sync.Once
 	upDone   chan struct{}
 	upEnded  atomic.Bool // the client's end has been passed on
-	writing  atomic.Bool // to the cover
 	wasReset atomic.Bool // a write met the cover's reset
 }
 
@@ -157,11 +155,8 @@ func (x *exchange) first(admit func(record []byte) bool) (record []byte, ours bo
 	}
 }
 
-// toCover writes to the cover. It notes a reset: the kernel tells of one once, and when a
-// write hears of it a read sees an end of stream.
+// toCover writes to the cover, and notes a reset that the write meets.
 func (x *exchange) toCover(b []byte) error {
-	x.writing.Store(true)
-	defer x.writing.Store(false)
 	_, err := x.cover.Write(b)
 	if errors.Is(err, syscall.ECONNRESET) {
 		x.wasReset.Store(true)
@@ -169,13 +164,12 @@ func (x *exchange) toCover(b []byte) error {
 	return err
 }
 
-// heardOfReset says whether a write met a reset by the cover. One that is under way would
-// return at once.
+// heardOfReset says whether an end of stream hides a reset: the kernel tells of one once,
+// and where a write hears of it a read sees an end. As long as this side has not ended, an
+// orderly end leaves the socket open; after that no write is under way that could tell.
 func (x *exchange) heardOfReset() bool {
-	for end := time.Now().Add(resetTime); x.writing.Load() && time.Now().Before(end); {
-		time.Sleep(time.Millisecond)
-	}
-	return x.wasReset.Load()
+	closed := isClosed(x.cover)
+	return closed && !x.upEnded.Load() || x.wasReset.Load()
 }
 
 func (x *exchange) coverDead() { x.deadOnce.Do(func() { close(x.dead) }) }
