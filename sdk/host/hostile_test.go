@@ -231,10 +231,7 @@ func TestForeignDescriptors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c, err := ln.Accept()
-			if err != nil {
-				t.Fatal(err)
-			}
+			c := accept(t, ln)
 			_ = c.SetReadDeadline(time.Now().Add(patience))
 			if b := make([]byte, 4); mustRead(t, c, b) != "good" {
 				t.Errorf("%q", b)
@@ -255,6 +252,17 @@ func TestForeignDescriptors(t *testing.T) {
 			until(t, "descriptors are closed", func() bool { return descriptors(t) <= before })
 		})
 	}
+}
+
+// accept is the next stream; what never comes is an error, not a test that hangs.
+func accept(t *testing.T, ln net.Listener) net.Conn {
+	t.Helper()
+	defer time.AfterFunc(patience, func() { ln.Close() }).Stop()
+	c, err := ln.Accept()
+	if err != nil {
+		t.Fatal("accept: ", err)
+	}
+	return c
 }
 
 func mustRead(t *testing.T, r io.Reader, b []byte) string {
@@ -295,9 +303,7 @@ func TestDuplicatesAreHarmless(t *testing.T) {
 	const n = 200
 	conns := make([]net.Conn, n)
 	for i := range conns {
-		if conns[i], err = ln.Accept(); err != nil {
-			t.Fatal(err)
-		}
+		conns[i] = accept(t, ln)
 	}
 	before := threads(t)
 	ended := make(chan error, 2*n)
@@ -351,10 +357,8 @@ func TestLingerIsHarmless(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 20 {
-		c, err := ln.Accept()
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := accept(t, ln)
+		var err error
 		_ = c.SetWriteDeadline(time.Now().Add(10 * time.Millisecond))
 		for err == nil {
 			_, err = c.Write(make([]byte, 64<<10))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -189,26 +190,71 @@ func (p *Process) cover(i *instance, m handoff.Message) {
 	})
 }
 
-// events takes reports of health, a few a second.
+// events takes reports of health. What a plugin sends in a rush is read at a bounded pace,
+// and only the last report of each instance is passed on, so that the newest is never
+// behind a queue of old ones.
 func (p *Process) events(ctx context.Context) {
 	stream, err := p.control.Events(ctx, &wirepb.EventsRequest{})
 	if err != nil {
 		return
 	}
-	const burst, every = 20, 100 * time.Millisecond
-	tokens, last := burst, time.Now()
-	for {
+	const burst, every = 512, 100 * time.Millisecond
+	var mu sync.Mutex
+	last := map[uint64]*wirepb.Event{} // of the instances that are open
+	some := make(chan struct{}, 1)
+	ended := make(chan struct{})
+	defer func() { <-ended }()
+	defer close(some)
+	go func() {
+		defer close(ended)
+		for range some {
+			mu.Lock()
+			now := last
+			last = map[uint64]*wirepb.Event{}
+			mu.Unlock()
+			for _, e := range now {
+				p.healthy(e)
+			}
+			pause(ctx, every)
+		}
+	}()
+	for left, began := burst, time.Now(); ; left-- {
 		e, err := stream.Recv()
 		if err != nil {
 			return
 		}
-		if tokens = min(burst, tokens+int(time.Since(last)/every)); tokens == 0 {
-			time.Sleep(every)
-			tokens++
+		if left <= 0 {
+			pause(ctx, every-time.Since(began))
+			left, began = burst, time.Now()
 		}
-		tokens, last = tokens-1, time.Now()
-		p.healthy(e)
+		if !p.open(e.GetInstance()) {
+			continue
+		}
+		mu.Lock()
+		last[e.GetInstance()] = e
+		mu.Unlock()
+		select {
+		case some <- struct{}{}:
+		default:
+		}
 	}
+}
+
+// pause waits, but not beyond ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// open says whether there is such an instance.
+func (p *Process) open(id uint64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.instances[id] != nil
 }
 
 // healthy passes on a report of health, unless a later one has been.

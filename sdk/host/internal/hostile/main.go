@@ -196,7 +196,9 @@ func misuse(mode string) {
 		}
 		raw(out, accepted)
 	case "duplicates":
-		for range 200 {
+		// More than are waited for: one that is made blocking in the very moment of
+		// its arrival is refused.
+		for range 250 {
 			p := pair()
 			raw(out, accepted, p[0])
 			keep(p[0])
