@@ -172,12 +172,9 @@ func (h *Hub) shard(device string) *shard {
 	return &h.shards[maphash.String(h.seed, device)%shards]
 }
 
-func (h *Hub) lane(queue string) *lane {
-	if len(h.lanes) == 1 {
-		return h.lanes[0]
-	}
-	return h.lanes[maphash.String(h.seed, queue)/shards%uint64(len(h.lanes))]
-}
+// lane divides queues as storage does: what two lanes commit at once must not wait
+// for each other there.
+func (h *Hub) lane(queue string) *lane { return h.lanes[storage.Lane(queue, len(h.lanes))] }
 
 // link is the device's live link on this node, or nil.
 func (h *Hub) link(device string) *Link {
