@@ -193,5 +193,5 @@ func (a *app) startBench(ctx context.Context) (t *bench.Target, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bench.Target{Link: l.Text, PID: cmd.Process.Pid, Stop: stop}, nil
+	return &bench.Target{Link: l.Text, Dir: dir, PID: cmd.Process.Pid, Stop: stop}, nil
 }

@@ -251,6 +251,11 @@ func latency(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error
 	if err := f.warm(ctx, senders); err != nil {
 		return nil, err
 	}
+	o.Progress("latency: the disk alone")
+	var disk floor
+	if err := disk.add(t.Dir, o.Rate, o.Duration/2); err != nil {
+		return nil, err
+	}
 	o.Progress("latency: measuring")
 	f.timed.Store(true)
 	m, err := startMeter(t.PID)
@@ -281,10 +286,15 @@ func latency(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error
 	if err != nil {
 		return nil, err
 	}
-	var count int64
+	var (
+		count int64
+		acks  []time.Duration
+	)
 	for _, s := range senders {
 		count += s.acked
+		acks = append(acks, s.acks...)
 	}
+	c.Ack = percentiles(acks)
 	if err := m.stop(&c, count); err != nil {
 		return nil, err
 	}
@@ -295,6 +305,12 @@ func latency(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error
 	err = f.expect(ctx, before+count, 10*time.Second)
 	lates, doubled := f.latencies()
 	c.Latency, c.Repeated, c.Lost = percentiles(lates), doubled, before+count-f.total.Load()
+	if err != nil {
+		return []Case{c}, err
+	}
+	o.Progress("latency: the disk alone")
+	err = disk.add(t.Dir, o.Rate, o.Duration/2)
+	c.Disk, c.Sync = percentiles(disk.wait), percentiles(disk.syncs)
 	return []Case{c}, err
 }
 

@@ -19,6 +19,8 @@ import (
 type Target struct {
 	// Link is an invitation with room for every client of the case.
 	Link string
+	// Dir is a folder on the disk of its data, where files may be put.
+	Dir  string
 	PID  int
 	Stop func() error
 }
