@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,10 +57,14 @@ type talker struct {
 	acked   atomic.Uint64
 	shown   atomic.Uint64
 
-	mu     sync.Mutex
-	ups    int
-	downs  int
-	lastUp time.Time
+	mu       sync.Mutex
+	ups      int
+	downs    int
+	tries    int // that failed since the connection ended
+	lastUp   time.Time
+	lastDown time.Time
+	took     float64 // milliseconds of the last dial and handshake
+	resumed  bool
 }
 
 // handle is told each message once and in order.
@@ -77,8 +82,11 @@ func (k *talker) event(e client.Event) {
 	switch e.Name {
 	case "connected":
 		k.ups, k.lastUp = k.ups+1, time.Now()
+		k.took, k.resumed = e.Milliseconds, e.Resumed
 	case "disconnected":
-		k.downs++
+		k.downs, k.lastDown, k.tries = k.downs+1, time.Now(), -1 // the end itself is told as well
+	case "waiting":
+		k.tries++
 	}
 }
 
@@ -427,11 +435,19 @@ func (c *crowd) killPlugin(t *testing.T, srv *process) {
 		ups[k] = k.ups
 		k.mu.Unlock()
 	}
+	old := srv.plugins(t)["door"].PID
 	began := time.Now()
-	if err := syscall.Kill(srv.plugins(t)["door"].PID, syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	var most time.Duration
+	soon(t, "the next process runs", func() bool {
+		s := srv.plugins(t)["door"]
+		return s.State == pluginhost.Running && s.PID != old
+	})
+	again := time.Since(began)
+	var ended, back []time.Duration
+	var took []float64
+	var tries, resumed, most int
 	for _, k := range c.all {
 		if k.over != "door" {
 			continue
@@ -439,11 +455,24 @@ func (c *crowd) killPlugin(t *testing.T, srv *process) {
 		soon(t, "a device resumes", func() bool {
 			k.mu.Lock()
 			defer k.mu.Unlock()
-			most = max(most, k.lastUp.Sub(began))
 			return k.ups > ups[k]
 		})
+		k.mu.Lock()
+		ended, back, took = append(ended, k.lastDown.Sub(began)), append(back, k.lastUp.Sub(began)), append(took, k.took)
+		tries, most = tries+k.tries, max(most, k.tries)
+		if k.resumed {
+			resumed++
+		}
+		k.mu.Unlock()
 	}
-	t.Logf("%d devices of the plugin were back within %v", len(c.all)/2, most.Round(time.Millisecond))
+	slices.Sort(ended)
+	slices.Sort(back)
+	slices.Sort(took)
+	n := len(back)
+	ms := func(d time.Duration) time.Duration { return d.Round(time.Millisecond) }
+	t.Logf("the plugin ran again within %v, its %d devices were back within %v, half of them within %v; their connections had ended within %v; %d resumed; "+
+		"dial and handshake took %.0f ms, at most %.0f; %d tries failed, at most %d of one device",
+		ms(again), n, ms(back[n-1]), ms(back[n/2]), ms(ended[n-1]), resumed, took[n/2], took[n-1], tries, most)
 }
 
 // reload changes the file and has it read n times. Every tenth file is broken, every

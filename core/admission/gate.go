@@ -73,7 +73,9 @@ type Options struct {
 	Deadline time.Duration
 
 	// KeyWork is the number of handshakes in public-key work at one time (2),
-	// KeyQueue how many may wait (256), KeyWait for how long (3 s).
+	// KeyQueue how many may wait (2 048: half a second of such work, and the clients
+	// of one transport that have lost their connections together), KeyWait for how
+	// long (3 s).
 	KeyWork  int
 	KeyQueue int
 	KeyWait  time.Duration
@@ -135,7 +137,7 @@ func (o Options) withDefaults() Options {
 	o.Prefixes = positive(o.Prefixes, 65536)
 	o.Deadline = positive(o.Deadline, 10*time.Second)
 	o.KeyWork = positive(o.KeyWork, 2)
-	o.KeyQueue = positive(o.KeyQueue, 256)
+	o.KeyQueue = positive(o.KeyQueue, 2048)
 	o.KeyWait = positive(o.KeyWait, 3*time.Second)
 	if o.Clock == nil {
 		o.Clock = time.Now

@@ -8,14 +8,29 @@ import (
 	"github.com/commucat/commucat/core/metrics"
 )
 
+// Rank is what a handshake has shown when it asks for public-key work. A higher one
+// goes first, and when the queue is full it pushes out one of a lower rank.
+type Rank uint8
+
+// The ranks are sums of these; 0 is a stranger's first step.
+const (
+	// Begun is a later step of a handshake whose first one was done: work that was
+	// paid for is not thrown away for work that is not.
+	Begun Rank = 1 << iota
+	// Entered has shown a good entry token.
+	Entered
+
+	ranks = 4
+)
+
 // keyQueue bounds public-key work: a few handshakes at a time, a bounded number
-// waiting. Those that showed an entry token go first and push out one that
-// did not when the queue is full.
+// waiting.
 type keyQueue struct {
 	gate    *Gate
 	mu      sync.Mutex
 	running int
-	queues  [2]waitList // 0: without a token, 1: with one
+	waiting int
+	queues  [ranks]waitList
 }
 
 // waiter is a place in the queue. ready gets nil when the work may start, or
@@ -64,23 +79,18 @@ func (q *keyQueue) init(g *Gate) {
 func (q *keyQueue) stats() (waiting, running int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.queues[0].n + q.queues[1].n, q.running
+	return q.waiting, q.running
 }
 
 // KeyWork waits for a turn at public-key work and returns the function that
-// ends it, which must be called once. entered says that the connection showed
-// a good entry token. It returns ErrBusy at once when the queue is full, after
-// Options.KeyWait, or when a better entitled handshake takes the place; the
-// context's error when that ends first.
-func (g *Gate) KeyWork(ctx context.Context, t *Ticket, entered bool) (done func(), err error) {
+// ends it, which must be called once. It returns ErrBusy at once when the queue is
+// full, after Options.KeyWait, or when a handshake of a higher rank takes the
+// place; the context's error when that ends first.
+func (g *Gate) KeyWork(ctx context.Context, t *Ticket, lane Rank) (done func(), err error) {
 	q := &g.keys
-	lane := 0
-	if entered {
-		lane = 1
-	}
 	start := time.Now()
 	q.mu.Lock()
-	if q.running < g.opt.KeyWork && q.queues[0].n+q.queues[1].n == 0 {
+	if q.running < g.opt.KeyWork && q.waiting == 0 {
 		q.running++
 		q.report()
 		q.mu.Unlock()
@@ -112,9 +122,9 @@ func (g *Gate) KeyWork(ctx context.Context, t *Ticket, entered bool) (done func(
 	return q.finisher(t), nil
 }
 
-// place queues w, pushing out an older one without a token if w has one. One
-// wide prefix may hold a quarter of the places without a token.
-func (q *keyQueue) place(lane int, w *waiter) bool {
+// place queues w, pushing out the oldest of the lowest rank if that is lower than
+// w's. One wide prefix may hold a quarter of the places for strangers' first steps.
+func (q *keyQueue) place(lane Rank, w *waiter) bool {
 	limit := q.gate.opt.KeyQueue
 	if lane == 0 && w.wide != nil {
 		same := 0
@@ -127,25 +137,38 @@ func (q *keyQueue) place(lane int, w *waiter) bool {
 			return false
 		}
 	}
-	if q.queues[0].n+q.queues[1].n >= limit {
-		out := q.queues[0].oldest()
-		if lane == 0 || out == nil {
-			return false
-		}
-		q.queues[0].remove(out)
-		out.ready <- ErrBusy
+	if q.waiting >= limit && !q.pushOut(lane) {
+		return false
 	}
 	q.queues[lane].push(w)
+	q.waiting++
 	return true
+}
+
+// pushOut makes room for one of the rank given.
+func (q *keyQueue) pushOut(lane Rank) bool {
+	for low := range lane {
+		if out := q.queues[low].oldest(); out != nil {
+			q.take(low, out)
+			out.ready <- ErrBusy
+			return true
+		}
+	}
+	return false
+}
+
+func (q *keyQueue) take(lane Rank, w *waiter) {
+	q.queues[lane].remove(w)
+	q.waiting--
 }
 
 // leave takes w out after a timeout; if its turn came in the same moment, it
 // is passed on.
-func (q *keyQueue) leave(lane int, w *waiter, cause error) error {
+func (q *keyQueue) leave(lane Rank, w *waiter, cause error) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if w.queued {
-		q.queues[lane].remove(w)
+		q.take(lane, w)
 		q.report()
 		return cause
 	}
@@ -161,7 +184,7 @@ func (q *keyQueue) next() {
 	q.running--
 	for lane := len(q.queues) - 1; lane >= 0; lane-- {
 		if w := q.queues[lane].oldest(); w != nil {
-			q.queues[lane].remove(w)
+			q.take(Rank(lane), w)
 			q.running++
 			w.ready <- nil
 			break
@@ -172,7 +195,7 @@ func (q *keyQueue) next() {
 
 func (q *keyQueue) report() {
 	m := q.gate.opt.Metrics
-	m.Set(metrics.KeyWorkWaiting, float64(q.queues[0].n+q.queues[1].n))
+	m.Set(metrics.KeyWorkWaiting, float64(q.waiting))
 	m.Set(metrics.KeyWorkRunning, float64(q.running))
 }
 

@@ -19,7 +19,8 @@ const (
 	// pingMisses in a row it counts as hung.
 	pingEvery  = 5 * time.Second
 	pingMisses = 2
-	// backoffFirst doubles up to backoffMost; after healthy it begins anew.
+	// backoffFirst doubles up to backoffMost; after healthy it begins anew. The first
+	// crash within crashWindow is answered at once: clients wait.
 	backoffFirst = 100 * time.Millisecond
 	backoffMost  = 30 * time.Second
 	healthy      = 60 * time.Second
@@ -253,8 +254,11 @@ func (s *supervisor) rest(ctx context.Context, err error, crashed bool) {
 		s.await(ctx, nil)
 		return
 	}
-	s.pause = min(max(2*s.pause, backoffFirst), backoffMost)
-	pause := s.pause/2 + rand.N(s.pause/2+1)
+	pause := time.Duration(0)
+	if !crashed || len(s.ends) > 1 {
+		s.pause = min(max(2*s.pause, backoffFirst), backoffMost)
+		pause = s.pause/2 + rand.N(s.pause/2+1)
+	}
 	s.log.Warn("plugin will be started again", "error", err, "in", pause)
 	s.set(Backoff, nil, err)
 	t := time.NewTimer(pause)

@@ -109,8 +109,10 @@ func TestCrashesDoubleThePauseAndPark(t *testing.T) {
 		s := theatre(st.start, true)
 		defer s.stop()
 		synctest.Wait()
-		for i := range 4 {
-			most := backoffFirst << i
+		st.last().crash(errBang)
+		synctest.Wait()
+		for i := 1; i < 4; i++ { // the first one was answered at once
+			most := backoffFirst << (i - 1)
 			low := most / 2
 			if v := s.look(); v.phase != Running || v.current.PID() != i+1 || v.restarts != i {
 				t.Fatalf("before crash %d: %+v", i, v)
@@ -164,9 +166,6 @@ func TestHealthBeginsAnew(t *testing.T) {
 			time.Sleep(healthy)
 			st.last().crash(errBang)
 			synctest.Wait()
-			if v := s.look(); v.phase != Backoff {
-				t.Fatalf("crash %d: %+v", i, v)
-			}
 			time.Sleep(backoffFirst)
 			synctest.Wait()
 			if v := s.look(); v.phase != Running {

@@ -256,7 +256,14 @@ func (o *opening) keyWork(ctx context.Context, f func() error) error {
 	if g == nil {
 		return f()
 	}
-	done, err := g.KeyWork(ctx, o.ticket, o.entered)
+	var rank admission.Rank
+	if o.stage > stageHello {
+		rank |= admission.Begun
+	}
+	if o.entered {
+		rank |= admission.Entered
+	}
+	done, err := g.KeyWork(ctx, o.ticket, rank)
 	if err != nil {
 		return &refusal{reason: "busy", code: ccp.CodeHandshake, err: err}
 	}
