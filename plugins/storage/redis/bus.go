@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/binary"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/storage"
 )
@@ -45,15 +47,25 @@ func (b *bus) Subscribe(ctx context.Context, self string, f func(message []byte)
 	defer sub.Close()
 	stop := context.AfterFunc(ctx, func() { _ = sub.Close() }) // wakes Receive
 	defer stop()
+	asked := false // for a sign of life
 	for {
-		m, err := sub.ReceiveMessage(ctx)
-		if ctx.Err() != nil {
+		got, err := sub.ReceiveTimeout(ctx, b.timeout)
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err()
-		}
-		if err != nil {
+		case late(err) && !asked:
+			// Silence may be a server that hangs, or one that is not the master any
+			// more and keeps the connection.
+			if err := sub.Ping(ctx); err != nil {
+				return plain("subscribe", err)
+			}
+			asked = true
+			continue
+		case err != nil:
 			return plain("subscribe", err)
 		}
-		if !split([]byte(m.Payload), f) {
+		asked = false
+		if m, ok := got.(*redis.Message); ok && !split([]byte(m.Payload), f) {
 			return &storage.Error{Kind: sdk.Corrupt, Op: "redis: subscribe", Text: "somebody else publishes on the bus"}
 		}
 	}

@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"strings"
 
@@ -25,6 +26,11 @@ func plain(op string, err error) error {
 		return &storage.Error{Kind: sdk.Unavailable, Op: "redis: " + op, Err: context.Canceled}
 	}
 	e := &storage.Error{Kind: sdk.Unavailable, Op: "redis: " + op, Err: err}
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		e.Kind, e.Text = sdk.Denied, "the server's certificate is not accepted; the key ca names who may sign it"
+		return e
+	}
 	var said redis.Error
 	if errors.As(err, &said) {
 		word, _, _ := strings.Cut(said.Error(), " ")

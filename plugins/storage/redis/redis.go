@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/storage"
@@ -19,6 +20,7 @@ import (
 type Config struct {
 	Address  []string      `cfg:"address" default:"127.0.0.1:6379" min:"1" max:"32" doc:"servers, host:port; several are a cluster, or the sentinels where sentinel is set"`
 	Sentinel string        `cfg:"sentinel" max:"128" doc:"name of the master that the sentinels at address watch"`
+	Guardian sdk.Secret    `cfg:"sentinel_password" doc:"password of the sentinels, where they ask for one"`
 	User     string        `cfg:"user" max:"128" doc:"ACL user; when empty the default one"`
 	Password sdk.Secret    `cfg:"password" doc:"password of the user"`
 	Database int           `cfg:"database" default:"0" min:"0" max:"15" doc:"number of the database; a cluster has only 0"`
@@ -37,6 +39,9 @@ func (c *Config) Check() error {
 	}
 	if !c.Roots.IsZero() && !x509.NewCertPool().AppendCertsFromPEM(c.Roots.Bytes()) {
 		return &sdk.ConfigError{Key: "ca", Text: "there is no certificate in the file"}
+	}
+	if c.Sentinel == "" && c.Guardian.Text() != "" {
+		return &sdk.ConfigError{Key: "sentinel_password", Text: "is of use only with sentinel, the name of the master"}
 	}
 	if c.Database != 0 && len(c.Address) > 1 && c.Sentinel == "" {
 		return &sdk.ConfigError{Key: "database", Text: "a cluster has only database 0"}
@@ -57,16 +62,21 @@ type store struct {
 	db      redis.UniversalClient
 	prefix  string
 	timeout time.Duration
+	watched *watched
 }
 
 func open(ctx context.Context, env sdk.Env, c Config) (storage.Store, error) {
-	s := &store{db: redis.NewUniversalClient(c.options()), prefix: c.Prefix, timeout: c.Timeout}
+	// The driver prints a line for each failed dial to stderr, also where a call's error
+	// says the same.
+	logging.Disable()
+	s := &store{db: redis.NewUniversalClient(c.options()), prefix: c.Prefix, timeout: c.Timeout, watched: newWatched(c.Timeout)}
+	s.watched.guard(s.db)
 	switch err := s.ready(ctx); {
 	case errors.Is(err, sdk.Unavailable):
 		// A relay can do without what is volatile, and so can its start.
 		env.Log().Warn("the server does not answer; going on without it until it does", "error", err)
 	case err != nil:
-		_ = s.db.Close() // it was never connected
+		_ = s.close() // it was never connected
 		return storage.Store{}, err
 	}
 	return storage.Store{
@@ -78,8 +88,10 @@ func open(ctx context.Context, env sdk.Env, c Config) (storage.Store, error) {
 func (c *Config) options() *redis.UniversalOptions {
 	o := &redis.UniversalOptions{
 		Addrs: c.Address, MasterName: c.Sentinel, DB: c.Database, Username: c.User, Password: c.Password.Text(), ClientName: "commucat",
-		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, ContextTimeoutEnabled: true,
-		MaxRetries: 2, DisableIdentity: true,
+		SentinelPassword: c.Guardian.Text(),
+		DialTimeout:      c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, ContextTimeoutEnabled: true,
+		// Who calls repeats by himself, where that is worth it.
+		MaxRetries: 1, DialerRetries: 1, DisableIdentity: true,
 	}
 	if c.TLS {
 		o.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12}
@@ -104,6 +116,8 @@ func (s *store) ready(ctx context.Context) error {
 }
 
 func (s *store) close() error {
+	s.watched.stop()
+	defer s.watched.wait()
 	if err := s.db.Close(); err != nil && !errors.Is(err, redis.ErrClosed) {
 		return plain("close", err)
 	}

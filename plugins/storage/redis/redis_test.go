@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"testing"
 	"time"
@@ -29,9 +30,15 @@ func open(t testing.TB, raw map[string]any) storage.Store {
 }
 
 func TestConformance(t *testing.T) {
-	s := redisserver.Start(t)
+	conforms(t, map[string]any{"address": []any{redisserver.Start(t).Address()}})
+}
+
+// conforms runs the suite, each store under a prefix of its own.
+func conforms(t *testing.T, raw map[string]any) {
 	plugintest.Storage(t, func(ctx context.Context, dir string) (storage.Store, error) {
-		return storage.Open(ctx, plugin.Plugin(), nil, map[string]any{"address": []any{s.Address()}, "prefix": filepath.Base(filepath.Dir(dir)) + filepath.Base(dir) + ":"})
+		with := maps.Clone(raw)
+		with["prefix"] = filepath.Base(filepath.Dir(dir)) + filepath.Base(dir) + ":"
+		return storage.Open(ctx, plugin.Plugin(), nil, with)
 	}, plugintest.StorageOptions{Forgets: true})
 }
 

@@ -40,7 +40,7 @@ func (s *store) each(ctx context.Context, script *redis.Script, calls []call) ([
 	if len(missing) == 0 {
 		return out, err
 	}
-	if err := script.Load(ctx, loader{s.db}).Err(); err != nil {
+	if err := s.load(ctx, script); err != nil {
 		return out, err
 	}
 	if err := run(missing); err != nil {
@@ -54,16 +54,10 @@ func (s *store) each(ctx context.Context, script *redis.Script, calls []call) ([
 	return out, nil
 }
 
-// loader gives a script to every master of a cluster.
-type loader struct{ redis.UniversalClient }
-
-func (l loader) ScriptLoad(ctx context.Context, text string) *redis.StringCmd {
-	c, ok := l.UniversalClient.(*redis.ClusterClient)
-	if !ok {
-		return l.UniversalClient.ScriptLoad(ctx, text)
+// load gives a script to the server, to every master of a cluster.
+func (s *store) load(ctx context.Context, script *redis.Script) error {
+	if c, ok := s.db.(*redis.ClusterClient); ok {
+		return c.ForEachMaster(ctx, func(ctx context.Context, m *redis.Client) error { return script.Load(ctx, m).Err() })
 	}
-	err := c.ForEachMaster(ctx, func(ctx context.Context, m *redis.Client) error { return m.ScriptLoad(ctx, text).Err() })
-	cmd := redis.NewStringCmd(ctx)
-	cmd.SetErr(err)
-	return cmd
+	return script.Load(ctx, s.db).Err()
 }
