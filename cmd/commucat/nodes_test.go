@@ -113,6 +113,27 @@ func TestLoadNodes(t *testing.T) {
 		until(t, "both see it again", func() bool { return !c.nodes[0].degraded(t, "nodes") && !c.nodes[1].degraded(t, "nodes") })
 		f.exchange(t, ctx, seed+2, 10*devices, nil)
 	})
+	t.Run("Redis hangs", func(t *testing.T) {
+		// It keeps its connections and answers nothing. Messages pass, and a device
+		// that comes meanwhile is served.
+		thaw := c.redis.Freeze()
+		f.exchange(t, ctx, seed+4, 5*devices, nil)
+		m := f.members[3]
+		m.client.Disconnect()
+		if err := m.event(ctx, func(e client.Event) bool { return e.Name == "connected" }); err != nil {
+			t.Error(err)
+		}
+		until(t, "both say so", func() bool { return c.nodes[0].degraded(t, "nodes") && c.nodes[1].degraded(t, "nodes") })
+		for _, n := range c.nodes {
+			if code := n.readiness(t); code != 200 {
+				t.Errorf("readyz %d", code)
+			}
+		}
+		f.exchange(t, ctx, seed+5, 5*devices, nil)
+		thaw()
+		until(t, "both see it again", func() bool { return !c.nodes[0].degraded(t, "nodes") && !c.nodes[1].degraded(t, "nodes") })
+		f.exchange(t, ctx, seed+6, 5*devices, nil)
+	})
 	t.Run("PostgreSQL is killed", func(t *testing.T) {
 		f.exchange(t, ctx, seed+3, 20*devices, map[int64]func(){int64(5 * devices): func() {
 			c.pg.Kill()

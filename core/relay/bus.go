@@ -42,6 +42,7 @@ type bus struct {
 	wakes    map[string]struct{}
 	everyone bool     // there were too many wakes
 	notices  [][]byte // for every node
+	dropped  int      // notices since the last look at it
 	tick     bool     // one is due
 	heard    [2]time.Time
 	up       bool
@@ -123,8 +124,8 @@ func (b *bus) notice(kind byte, body []byte) {
 // addNotice: mu is held.
 func (b *bus) addNotice(m []byte) {
 	if len(b.notices) == maxNotices {
-		b.h.log.Warn("bus", "dropped", 1)
 		b.notices = b.notices[:copy(b.notices, b.notices[1:])]
+		b.dropped++
 	}
 	b.notices = append(b.notices, m)
 }
@@ -225,13 +226,9 @@ func (b *bus) watch(ctx context.Context) {
 		poke(b.work)
 		switch {
 		case up && !was:
-			// What the volatile store holds, and what was sent meanwhile, may be gone.
 			told = false
 			b.h.health(nil)
-			b.mu.Lock()
-			b.renew = true
-			b.mu.Unlock()
-			poke(b.find)
+			b.recover()
 		case !up && (was || now.Sub(looked) >= every):
 			if !told && now.Sub(began) >= missedTicks*every {
 				told = true
@@ -246,6 +243,25 @@ func (b *bus) watch(ctx context.Context) {
 			next.Reset(every / 4)
 		}
 	}
+}
+
+// recover makes good what the volatile store may have forgotten and what other nodes
+// sent while the bus was down: routes are claimed and read again, queues are looked
+// into, who may be reached is resolved anew, and revoked devices are looked for.
+func (b *bus) recover() {
+	for i := range b.h.gens {
+		b.h.gens[i].Add(1)
+	}
+	b.h.upkeep.hasten()
+	b.mu.Lock()
+	b.renew = true
+	dropped := b.dropped
+	b.dropped = 0
+	b.mu.Unlock()
+	if dropped > 0 {
+		b.h.log.Warn("more was to be told to other nodes than is kept while they are not reached", "dropped", dropped)
+	}
+	poke(b.find)
 }
 
 // findAlways looks for what other nodes have stored when watch asks for it.
@@ -272,6 +288,15 @@ func (b *bus) down() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.on() && !b.up
+}
+
+// patience bounds a call of the volatile store that a device waits for: not long for
+// what is gone.
+func (b *bus) patience() time.Duration {
+	if b.down() {
+		return busCall / 8
+	}
+	return busCall
 }
 
 // health tells the composition root; nil: all is well again.

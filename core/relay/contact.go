@@ -104,7 +104,9 @@ func (c *contacts) remember(pair string) {
 func (c *contacts) take(ctx context.Context, user string) (bool, error) {
 	now, burst := c.h.now(), c.h.opt.Limits.NewContacts
 	if lim := c.h.opt.Store.Limiter; lim != nil {
-		wait, err := lim.Take(ctx, now, "contact:"+user, storage.Rate{Burst: uint32(burst), Per: day}, 1)
+		call, cancel := context.WithTimeout(ctx, c.h.bus.patience())
+		wait, err := lim.Take(call, now, "contact:"+user, storage.Rate{Burst: uint32(burst), Per: day}, 1)
+		cancel()
 		if err == nil {
 			return wait == 0, nil
 		}

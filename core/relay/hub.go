@@ -213,11 +213,7 @@ func (h *Hub) remove(l *Link) bool {
 func (h *Hub) Claim(ctx context.Context, device, session string) uint64 {
 	now := h.now()
 	if r := h.opt.Store.Routes; r != nil {
-		limit := busCall
-		if h.bus.down() { // a device that connects must not wait for what is gone
-			limit /= 8
-		}
-		ctx, cancel := context.WithTimeout(ctx, limit)
+		ctx, cancel := context.WithTimeout(ctx, h.bus.patience())
 		defer cancel()
 		fences, err := r.Claim(ctx, now, []storage.Claim{{Device: device, Node: h.opt.Node, Session: session, TTL: h.opt.Limits.PresenceTTL}})
 		if err == nil && len(fences) == 1 {

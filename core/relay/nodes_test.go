@@ -226,6 +226,29 @@ func TestRevokedElsewhere(t *testing.T) {
 	})
 }
 
+// TestRevokedWhileNotReached: the word of it was lost, and is not waited for as long as
+// where nothing was.
+func TestRevokedWhileNotReached(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		n := newNodes(t)
+		defer n.stop()
+		p := n.b.connect("r.1", allCaps, 0)
+		after(time.Minute)
+		n.set(func() { n.cut = true })
+		after(5 * time.Second)
+		n.b.acc.mu.Lock()
+		d := n.b.acc.devices["r.1"]
+		d.Active = false
+		n.b.acc.devices["r.1"] = d
+		n.b.acc.mu.Unlock()
+		n.set(func() { n.cut = false })
+		after((inspectEvery/inspectHaste + 1) * 11 * time.Second)
+		if p.closedWith() != ccp.CodeRevoked {
+			t.Errorf("closed with %q", p.closedWith())
+		}
+	})
+}
+
 func TestEphemeralBetweenNodes(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		n := newNodes(t)

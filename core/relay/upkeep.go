@@ -31,6 +31,7 @@ type upkeep struct {
 	states map[string]string   // announced states other than online
 	beats  map[string]struct{} // to be announced now
 	away   []departure         // in order of time
+	haste  int                 // rounds of inspect that must not wait their turn
 }
 
 type departure struct {
@@ -98,8 +99,9 @@ func (u *upkeep) run(ctx context.Context) {
 			u.renew(ctx)
 			if u.h.bus.on() {
 				u.h.sweep(ctx)
-				u.inspect(ctx, round)
-				round++
+				for n := u.rounds(); n > 0 && u.inspect(ctx, round); n-- {
+					round++
+				}
 			}
 			u.h.endCalls(ctx, u.h.calls.Expire())
 			renew.Reset(third - third/10 + rand.N(third/10+1))
@@ -256,13 +258,34 @@ func (u *upkeep) renewPart(ctx context.Context, links []*Link) bool {
 	return true
 }
 
-// inspectEvery is how many renewals lie between two looks at a device's account.
-const inspectEvery = 30
+const (
+	// inspectEvery is how many renewals lie between two looks at a device's account.
+	inspectEvery = 30
+	// inspectHaste is how many looks a renewal takes when other nodes may have revoked
+	// devices without being heard.
+	inspectHaste = 10
+)
+
+// hasten has all devices looked at within the next renewals.
+func (u *upkeep) hasten() {
+	u.mu.Lock()
+	u.haste = inspectEvery
+	u.mu.Unlock()
+}
+
+// rounds is how many looks this renewal takes.
+func (u *upkeep) rounds() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := min(max(1, u.haste), inspectHaste)
+	u.haste = max(0, u.haste-n)
+	return n
+}
 
 // inspect ends sessions of devices that were revoked at a node which could not tell. It
 // gives up for this time when storage hangs: routes and presence are renewed
 // by the same goroutine.
-func (u *upkeep) inspect(ctx context.Context, round int) {
+func (u *upkeep) inspect(ctx context.Context, round int) (whole bool) {
 	for i := range u.h.shards {
 		if i%inspectEvery != round%inspectEvery {
 			continue
@@ -277,10 +300,11 @@ func (u *upkeep) inspect(ctx context.Context, round int) {
 				u.h.Disconnect(l.device, ccp.CodeRevoked)
 			case err != nil && (ctx.Err() != nil || u.h.now().Sub(began) >= hangs):
 				u.h.log.Warn("look for revoked devices", "error", err)
-				return
+				return false
 			}
 		}
 	}
+	return true
 }
 
 // handlePresence takes the client's state; it is neither relayed nor
