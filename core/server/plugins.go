@@ -33,6 +33,9 @@ type transports struct {
 	all map[string]*pluginhost.Transport
 	// leaving are those being drained after they were taken out.
 	leaving sync.WaitGroup
+	// telling are the transports that are being told of revocations; true: there may
+	// be more than what the goroutine has read.
+	telling map[*pluginhost.Transport]bool
 }
 
 // openHost makes what runs plugin processes; nothing is started yet.
@@ -138,7 +141,7 @@ func (s *Server) addTransport(name string, spec pluginhost.TransportSpec) error 
 	s.transports.mu.Lock()
 	s.transports.all[name] = t
 	s.transports.mu.Unlock()
-	go s.tellRevoked(t) // it may have been ready before it was known here
+	s.tellRevoked(t) // it may have been ready before it was known here
 	return nil
 }
 
@@ -193,7 +196,7 @@ func (s *Server) transportChanged(r pluginhost.Reachable) {
 		s.log.Info("transport ready", "transport", r.Transport, "address", r.Address)
 		for _, t := range s.running() {
 			if t.Name() == r.Transport {
-				go s.tellRevoked(t)
+				s.tellRevoked(t)
 			}
 		}
 	default:
@@ -259,12 +262,42 @@ func (s *Server) revokeGuest(id string) {
 		s.log.Error("too many revocations wait for a transport, the oldest were forgotten")
 	}
 	for _, t := range running {
-		go s.tellRevoked(t)
+		s.tellRevoked(t)
 	}
 }
 
-// tellRevoked tells a transport what it has missed.
+// tellRevoked tells a transport what it has missed, in the background. One goroutine a
+// transport is enough: what comes while it is at work it finds in its next round.
 func (s *Server) tellRevoked(t *pluginhost.Transport) {
+	p := &s.transports
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, works := p.telling[t]
+	if p.telling == nil {
+		p.telling = map[*pluginhost.Transport]bool{}
+	}
+	p.telling[t] = true // there may be something new
+	if !works {
+		go s.tellAll(t)
+	}
+}
+
+func (s *Server) tellAll(t *pluginhost.Transport) {
+	p := &s.transports
+	for {
+		p.mu.Lock()
+		if !p.telling[t] {
+			delete(p.telling, t)
+			p.mu.Unlock()
+			return
+		}
+		p.telling[t] = false
+		p.mu.Unlock()
+		s.tellOnce(t)
+	}
+}
+
+func (s *Server) tellOnce(t *pluginhost.Transport) {
 	r := s.revocations
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
