@@ -23,7 +23,7 @@ file, line and column.
 - A secret is the text itself, or ` + "`\"file:PATH\"`, `\"env:NAME\"` or `\"credential:NAME\"`" + ` (systemd). It is never printed.
 - Relative paths start in the folder of the file. A path may be ` + "`\"credential:NAME\"`" + ` as well.
 
-The keys of the built-in storages and ledgers are on a [page of their own](plugin-keys.md).
+The keys of the storages and ledgers are on a [page of their own](plugin-keys.md).
 `
 
 // Reference is docs/configuration.md.
