@@ -1,8 +1,10 @@
 package reality
 
 import (
+	"context"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -10,6 +12,10 @@ import (
 // use.
 type crowd struct {
 	limit int
+	// between counts connections that are accepted and not yet in the crowd, or out of it
+	// and not yet handed over.
+	between atomic.Int64
+	bell    bell
 
 	mu      sync.Mutex
 	members map[*exchange]struct{}
@@ -30,6 +36,7 @@ func (c *crowd) join(x *exchange) bool {
 	if len(c.members) >= c.limit {
 		c.shed()
 	}
+	x.bell = &c.bell
 	c.members[x] = struct{}{}
 	return true
 }
@@ -73,21 +80,96 @@ func (c *crowd) shed() {
 
 func (c *crowd) part(x *exchange) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	delete(c.members, x)
+	c.mu.Unlock()
+	c.bell.ring()
 }
 
-// begun reports whether somebody may still turn out to be a client: who has come no
-// longer ago than young and is not known to be a stranger, or is being answered.
-func (c *crowd) begun(young time.Duration) bool {
+// Who has begun when the listener is closed may finish, if that is soon.
+const (
+	closeGrace = 3 * time.Second
+	beginTime  = 2 * time.Second
+)
+
+// settle returns when nobody is left who may still turn out to be a client, after
+// closeGrace, or with ctx.
+func (c *crowd) settle(ctx context.Context) {
+	end := time.NewTimer(closeGrace)
+	defer end.Stop()
+	for {
+		changed := c.bell.next()
+		left := c.begun()
+		if left <= 0 {
+			return
+		}
+		young := time.NewTimer(left)
+		select {
+		case <-changed:
+		case <-young.C:
+		case <-end.C:
+			left = 0
+		case <-ctx.Done():
+			left = 0
+		}
+		young.Stop()
+		if left == 0 {
+			return
+		}
+	}
+}
+
+// begun is how long somebody may still turn out to be a client: who is being answered or
+// under way for as long as that takes, who is not known to be a stranger until
+// beginTime after it came.
+func (c *crowd) begun() (left time.Duration) {
+	if c.between.Load() > 0 {
+		return closeGrace
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for x := range c.members {
-		if x.answered() || mode(x.shown.Load()) == undecided && time.Since(x.came) < young {
-			return true
+		switch {
+		case x.answered():
+			return closeGrace
+		case mode(x.shown.Load()) == undecided:
+			left = max(left, beginTime-time.Since(x.came))
 		}
 	}
-	return false
+	return left
+}
+
+// under changes between.
+func (c *crowd) under(n int64) {
+	c.between.Add(n)
+	c.bell.ring()
+}
+
+// bell wakes those who wait for the next change. A nil one is mute; it is safe for
+// concurrent use.
+type bell struct {
+	mu   sync.Mutex
+	rung chan struct{} // nil while nobody waits
+}
+
+func (b *bell) next() <-chan struct{} {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rung == nil {
+		b.rung = make(chan struct{})
+	}
+	return b.rung
+}
+
+func (b *bell) ring() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.rung != nil {
+		close(b.rung)
+		b.rung = nil
+	}
 }
 
 func (c *crowd) size() int {

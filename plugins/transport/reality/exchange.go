@@ -45,6 +45,7 @@ type exchange struct {
 	touched       atomic.Int64 // Unix milliseconds of the last byte
 	came          time.Time
 	shown         atomic.Uint32 // the mode, for whoever has not got mu
+	bell          *bell         // told of every change of the mode; set before the first
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -79,6 +80,7 @@ func newExchange(client net.Conn, source netip.Addr, cancel func()) *exchange {
 func (x *exchange) turn(m mode) {
 	x.mode = m
 	x.shown.Store(uint32(m))
+	x.bell.ring()
 }
 
 // answered reports that the client has shown the key and the cover has not got it.

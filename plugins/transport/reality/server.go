@@ -34,7 +34,6 @@ type server struct {
 	scarce   atomic.Bool // descriptors or memory were short
 	closing  chan struct{}
 	accepts  chan struct{} // closed when nobody is accepted any more
-	between  atomic.Int64  // accepted and not yet in the crowd, or out of it and not yet handed over
 	looked   chan struct{} // closed after the first look at the cover
 	recheck  chan struct{}
 	accepted chan net.Conn
@@ -130,12 +129,6 @@ func (s *server) Accept() (net.Conn, error) {
 	}
 }
 
-// Who has begun when the listener is closed may finish, if that is soon.
-const (
-	closeGrace = 3 * time.Second
-	beginTime  = 2 * time.Second
-)
-
 // Close takes nobody in any more, waits a moment for clients that have begun, which Accept
 // still gives, and ends everything that was not handed over.
 func (s *server) Close() error {
@@ -144,9 +137,7 @@ func (s *server) Close() error {
 		close(s.closing)
 		err = s.ln.Close()
 		<-s.accepts
-		for until := time.Now().Add(closeGrace); s.ctx.Err() == nil && s.begun() && time.Now().Before(until); {
-			time.Sleep(5 * time.Millisecond)
-		}
+		s.crowd.settle(s.ctx)
 		s.cancel()
 		s.crowd.close()
 		s.running.Wait()
@@ -163,8 +154,6 @@ const (
 	firstBackoff = 5 * time.Millisecond
 	mostBackoff  = time.Second
 )
-
-func (s *server) begun() bool { return s.between.Load() > 0 || s.crowd.begun(beginTime) }
 
 // firstLook is how long connections wait in the kernel's queue for the first look at the
 // cover. So nobody is turned away by a server that has only just begun, and a former one
@@ -184,7 +173,7 @@ func (s *server) acceptAll() {
 		c, err := s.ln.Accept()
 		if err == nil {
 			backoff = firstBackoff
-			s.between.Add(1)
+			s.crowd.under(1)
 			s.running.Go(func() { s.serve(c) })
 			continue
 		}
@@ -232,7 +221,7 @@ func (s *server) serve(c net.Conn) {
 		x.rate = func() *pace { return &pace{free: int64(s.FreeBytes), rate: int64(s.SlowRate)} }
 	}
 	joined := s.crowd.join(x)
-	s.between.Add(-1)
+	s.crowd.under(-1)
 	if !joined {
 		reset(c)
 		return
@@ -255,10 +244,10 @@ func (s *server) serve(c net.Conn) {
 		return
 	}
 	if conn := s.meet(x); conn != nil {
-		s.between.Add(1)
+		s.crowd.under(1)
 		s.crowd.part(x)
 		s.hand(conn)
-		s.between.Add(-1)
+		s.crowd.under(-1)
 	}
 }
 

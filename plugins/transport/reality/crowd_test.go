@@ -1,0 +1,68 @@
+package reality
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// TestSettle: an end waits for those who may be clients, no longer than they may take,
+// and not for strangers.
+func TestSettle(t *testing.T) {
+	turn := func(x *exchange, m mode) {
+		x.mu.Lock()
+		defer x.mu.Unlock()
+		x.turn(m)
+	}
+	for _, tc := range []struct {
+		name string
+		run  func(c *crowd, x *exchange)
+		want time.Duration
+	}{
+		{"a stranger", func(_ *crowd, x *exchange) { turn(x, relaying) }, 0},
+		{"silence", func(*crowd, *exchange) {}, beginTime},
+		{"gone", func(c *crowd, x *exchange) { time.Sleep(time.Second); c.part(x) }, time.Second},
+		{"known late", func(_ *crowd, x *exchange) { time.Sleep(time.Second); turn(x, relaying) }, time.Second},
+		{"a client that hangs", func(_ *crowd, x *exchange) { turn(x, keeping) }, closeGrace},
+		{"a client that is handed over", func(c *crowd, x *exchange) {
+			turn(x, keeping)
+			time.Sleep(time.Second)
+			c.under(1)
+			c.part(x)
+			time.Sleep(time.Second)
+			c.under(-1)
+		}, 2 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCrowd(16)
+				a, b := net.Pipe()
+				defer a.Close()
+				defer b.Close()
+				x := newExchange(a, netip.Addr{}, func() {})
+				if !c.join(x) {
+					t.Fatal("not let in")
+				}
+				began := time.Now()
+				go tc.run(c, x)
+				synctest.Wait()
+				c.settle(t.Context())
+				if took := time.Since(began); took != tc.want {
+					t.Errorf("took %v, want %v", took, tc.want)
+				}
+			})
+		})
+	}
+}
+
+// TestSettleCut: nobody waits for an end that has come.
+func TestSettleCut(t *testing.T) {
+	c := newCrowd(16)
+	c.under(1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	c.settle(ctx)
+}
