@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -53,6 +54,36 @@ type listedPlugin struct {
 	once  sync.Once
 	cfg   any
 }
+
+// unasked takes every key of the catalog's plugins, and starts none of them.
+func unasked() []config.Known {
+	out := listed()
+	for i := range out {
+		out[i].Plugin.(*listedPlugin).take(new(anything))
+	}
+	return out
+}
+
+// asking has each of the catalog's plugins check its keys itself; note is told of those
+// that were not asked, and why.
+func asking(note func(name string, err error)) []config.Known {
+	out := listed()
+	for i, k := range out {
+		out[i].Check = func(raw map[string]any) error {
+			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			defer cancel()
+			err := pluginHost("").Check(ctx, k.Kind, k.Name, raw)
+			if many := (sdk.ConfigErrors)(nil); err != nil && !errors.As(err, &many) {
+				note(pluginhost.KindName(k.Kind)+" "+k.Name, err)
+			}
+			return err
+		}
+	}
+	return out
+}
+
+// take sets what Config gives, without asking the binary.
+func (p *listedPlugin) take(cfg any) { p.once.Do(func() { p.cfg = cfg }) }
 
 func (p *listedPlugin) Kind() sdk.Kind  { return p.found.PluginKind() }
 func (p *listedPlugin) Name() string    { return p.found.Name }

@@ -17,7 +17,26 @@ import (
 )
 
 type plainConfig struct {
-	Listen string `cfg:"listen" default:"127.0.0.1:0" doc:"TCP address"`
+	Listen string   `cfg:"listen" default:"127.0.0.1:0" doc:"TCP address"`
+	Words  []string `cfg:"words" doc:"short words, for mistakes that no field shows"`
+}
+
+// Check implements sdk.Checker.
+func (c *plainConfig) Check() error {
+	for i, w := range c.Words {
+		if len(w) > 4 {
+			return &sdk.ConfigError{Key: "words[" + strconv.Itoa(i) + "]", Text: strconv.Quote(w) + " has more than four letters", Suggestion: w[:4]}
+		}
+	}
+	return nil
+}
+
+// refuses is what the server half alone finds wrong.
+func refuses(c plainConfig) error {
+	if len(c.Words) == 1 {
+		return &sdk.ConfigError{Key: "words", Text: "one word is none"}
+	}
+	return nil
 }
 
 // plainTransport is bare TCP, in the process that this test binary becomes.
@@ -25,6 +44,7 @@ func plainTransport() sdk.Plugin {
 	return transport.Define(transport.Descriptor{
 		Name: "plain", Version: "1.0.0", Summary: "bare TCP", HalfClose: true, Needs: []transport.Need{{Kind: transport.TCPPort}},
 	}, transport.Funcs[plainConfig]{
+		Check: refuses,
 		Listen: func(ctx context.Context, env sdk.Env, c plainConfig) (net.Listener, error) {
 			return env.Listen(ctx, "tcp", c.Listen)
 		},

@@ -26,7 +26,10 @@ func plugins() []sdk.Plugin {
 }
 
 // known is what the configuration may name.
-func known() []config.Known {
+func known() []config.Known { return append(builtInKnown(), listed()...) }
+
+// builtInKnown is what the program has without the catalog.
+func builtInKnown() []config.Known {
 	var out []config.Known
 	for _, p := range plugins() {
 		out = append(out, config.Known{Plugin: p, Kind: p.Kind(), Name: p.Name()})
@@ -34,7 +37,7 @@ func known() []config.Known {
 	for _, name := range builtIn() {
 		out = append(out, config.Known{Kind: sdk.Transport, Name: name})
 	}
-	return append(out, listed()...)
+	return out
 }
 
 // builtIn are the transports on the public HTTPS port.

@@ -20,6 +20,10 @@ type Known struct {
 	Name   string
 	// UDP says that the transport's listen key claims a UDP port, not a TCP one.
 	UDP bool
+	// Check asks the plugin itself about keys that its fields take, with files and
+	// secrets read; nil asks nothing. What it finds wrong is an sdk.ConfigErrors with keys
+	// relative to raw; any other error means that it was not asked.
+	Check func(raw map[string]any) error
 }
 
 // Env is what Load takes from outside the file.

@@ -232,24 +232,41 @@ func (h *Host) Description(ctx context.Context, file *os.File) (host.Description
 
 // Config is a plugin's configuration struct with its defaults, for checking keys
 // before anything is started.
-func (h *Host) Config(ctx context.Context, kind sdk.Kind, name string) (any, error) {
+func (h *Host) Config(ctx context.Context, kind sdk.Kind, name string) (cfg any, err error) {
+	err = h.closed(ctx, kind, name, func(_ *host.Process, p sdk.Plugin) error {
+		cfg = p.Config()
+		return nil
+	})
+	return cfg, err
+}
+
+// Check asks a plugin what is wrong with its keys, whose files have been read, before
+// anything is started: the mistakes are an sdk.ConfigErrors with keys and places as raw
+// has them. The process has no network, no folder and no port. Any other error says why
+// the plugin was not asked.
+func (h *Host) Check(ctx context.Context, kind sdk.Kind, name string, raw map[string]any) error {
+	return h.closed(ctx, kind, name, func(p *host.Process, plugin sdk.Plugin) error { return p.Check(ctx, plugin, raw) })
+}
+
+// closed runs a plugin's process in a sandbox that lets it do nothing, for a question.
+func (h *Host) closed(ctx context.Context, kind sdk.Kind, name string, ask func(*host.Process, sdk.Plugin) error) error {
 	b, err := h.opt.Catalog.Open(kind, name)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer b.Close()
 	c := child{h: h, name: b.key(), file: b.File, settings: Settings{Memory: 1 << 30}, log: slog.New(slog.DiscardHandler)}
 	if c.owner, err = h.ownerOf(b.Entry); err != nil {
-		return nil, err
+		return err
 	}
 	p, err := c.launch(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer p.Close()
 	plugin, err := pick(p, b.Entry)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return plugin.Config(), nil
+	return ask(p, plugin)
 }

@@ -42,6 +42,9 @@ func (*Process) Err() error { return errSystem }
 // Ping asks the process whether it still answers.
 func (*Process) Ping(context.Context) error { return errSystem }
 
+// Check asks what is wrong with a configuration.
+func (*Process) Check(context.Context, sdk.Plugin, map[string]any) error { return errSystem }
+
 // Drain ends the plugin's listeners and waits for its streams.
 func (*Process) Drain(context.Context) error { return nil }
 

@@ -40,6 +40,8 @@ type Process struct {
 	control     wirepb.ControlClient
 	plugins     []sdk.Plugin
 	description Description
+	protocols   []uint32 // chosen, in the description's order
+	checks      bool     // it can be asked for a check alone
 
 	group   sync.WaitGroup
 	life    context.Context // until Close

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/commucat/commucat/sdk"
@@ -68,6 +69,35 @@ func (r remote) open(ctx context.Context, env sdk.Env, raw map[string]any) (uint
 		return 0, nil, err
 	}
 	return id, reply, nil
+}
+
+// Check asks what is wrong with a configuration of one of the process's plugins; nothing
+// is opened, no file is touched and nobody is spoken to. Mistakes are an
+// sdk.ConfigErrors. It is an error of kind Unsupported where the binary cannot be asked.
+// References to files and secrets are resolved as for opening.
+func (p *Process) Check(ctx context.Context, plugin sdk.Plugin, raw map[string]any) error {
+	if !p.checks {
+		return &sdk.Error{Kind: sdk.Unsupported, Op: "plugin " + plugin.Name(), Text: "its binary cannot check a configuration without opening it"}
+	}
+	n := slices.IndexFunc(p.description.Plugins, func(d PluginDescription) bool { return d.Kind == plugin.Kind() && d.Name == plugin.Name() })
+	if n < 0 {
+		return &sdk.Error{Kind: sdk.NotFound, Op: "plugin " + plugin.Name(), Text: "this binary has no such plugin"}
+	}
+	raw, err := sdk.Resolve(plugin.Config(), raw, nil)
+	if err != nil {
+		return err
+	}
+	table, err := wire.FromTable(raw)
+	if err != nil {
+		return err
+	}
+	reply, err := p.control.Open(ctx, &wirepb.OpenRequest{
+		Plugin: plugin.Name(), Protocol: p.protocols[n], Config: table, Check: true,
+	})
+	if err != nil {
+		return p.callError(ctx, err)
+	}
+	return wire.ToError(reply.Error)
 }
 
 // level is the lowest level that a logger takes.

@@ -149,6 +149,30 @@ func TestConfigurationMistakes(t *testing.T) {
 	}
 }
 
+// A configuration is checked without opening anything: with what the fields say, what
+// the struct's own Check says, and what the server half says.
+func TestCheck(t *testing.T) {
+	p := plugintest.Start(t, plugintest.Build(t, sample), host.Options{})
+	at := func(v any, line int) sdk.Located {
+		return sdk.Located{Value: v, Key: sdk.Position{File: "f.toml", Line: line, Column: 1}, At: sdk.Position{File: "f.toml", Line: line, Column: 9}}
+	}
+	sample := p.Plugins()[0]
+	for want, raw := range map[string]map[string]any{
+		"": {"mode": at("pumped", 1), "table": at(map[string]any{"count": int64(1)}, 2)},
+		"f.toml:1:9: mode: \"bear\" is not one of bare, attached, pumped (did you mean \"bare\"?)": {"mode": at("bear", 1), "table": map[string]any{"count": int64(1)}},
+		"f.toml:3:9: echo: \"x\" is no address":                                                    {"echo": at("x", 3), "table": map[string]any{"count": int64(1)}},
+		"f.toml:4:9: web: nobody serves on port 1":                                                 {"web": at("127.0.0.1:1", 4), "table": map[string]any{"count": int64(1)}},
+	} {
+		err := p.Check(t.Context(), sample, raw)
+		var mistakes sdk.ConfigErrors
+		switch {
+		case want == "" && err == nil:
+		case err == nil, !errors.As(err, &mistakes), mistakes.Error() != want:
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}
+
 // A bare socket is handed over itself and outlives the process; a stream that is
 // pumped ends with it.
 func TestKindsOfStreams(t *testing.T) {

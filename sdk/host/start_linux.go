@@ -227,6 +227,7 @@ func (p *Process) describe(ctx context.Context) error {
 		if r.protocol, err = wire.Choose(one.Name, speaks(one.SDKKind()), one.Protocols); err != nil {
 			return err
 		}
+		p.protocols = append(p.protocols, r.protocol)
 		switch one.SDKKind() {
 		case sdk.Transport:
 			p.plugins = append(p.plugins, &remoteTransport{r})
@@ -236,7 +237,7 @@ func (p *Process) describe(ctx context.Context) error {
 			p.plugins = append(p.plugins, &remoteLedger{r})
 		}
 	}
-	p.description = description(d)
+	p.description, p.checks = description(d), d.Checks
 	return nil
 }
 

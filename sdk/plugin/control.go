@@ -53,6 +53,9 @@ func (c *control) open(ctx context.Context, r *wirepb.OpenRequest, reply *wirepb
 	if err != nil {
 		return err
 	}
+	if r.Check {
+		return check(p, raw)
+	}
 	e := &env{server: c.server, instance: r.Instance, state: string(r.State), log: newLog(c.stderr, p.Name(), slog.Level(r.LogLevel))}
 	if r.Cover {
 		e.cover = wire.NewCoverClient(e.dialCover)
@@ -88,6 +91,14 @@ func (c *control) open(ctx context.Context, r *wirepb.OpenRequest, reply *wirepb
 		return &sdk.Error{Kind: sdk.Conflict, Text: "the instance is there already"}
 	}
 	return nil
+}
+
+// check says what is wrong with a configuration, without opening anything.
+func check(p sdk.Plugin, raw map[string]any) error {
+	if o, ok := p.(transport.ServerChecker); ok {
+		return o.CheckServer(raw)
+	}
+	return sdk.Decode(raw, nil, p.Config())
 }
 
 func (c *control) Close(ctx context.Context, r *wirepb.Instance) (*wirepb.Done, error) {

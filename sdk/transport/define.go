@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"time"
@@ -93,6 +94,10 @@ type Funcs[C any] struct {
 	// Probe answers whether the server half could serve a client now: nil, or
 	// what is wrong and what to do.
 	Probe func(ctx context.Context, env sdk.Env, c C) error
+	// Check says what the server half would refuse in a configuration beyond what C's
+	// own Check does, which both halves have. It opens no socket, touches no file and
+	// speaks to nobody: the relay asks before it starts anything.
+	Check func(c C) error
 	// NewKey draws a device's key pair, where the transport's devices have one.
 	NewKey func() (private, public []byte, err error)
 }
@@ -153,6 +158,13 @@ type Opener interface {
 	Open(ctx context.Context, env sdk.Env, raw map[string]any) (Opened, error)
 }
 
+// ServerChecker is implemented by Define's plugins.
+type ServerChecker interface {
+	// CheckServer says what the server half would refuse in a configuration, an
+	// sdk.ConfigErrors as from Open, without opening anything.
+	CheckServer(raw map[string]any) error
+}
+
 // Define makes a transport plugin.
 func Define[C any](d Descriptor, f Funcs[C]) sdk.Plugin {
 	sdk.Fields(*new(C)) // a malformed struct shows here, not in production
@@ -185,6 +197,37 @@ func (d *definition[C]) Open(_ context.Context, env sdk.Env, raw map[string]any)
 	return o, nil
 }
 
+// CheckServer implements ServerChecker.
+func (d *definition[C]) CheckServer(raw map[string]any) error {
+	var c C
+	if err := sdk.Decode(raw, nil, &c); err != nil || d.f.Check == nil {
+		return err
+	}
+	err := d.f.Check(c)
+	var many sdk.ConfigErrors
+	if one := (*sdk.ConfigError)(nil); !errors.As(err, &many) && errors.As(err, &one) {
+		many = sdk.ConfigErrors{one}
+	}
+	if len(many) == 0 {
+		return d.wrap(err)
+	}
+	for i, e := range many {
+		placed := *e
+		if placed.Pos.IsZero() {
+			placed.Pos = sdk.Locate(raw, e.Key)
+		}
+		many[i] = &placed
+	}
+	return many
+}
+
+func (d *definition[C]) wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("transport %s: %w", d.d.Name, err)
+}
+
 // opened is a transport in this process.
 type opened[C any] struct {
 	*definition[C]
@@ -194,13 +237,6 @@ type opened[C any] struct {
 
 func (o *opened[C]) lacks(half string) error {
 	return &sdk.Error{Kind: sdk.Unsupported, Op: "transport " + o.d.Name, Text: "it has no " + half + " half"}
-}
-
-func (o *opened[C]) wrap(err error) error {
-	if err == nil {
-		return nil
-	}
-	return fmt.Errorf("transport %s: %w", o.d.Name, err)
 }
 
 func (o *opened[C]) Listen(ctx context.Context) (net.Listener, error) {

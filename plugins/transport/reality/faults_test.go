@@ -333,8 +333,8 @@ func statedSkew(err error) (time.Duration, bool) {
 // TestReplays: what was accepted once is never accepted again, before and after a
 // restart, and is answered as the cover answers it.
 func TestReplays(t *testing.T) {
-	cover := goCover(t)
-	r := newRig(t, baseConfig(t, cover))
+	cover := bareOwn(t)
+	r := newRig(t, baseConfig(t, coverSelf))
 	var stopped atomic.Pointer[time.Time] // the server's clock, so that no hello runs out
 	r.now = func() time.Time {
 		if at := stopped.Load(); at != nil {

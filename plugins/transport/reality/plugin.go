@@ -32,6 +32,10 @@ func Plugin() sdk.Plugin {
 			}
 			return s, nil
 		},
+		Check: func(c Config) error {
+			_, err := newSettings(c, func() (Draft, error) { return Draw(rand.Reader) }) // what is drawn is right
+			return err
+		},
 		Dial: func(ctx context.Context, env sdk.Env, c Config, to transport.Endpoint, with transport.Dial) (net.Conn, error) {
 			conn, err := (&dialer{now: now, env: env}).dial(ctx, to, with)
 			if err != nil {

@@ -21,7 +21,9 @@ type Document struct {
 	// Base is the protocol of the process (see the constant Base).
 	Base    int      `json:"base"`
 	Plugins []Plugin `json:"plugins"`
-	Build   Build    `json:"build"`
+	// Checks says that an Open may ask for a check alone.
+	Checks bool  `json:"checks,omitempty"`
+	Build  Build `json:"build"`
 }
 
 // Build is how the binary was made.
@@ -87,7 +89,7 @@ func KindName(k sdk.Kind) string {
 
 // Describe writes the document of a binary's plugins.
 func Describe(plugins []sdk.Plugin, protocols func(sdk.Kind) []uint32) Document {
-	d := Document{Base: Base, Build: build()}
+	d := Document{Base: Base, Checks: true, Build: build()}
 	for _, p := range plugins {
 		one := Plugin{
 			Kind: KindName(p.Kind()), Name: p.Name(), Version: p.Version(), Summary: p.Summary(),

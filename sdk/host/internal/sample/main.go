@@ -33,6 +33,17 @@ type Config struct {
 	Secret sdk.Secret        `cfg:"secret" doc:"a secret"`
 }
 
+// Check implements sdk.Checker.
+func (c *Config) Check() error {
+	if c.Echo == "" {
+		return nil
+	}
+	if _, _, err := net.SplitHostPort(c.Echo); err != nil {
+		return &sdk.ConfigError{Key: "echo", Text: fmt.Sprintf("%q is no address", c.Echo)}
+	}
+	return nil
+}
+
 // Table is a table inside.
 type Table struct {
 	Number float64 `cfg:"number" default:"1.5" doc:"a number"`
@@ -47,6 +58,12 @@ func main() {
 		Needs: []transport.Need{{Kind: transport.TCPPort}, {Kind: transport.Program, Value: "x"}},
 	}, transport.Funcs[Config]{
 		Listen: listen, Dial: dial, Probe: probe,
+		Check: func(c Config) error {
+			if strings.HasSuffix(c.Web, ":1") {
+				return &sdk.ConfigError{Key: "web", Text: "nobody serves on port 1"}
+			}
+			return nil
+		},
 		NewKey: func() ([]byte, []byte, error) { return []byte("private"), []byte("public"), nil },
 	}))
 }

@@ -182,7 +182,11 @@ type OpenRequest struct {
 	// Whether a cover site is lent.
 	Cover bool `protobuf:"varint,6,opt,name=cover,proto3" json:"cover,omitempty"`
 	// The lowest level that is logged, as log/slog counts.
-	LogLevel      int32 `protobuf:"zigzag32,7,opt,name=log_level,json=logLevel,proto3" json:"log_level,omitempty"`
+	LogLevel int32 `protobuf:"zigzag32,7,opt,name=log_level,json=logLevel,proto3" json:"log_level,omitempty"`
+	// Only say what is wrong with the configuration: nothing is opened, no file is
+	// touched and nobody is spoken to. It is asked of binaries whose description says
+	// that they know it; a relay must not ask others, which would open.
+	Check         bool `protobuf:"varint,8,opt,name=check,proto3" json:"check,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -264,6 +268,13 @@ func (x *OpenRequest) GetLogLevel() int32 {
 		return x.LogLevel
 	}
 	return 0
+}
+
+func (x *OpenRequest) GetCheck() bool {
+	if x != nil {
+		return x.Check
+	}
+	return false
 }
 
 type OpenReply struct {
@@ -1479,7 +1490,7 @@ const file_control_proto_rawDesc = "" +
 	"\rcontrol.proto\x12\x12commucat.plugin.v1\"\x11\n" +
 	"\x0fDescribeRequest\"+\n" +
 	"\rDescribeReply\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\fR\bdocument\"\xd9\x01\n" +
+	"\bdocument\x18\x01 \x01(\fR\bdocument\"\xef\x01\n" +
 	"\vOpenRequest\x12\x16\n" +
 	"\x06plugin\x18\x01 \x01(\tR\x06plugin\x12\x1a\n" +
 	"\bprotocol\x18\x02 \x01(\rR\bprotocol\x12\x1a\n" +
@@ -1487,7 +1498,8 @@ const file_control_proto_rawDesc = "" +
 	"\x06config\x18\x04 \x01(\v2\x19.commucat.plugin.v1.TableR\x06config\x12\x14\n" +
 	"\x05state\x18\x05 \x01(\fR\x05state\x12\x14\n" +
 	"\x05cover\x18\x06 \x01(\bR\x05cover\x12\x1b\n" +
-	"\tlog_level\x18\a \x01(\x11R\blogLevel\"\x81\x01\n" +
+	"\tlog_level\x18\a \x01(\x11R\blogLevel\x12\x14\n" +
+	"\x05check\x18\b \x01(\bR\x05check\"\x81\x01\n" +
 	"\tOpenReply\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.commucat.plugin.v1.ErrorR\x05error\x12\x12\n" +
 	"\x04keys\x18\x02 \x01(\bR\x04keys\x12/\n" +

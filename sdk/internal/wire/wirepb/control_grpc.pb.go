@@ -36,7 +36,8 @@ const (
 type ControlClient interface {
 	// Describe answers the same document as the binary's argument "describe".
 	Describe(ctx context.Context, in *DescribeRequest, opts ...grpc.CallOption) (*DescribeReply, error)
-	// Open opens one plugin of the binary with a configuration.
+	// Open opens one plugin of the binary with a configuration, or only says what is
+	// wrong with that.
 	Open(ctx context.Context, in *OpenRequest, opts ...grpc.CallOption) (*OpenReply, error)
 	// Close ends what Open began.
 	Close(ctx context.Context, in *Instance, opts ...grpc.CallOption) (*Done, error)
@@ -131,7 +132,8 @@ func (c *controlClient) Drain(ctx context.Context, in *DrainRequest, opts ...grp
 type ControlServer interface {
 	// Describe answers the same document as the binary's argument "describe".
 	Describe(context.Context, *DescribeRequest) (*DescribeReply, error)
-	// Open opens one plugin of the binary with a configuration.
+	// Open opens one plugin of the binary with a configuration, or only says what is
+	// wrong with that.
 	Open(context.Context, *OpenRequest) (*OpenReply, error)
 	// Close ends what Open began.
 	Close(context.Context, *Instance) (*Done, error)
