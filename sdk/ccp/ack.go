@@ -59,6 +59,9 @@ type AckExt struct {
 	SendWindow uint32
 	// Time is the server's clock, unix milliseconds.
 	Time int64
+	// Endpoints are where the keys that the Confirm named are good from now on, at
+	// most MaxEndpoints. A transport that is not among them does not know its key yet.
+	Endpoints []Endpoint
 }
 
 // Entry is an entry credential: {"id": 16 hex digits, "key": 32 hex digits}.
@@ -182,7 +185,7 @@ func (r *reader) noiseKeys(name string) []NoiseKey {
 }
 
 func parseAckExt(v Raw) (*AckExt, error) {
-	r, err := pick(v, "ext", "catalogue", "entry", "resume", "send_window", "time")
+	r, err := pick(v, "ext", "catalogue", "endpoints", "entry", "resume", "send_window", "time")
 	if err != nil {
 		return nil, err
 	}
@@ -190,6 +193,7 @@ func parseAckExt(v Raw) (*AckExt, error) {
 		Catalogue:  r.object("catalogue", defaulted),
 		SendWindow: uint32(r.uint("send_window", defaulted, math.MaxUint32)),
 		Time:       r.int("time", defaulted),
+		Endpoints:  r.endpoints("endpoints"),
 	}
 	if v := r.object("entry", defaulted); v != nil {
 		n, _ := pick(v, "ext.entry", "id", "key")
@@ -301,6 +305,9 @@ func (w *writer) noiseKeys(keys []NoiseKey) {
 func (w *writer) ackExt(x AckExt) {
 	w.open('{')
 	w.optRaw("catalogue", x.Catalogue)
+	if len(x.Endpoints) > 0 {
+		w.key("endpoints").endpoints(x.Endpoints)
+	}
 	if x.Entry != nil {
 		w.key("entry").open('{')
 		w.key("id").hex(x.Entry.ID[:])

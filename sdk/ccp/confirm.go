@@ -26,6 +26,9 @@ type Confirm struct {
 	Resume *[32]byte
 	// Cursor is the highest position that the client has stored.
 	Cursor uint64
+	// Keys are the public halves of the device's own keys, for transports whose
+	// devices have some; at most MaxTransportKeys, one a transport.
+	Keys []TransportKey
 }
 
 // Pair is the request to join the account that made a pairing code.
@@ -53,7 +56,7 @@ func PairSecret(secret [16]byte, name string) *Pair {
 // was accepted; the caller checks.
 func ParseConfirm(b []byte) (Confirm, error) {
 	r, err := readObject(b, "", MaxConfirm, keyCertificate, keyClientStatic, "cursor", keyDeviceID, keyDevicePublic,
-		"invite", "pair", "proof", "resume", keyUser)
+		"invite", "pair", "proof", "resume", "transport_keys", keyUser)
 	if err != nil {
 		return Confirm{}, err
 	}
@@ -83,6 +86,7 @@ func ParseConfirm(b []byte) (Confirm, error) {
 		r.note(n.err)
 		c.Resume = &token
 	}
+	c.Keys = r.transportKeys("transport_keys")
 	if r.err != nil {
 		return Confirm{}, r.err
 	}
@@ -119,6 +123,9 @@ func (c Confirm) Marshal() []byte {
 		w.key("resume").open('{')
 		w.key("token").b64u(c.Resume[:])
 		w.close('}')
+	}
+	if len(c.Keys) > 0 {
+		w.key("transport_keys").transportKeys(c.Keys)
 	}
 	if id != nil && id.User != nil {
 		w.key(keyUser).user(*id.User)

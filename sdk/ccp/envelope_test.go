@@ -293,6 +293,7 @@ func sampleConfirm() Confirm {
 	return Confirm{
 		Proof: [64]byte{9}, Identity: sampleIdentity(), Invite: &[16]byte{1}, Pair: PairSecret([16]byte{7}, "phone"),
 		Resume: &[32]byte{5}, Cursor: 9001,
+		Keys: []TransportKey{{"amnesiawg", bytes.Repeat([]byte{0x77}, 32)}, {"masque", bytes.Repeat([]byte{0x78}, 32)}},
 	}
 }
 
@@ -327,6 +328,14 @@ func TestConfirmMalformed(t *testing.T) {
 		{"invite padded", `{` + proof + `,"invite":"AAAAAAAAAAAAAAAAAAAAAA=="}`, "invite"},
 		{"invite with surplus bits", `{` + proof + `,"invite":"AAAAAAAAAAAAAAAAAAAAAB"}`, "invite"},
 		{"invite with a line break", `{` + proof + `,"invite":"AAAAAAAAAAAAAAAAAAAAA\n"}`, "invite"},
+		{"keys no object", `{` + proof + `,"transport_keys":[]}`, "transport_keys"},
+		{"key with a bad name", `{` + proof + `,"transport_keys":{"A":"AAAA"}}`, "transport_keys"},
+		{"key no text", `{` + proof + `,"transport_keys":{"a":1}}`, "transport_keys"},
+		{"key empty", `{` + proof + `,"transport_keys":{"a":""}}`, "transport_keys"},
+		{"key with surplus bits", `{` + proof + `,"transport_keys":{"a":"AB"}}`, "transport_keys"},
+		{"key too long", `{` + proof + `,"transport_keys":{"a":"` + strings.Repeat("A", 87) + `"}}`, "transport_keys"},
+		{"key twice", `{` + proof + `,"transport_keys":{"a":"AAAA","a":"AAAA"}}`, "transport_keys"},
+		{"too many keys", `{` + proof + `,"transport_keys":{"a":"AAAA","b":"AAAA","c":"AAAA","d":"AAAA","e":"AAAA","f":"AAAA","g":"AAAA","h":"AAAA","i":"AAAA"}}`, "transport_keys"},
 		{"invite null", `{` + proof + `,"invite":null}`, "invite"},
 		{"pair without code", `{` + proof + `,"pair":{}}`, "pair.code"},
 		{"pair with an empty code", `{` + proof + `,"pair":{"code":""}}`, "pair.code"},
@@ -358,7 +367,8 @@ func sampleEstablished() Established {
 		NoiseKeys: []NoiseKey{{Version: 2, Public: [32]byte{1}, ValidAfter: at, RotatesAt: at, ExpiresAt: at}},
 		Keepalive: 30, Certificate: &CertificateSummary{Serial: 1 << 63, IssuedAt: 1, ExpiresAt: 2}, DeviceCertificate: Raw(`{"serial":7}`),
 		Ext: &AckExt{
-			Entry: &Entry{ID: [8]byte{1}, Key: [16]byte{2}}, Catalogue: Raw(`{"signature":"","signed":""}`), SendWindow: SendWindow, Time: 1799990000000,
+			Endpoints: []Endpoint{{"amnesiawg", "relay.example", 41234, "k=x&w=y"}},
+			Entry:     &Entry{ID: [8]byte{1}, Key: [16]byte{2}}, Catalogue: Raw(`{"signature":"","signed":""}`), SendWindow: SendWindow, Time: 1799990000000,
 			Resume: &ResumeGrant{
 				Resumed: true, Token: &[32]byte{3}, Window: 120, Fence: 5, Cursor: 9001,
 				Logs: []LogState{{Log: exampleLog, Done: [][2]uint64{{1, 40}, {42, 42}}}},
@@ -389,6 +399,7 @@ func TestEstablishedForms(t *testing.T) {
 		`{"handshake":"ok","ext":{"resume":{"resumed":true,"logs":[{"log":"a1a2a3a4a5a6a7a8"}]}}}`,
 		`{"handshake":"ok","ext":{"resume":{"resumed":true,"logs":[{"log":"a1a2a3a4a5a6a7a8","done":[[2,1]]}]}}}`,
 		`{"handshake":"ok","ext":{"resume":{"resumed":true,"token":"AAAA"}}}`,
+		`{"handshake":"ok","ext":{"endpoints":{}}}`, `{"handshake":"ok","ext":{"endpoints":[{"host":"h","port":0,"transport":"a"}]}}`,
 	} {
 		if _, err := ParseEstablished([]byte(in)); KindOf(err) != Field {
 			t.Errorf("ParseEstablished(%s): %v", in, err)

@@ -110,12 +110,22 @@ func ParseMove(b []byte) (Move, error) {
 		return Move{}, err
 	}
 	m := Move{Reason: r.text("reason", required), WithinMS: uint32(r.uint("within_ms", defaulted, math.MaxUint32))}
-	list, ok := r.value("endpoints", defaulted)
-	if ok && !list.IsArray() {
-		r.fail("endpoints", "not an array")
+	m.Endpoints = r.endpoints("endpoints")
+	if r.err != nil {
+		return Move{}, r.err
 	}
+	return m, nil
+}
+
+// endpoints reads a list of at most MaxEndpoints.
+func (r *reader) endpoints(name string) []Endpoint {
+	list, ok := r.value(name, defaulted)
+	if ok && !list.IsArray() {
+		r.fail(name, "not an array")
+	}
+	var out []Endpoint
 	for v := range list.Elements() {
-		n, err := pick(v, "endpoints", "host", "params", "port", "transport")
+		n, err := pick(v, r.full(name), "host", "params", "port", "transport")
 		r.note(err)
 		e := Endpoint{
 			Transport: n.text("transport", required),
@@ -125,26 +135,30 @@ func ParseMove(b []byte) (Move, error) {
 		}
 		r.note(n.err)
 		r.note(e.Check())
-		if len(m.Endpoints) == MaxEndpoints {
-			r.fail("endpoints", "more than "+strconv.Itoa(MaxEndpoints))
+		if len(out) == MaxEndpoints {
+			r.fail(name, "more than "+strconv.Itoa(MaxEndpoints))
 		}
 		if r.err != nil {
-			return Move{}, r.err
+			return nil
 		}
-		m.Endpoints = append(m.Endpoints, e)
+		out = append(out, e)
 	}
-	if r.err != nil {
-		return Move{}, r.err
-	}
-	return m, nil
+	return out
 }
 
 // Marshal writes the payload, keys sorted.
 func (m Move) Marshal() []byte {
 	w := writer{}
 	w.open('{')
-	w.key("endpoints").open('[')
-	for _, e := range m.Endpoints {
+	w.key("endpoints").endpoints(m.Endpoints)
+	w.key("reason").text(m.Reason)
+	w.key("within_ms").uint(uint64(m.WithinMS))
+	return w.close('}')
+}
+
+func (w *writer) endpoints(list []Endpoint) {
+	w.open('[')
+	for _, e := range list {
 		w.elem().open('{')
 		w.key("host").text(e.Host)
 		w.optText("params", e.Params)
@@ -153,7 +167,4 @@ func (m Move) Marshal() []byte {
 		w.close('}')
 	}
 	w.close(']')
-	w.key("reason").text(m.Reason)
-	w.key("within_ms").uint(uint64(m.WithinMS))
-	return w.close('}')
 }

@@ -1,0 +1,35 @@
+package ccp
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// TestTransportKeysExample is the example of docs/protocol.md section 14.
+func TestTransportKeysExample(t *testing.T) {
+	confirm := `{"proof":"` + strings.Repeat("00", 64) + `","transport_keys":{"amnesiawg":"d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3d3c","masque":"eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg"}}`
+	c := Confirm{Keys: []TransportKey{{"masque", bytes.Repeat([]byte{0x78}, 32)}, {"amnesiawg", bytes.Repeat([]byte{0x77}, 32)}}}
+	if got := string(c.Marshal()); got != confirm {
+		t.Error(got)
+	}
+	got, err := ParseConfirm([]byte(confirm))
+	want := []TransportKey{{"amnesiawg", bytes.Repeat([]byte{0x77}, 32)}, {"masque", bytes.Repeat([]byte{0x78}, 32)}}
+	if d := cmp.Diff(want, got.Keys); d != "" || err != nil {
+		t.Error(d, err)
+	}
+	ack := `{"ext":{"endpoints":[{"host":"relay.example","params":"k=pub&w=code","port":41234,"transport":"amnesiawg"}],"time":1799990000000},"handshake":"ok","keepalive_interval":30,"pairing_required":false}`
+	a := Established{Keepalive: 30, Ext: &AckExt{Time: 1799990000000, Endpoints: []Endpoint{{"amnesiawg", "relay.example", 41234, "k=pub&w=code"}}}}
+	if got := string(a.Marshal()); got != ack {
+		t.Error(got)
+	}
+	// A peer of before sees keys that it does not know, and passes over them.
+	if _, err := ParseConfirm([]byte(strings.Replace(confirm, "transport_keys", "of_tomorrow", 1))); err != nil {
+		t.Error(err)
+	}
+	if _, err := ParseEstablished([]byte(strings.Replace(ack, "endpoints", "of_tomorrow", 1))); err != nil {
+		t.Error(err)
+	}
+}
