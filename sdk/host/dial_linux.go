@@ -31,6 +31,12 @@ func (d *dial) request(to transport.Endpoint) *wirepb.DialRequest {
 	for _, p := range d.with.Pins {
 		r.Pins = append(r.Pins, p[:])
 	}
+	if d.with.Roots != nil {
+		r.HasRoots = true
+		for _, c := range d.with.RootCertificates {
+			r.Roots = append(r.Roots, c.Raw)
+		}
+	}
 	return r
 }
 

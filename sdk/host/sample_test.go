@@ -3,14 +3,19 @@ package host_test
 import (
 	"bufio"
 	"context"
+	"crypto/ed25519"
+	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -74,7 +79,7 @@ func TestDescriptionOfSample(t *testing.T) {
 	one := p.Plugins()[0]
 	want := transport.Descriptor{
 		Name: "sample", Version: "1.2.3", Summary: "uses everything",
-		Resistance: transport.Low, Throughput: transport.High, LowLatency: transport.Medium, HalfClose: true,
+		Resistance: transport.Low, Throughput: transport.High, LowLatency: transport.Medium, HalfClose: true, DeviceKeys: true,
 		Needs: []transport.Need{{Kind: transport.TCPPort}, {Kind: transport.Program, Value: "x"}},
 	}
 	if d := cmp.Diff(want, transport.DescriptorOf(one)); d != "" {
@@ -292,10 +297,41 @@ func TestInvitations(t *testing.T) {
 	if err := s.Revoke(t.Context(), "other"); err != nil {
 		t.Error(err)
 	}
+	if err := s.(transport.Registrar).Register(t.Context(), []transport.Guest{{ID: "a", Public: []byte("1"), Expires: expires}, {ID: "b", Public: []byte("2")}}); err != nil {
+		t.Error(err)
+	}
+	if err := s.(transport.Registrar).Register(t.Context(), make([]transport.Guest, 1)); !errors.Is(err, sdk.Conflict) {
+		t.Error(err)
+	}
+	if err := s.(transport.Registrar).Register(t.Context(), make([]transport.Guest, transport.MaxRegister+1)); !errors.Is(err, sdk.Invalid) {
+		t.Error(err)
+	}
+	if e, err := s.Invite(t.Context(), "h", transport.Guest{ID: "registered"}); err != nil || e.Params["guests"] != "a 1 2030-01-02T03:04:05.000000006Z,b 2 0001-01-01T00:00:00Z" {
+		t.Error(e, err)
+	}
 	private, public, err := transport.NewDialer("x", o).(transport.KeyMaker).NewKey()
 	if string(private) != "private" || string(public) != "public" || err != nil {
 		t.Error(string(private), string(public), err)
 	}
+}
+
+// authority makes a root.
+func authority(t *testing.T, name string) *x509.Certificate {
+	t.Helper()
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	about := &x509.Certificate{Subject: pkix.Name{CommonName: name}, SerialNumber: big.NewInt(1), IsCA: true, BasicConstraintsValid: true, NotAfter: time.Now().Add(time.Hour)}
+	b, err := x509.CreateCertificate(rand.Reader, about, about, public, private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // A dial may ask for tokens, tell the time and have its carrier opened here; its
@@ -323,6 +359,13 @@ func TestDialCallbacks(t *testing.T) {
 			return struct{ net.Conn }{c}, nil // no bare socket: it is pumped here
 		},
 	}
+	with.Trust(authority(t, "first"), authority(t, "second"))
+	// All that a dial can say is said here, so that a new field is not forgotten.
+	for v, i := reflect.ValueOf(with), 0; i < v.NumField(); i++ {
+		if v.Field(i).IsZero() {
+			t.Errorf("nobody looks whether %s crosses to another process", v.Type().Field(i).Name)
+		}
+	}
 	d := transport.NewDialer("sample", o)
 	c, err := d.Dial(t.Context(), transport.Endpoint{Host: "127.0.0.1", Port: uint16(at.Port), Params: map[string]string{"p": "param"}}, with)
 	if err != nil {
@@ -335,7 +378,7 @@ func TestDialCallbacks(t *testing.T) {
 	defer peer.Close()
 	_ = peer.SetDeadline(time.Now().Add(patience))
 	r := bufio.NewReader(peer)
-	if line, err := r.ReadString('\n'); err != nil || line != "GET/connect POST/xup fp key true 3 param\n" {
+	if line, err := r.ReadString('\n'); err != nil || line != "GET/connect POST/xup fp key true 3 param first second roots\n" {
 		t.Errorf("%q %v", line, err)
 	}
 	if _, err := fmt.Fprintln(c, "hello"); err != nil {
@@ -360,7 +403,7 @@ func TestDialCallbacks(t *testing.T) {
 	if _, err := d.Dial(t.Context(), transport.Endpoint{Host: "127.0.0.1", Port: 1}, with); err == nil || !strings.Contains(err.Error(), "no route") {
 		t.Error(err)
 	}
-	with.Roots = x509.NewCertPool()
+	with.Roots = x509.NewCertPool() // not what RootCertificates says
 	if _, err := d.Dial(t.Context(), transport.Endpoint{}, with); !errors.Is(err, sdk.Unsupported) {
 		t.Error(err)
 	}

@@ -30,7 +30,7 @@ func (t *remoteTransport) Descriptor() transport.Descriptor {
 		Name: t.d.Name, Version: t.d.Version, Summary: t.d.Summary,
 		Resistance: wire.LevelOf(d.Resistance), Throughput: wire.LevelOf(d.Throughput),
 		LowLatency: wire.LevelOf(d.LowLatency), Anonymity: wire.LevelOf(d.Anonymity),
-		Needs: d.Needs, HalfClose: d.HalfClose,
+		Needs: d.Needs, HalfClose: d.HalfClose, DeviceKeys: d.DeviceKeys,
 	}
 }
 
@@ -119,7 +119,10 @@ func (o *openedTransport) Listen(ctx context.Context) (net.Listener, error) {
 	if r.Health.GetInstance() == o.id {
 		o.p.healthy(r.Health)
 	}
-	if r.Server {
+	switch {
+	case r.Server && r.Registrar:
+		return registrar{server{l}}, nil
+	case r.Server:
 		return server{l}, nil
 	}
 	return l, nil
@@ -236,10 +239,38 @@ func (s server) Revoke(ctx context.Context, id string) error {
 	return wire.ToError(r.Error)
 }
 
-// Dial implements transport.Opened. Roots cannot be given to another process.
+// registrar is a server that is handed the keys of devices.
+type registrar struct{ server }
+
+var _ transport.Registrar = registrar{}
+
+// Register implements transport.Registrar.
+func (s registrar) Register(ctx context.Context, guests []transport.Guest) error {
+	if len(guests) > transport.MaxRegister {
+		return &sdk.Error{Kind: sdk.Invalid, Op: "register", Text: "too many guests for one call"}
+	}
+	in := &wirepb.RegisterRequest{Instance: s.o.id, Listener: s.number, Guests: make([]*wirepb.Guest, len(guests))}
+	for i, g := range guests {
+		in.Guests[i] = &wirepb.Guest{Id: g.ID, Public: g.Public}
+		if !g.Expires.IsZero() {
+			in.Guests[i].ExpiresUnixNano = g.Expires.UnixNano()
+		}
+	}
+	r, err := s.o.call.Register(ctx, in)
+	if err != nil {
+		return s.o.p.callError(ctx, err)
+	}
+	return wire.ToError(r.Error)
+}
+
+// Dial implements transport.Opened. Roots are given to the other process as
+// RootCertificates: with a pool that consists of anything else it is refused.
 func (o *openedTransport) Dial(ctx context.Context, to transport.Endpoint, with transport.Dial) (net.Conn, error) {
 	if with.Roots != nil {
-		return nil, &sdk.Error{Kind: sdk.Unsupported, Op: "transport " + o.name, Text: "roots cannot be given to a plugin in another process: pin the key"}
+		var same transport.Dial
+		if same.Trust(with.RootCertificates...); !same.Roots.Equal(with.Roots) {
+			return nil, &sdk.Error{Kind: sdk.Unsupported, Op: "transport " + o.name, Text: "roots cannot be given to a plugin in another process without their certificates: set them with Dial.Trust, or pin the key"}
+		}
 	}
 	d := &dial{o: o, with: with, number: o.p.number(), got: make(chan handed, 1)}
 	o.p.mu.Lock()

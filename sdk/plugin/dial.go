@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"crypto/x509"
 	"net"
 	"sync"
 	"time"
@@ -39,7 +40,11 @@ func (d *dial) run(r *wirepb.DialRequest, gone chan struct{}) error {
 	if draining {
 		return errDraining
 	}
-	c, err := i.transport.Dial(ctx, wire.ToEndpoint(r.To), d.with(r))
+	with, err := d.with(r)
+	if err != nil {
+		return err
+	}
+	c, err := i.transport.Dial(ctx, wire.ToEndpoint(r.To), with)
 	if err != nil {
 		return err
 	}
@@ -50,12 +55,23 @@ func (d *dial) run(r *wirepb.DialRequest, gone chan struct{}) error {
 	return d.pumps.Give(d.main, &m, c, deadline, func() { close(gone) })
 }
 
-func (d *dial) with(r *wirepb.DialRequest) transport.Dial {
+func (d *dial) with(r *wirepb.DialRequest) (transport.Dial, error) {
 	with := transport.Dial{Insecure: r.Insecure, Fingerprint: r.Fingerprint, Key: r.Key}
 	for _, p := range r.Pins {
 		if len(p) == 32 {
 			with.Pins = append(with.Pins, [32]byte(p))
 		}
+	}
+	if r.HasRoots {
+		roots := make([]*x509.Certificate, len(r.Roots))
+		for i, b := range r.Roots {
+			c, err := x509.ParseCertificate(b)
+			if err != nil {
+				return with, &sdk.Error{Kind: sdk.Invalid, Op: "dial", Text: "a root is no certificate", Err: err}
+			}
+			roots[i] = c
+		}
+		with.Trust(roots...)
 	}
 	if r.HasToken {
 		d.asks = true
@@ -73,7 +89,7 @@ func (d *dial) with(r *wirepb.DialRequest) transport.Dial {
 		d.asks = true
 		with.DialTCP = d.connect
 	}
-	return with
+	return with, nil
 }
 
 // token asks the host for an entry token; "" once the host has gone.

@@ -86,6 +86,7 @@ func (t *transports) listen(ctx context.Context, r *wirepb.ListenRequest, reply 
 		reply.Network, reply.Address = a.Network(), a.String()
 	}
 	_, reply.Server = ln.(transport.Server)
+	_, reply.Registrar = ln.(transport.Registrar)
 	reply.Health = t.health.get(i.id)
 	return nil
 }
@@ -233,6 +234,33 @@ func (t *transports) Revoke(ctx context.Context, r *wirepb.RevokeRequest) (*wire
 		err = s.Revoke(ctx, r.Guest)
 	}
 	return &wirepb.Done{Error: wire.FromError(err)}, nil
+}
+
+// Register lets many guests in at once.
+func (t *transports) Register(ctx context.Context, r *wirepb.RegisterRequest) (*wirepb.Done, error) {
+	return &wirepb.Done{Error: wire.FromError(t.register(ctx, r))}, nil
+}
+
+func (t *transports) register(ctx context.Context, r *wirepb.RegisterRequest) error {
+	s, err := t.invites(r.Instance, r.Listener)
+	if err != nil {
+		return err
+	}
+	to, ok := s.(transport.Registrar)
+	if !ok {
+		return &sdk.Error{Kind: sdk.Unsupported, Text: "it is not told of devices beforehand"}
+	}
+	if len(r.Guests) > transport.MaxRegister {
+		return &sdk.Error{Kind: sdk.Invalid, Op: "register", Text: "too many guests for one call"}
+	}
+	guests := make([]transport.Guest, len(r.Guests))
+	for i, g := range r.Guests {
+		guests[i] = transport.Guest{ID: g.GetId(), Public: g.GetPublic()}
+		if n := g.GetExpiresUnixNano(); n != 0 {
+			guests[i].Expires = time.Unix(0, n).UTC()
+		}
+	}
+	return to.Register(ctx, guests)
 }
 
 func (t *transports) Dial(stream grpc.BidiStreamingServer[wirepb.DialStep, wirepb.DialQuestion]) error {

@@ -146,8 +146,7 @@ func pluginHeld(t T, k *pluginKit) {
 
 func pluginProbe(t T, k *pluginKit) {
 	p, _ := k.half(t)
-	env := k.lender(t)
-	o := k.open(t, p, env, false)
+	o := k.open(t, p, k.lender(t), false)
 	probe := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
@@ -155,7 +154,6 @@ func pluginProbe(t T, k *pluginKit) {
 	}
 	ln := listen(t, o)
 	serve(ln, true, echo)
-	warm(t, env)
 	if err := probe(); err != nil && !errors.Is(err, sdk.Unsupported) {
 		t.Errorf("while it listens: %v", err)
 	}

@@ -74,6 +74,9 @@ type Descriptor struct {
 	// HalfClose says that the streams of both halves have CloseWrite. Without
 	// it the end of a stream is its close.
 	HalfClose bool
+	// DeviceKeys says that devices have keys of their own for this transport (see
+	// KeyMaker). Define sets it where there is a NewKey.
+	DeviceKeys bool
 }
 
 // Funcs are the halves of a transport; every field is optional. C is the
@@ -127,6 +130,19 @@ type Guest struct {
 	Expires time.Time
 }
 
+// Registrar may be implemented by a Server that must know the keys of devices before
+// they come, and keeps them in memory or where they can be lost.
+type Registrar interface {
+	// Register lets guests with keys of their own in, as Invite does, many at a time:
+	// the relay hands over all that it knows whenever the listener begins to serve.
+	// Their keys are good where Invite with a zero Guest says. A guest that is known with the same key costs nothing. One that cannot be let in
+	// must not keep the others out; the error then says how many could not.
+	Register(ctx context.Context, guests []Guest) error
+}
+
+// MaxRegister is the most guests that one call of Register is given.
+const MaxRegister = 1000
+
 // KeyMaker is implemented by dialers and by what Open returns: devices of some
 // transports have a key of their own. It is made on the device; the relay learns
 // the public half alone.
@@ -168,6 +184,7 @@ type ServerChecker interface {
 // Define makes a transport plugin.
 func Define[C any](d Descriptor, f Funcs[C]) sdk.Plugin {
 	sdk.Fields(*new(C)) // a malformed struct shows here, not in production
+	d.DeviceKeys = f.NewKey != nil
 	return &definition[C]{d, f}
 }
 

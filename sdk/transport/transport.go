@@ -103,8 +103,11 @@ type Dial struct {
 	// Pins are SHA-256 hashes of the TLS key (SPKI) that replace the web roots.
 	Pins [][32]byte
 	// Roots verify the certificate where there are no Pins; nil means the
-	// system's.
+	// system's. Set them with Trust: a plugin in another process is given
+	// RootCertificates, and refuses a dial that has Roots without them.
 	Roots *x509.CertPool
+	// RootCertificates are what Roots consists of.
+	RootCertificates []*x509.Certificate
 	// Insecure skips verification of the certificate: only by explicit choice.
 	Insecure bool
 	// Fingerprint names the ClientHello ("chrome" by default).
@@ -114,6 +117,15 @@ type Dial struct {
 	Key []byte
 	// DialTCP opens the carrier; nil means a net.Dialer.
 	DialTCP func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Trust has the relay's certificate verified with these roots in place of the
+// system's.
+func (d *Dial) Trust(roots ...*x509.Certificate) {
+	d.Roots, d.RootCertificates = x509.NewCertPool(), roots
+	for _, c := range roots {
+		d.Roots.AddCert(c)
+	}
 }
 
 // Dialer is the client half of a transport.

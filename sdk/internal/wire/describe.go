@@ -60,6 +60,7 @@ type Transport struct {
 	Anonymity  string           `json:"anonymity"`
 	Needs      []transport.Need `json:"needs"`
 	HalfClose  bool             `json:"half_close"`
+	DeviceKeys bool             `json:"device_keys,omitempty"`
 }
 
 // StorageInfo is a storage's traits.
@@ -101,6 +102,7 @@ func Describe(plugins []sdk.Plugin, protocols func(sdk.Kind) []uint32) Document 
 			one.Transport = &Transport{
 				Resistance: t.Resistance.String(), Throughput: t.Throughput.String(), LowLatency: t.LowLatency.String(),
 				Anonymity: t.Anonymity.String(), Needs: append([]transport.Need{}, t.Needs...), HalfClose: t.HalfClose,
+				DeviceKeys: t.DeviceKeys,
 			}
 		case storage.Opener:
 			t := o.Traits()

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/commucat/commucat/sdk"
@@ -85,6 +86,22 @@ type listener struct {
 	mode string
 	web  *http.Server
 	udp  net.PacketConn
+
+	mu     sync.Mutex
+	guests []string
+}
+
+// Register implements transport.Registrar.
+func (l *listener) Register(_ context.Context, guests []transport.Guest) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, g := range guests {
+		if g.Public == nil {
+			return &sdk.Error{Kind: sdk.Conflict, Text: "no key"}
+		}
+		l.guests = append(l.guests, fmt.Sprint(g.ID, " ", string(g.Public), " ", g.Expires.Format(time.RFC3339Nano)))
+	}
+	return nil
 }
 
 func listen(ctx context.Context, env sdk.Env, c Config) (net.Listener, error) {
@@ -168,6 +185,11 @@ func (l *listener) Invite(_ context.Context, host string, g transport.Guest) (tr
 	if g.ID == "nobody" {
 		return transport.Endpoint{}, &sdk.Error{Kind: sdk.NotFound, Text: "no such guest"}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if g.ID == "registered" {
+		return transport.Endpoint{Params: map[string]string{"guests": strings.Join(l.guests, ",")}}, nil
+	}
 	return transport.Endpoint{Transport: "sample", Host: host, Port: 4242, Params: map[string]string{
 		"guest": g.ID, "public": string(g.Public), "expires": g.Expires.Format(time.RFC3339Nano),
 	}}, nil
@@ -201,6 +223,12 @@ func dial(ctx context.Context, _ sdk.Env, _ Config, to transport.Endpoint, with 
 		return c, nil
 	}
 	said := []string{with.Token("GET", "/connect", ""), with.Token("POST", "/x", "up"), with.Fingerprint, string(with.Key), fmt.Sprint(with.Insecure), fmt.Sprint(len(with.Pins)), to.Params["p"]}
+	for _, c := range with.RootCertificates {
+		said = append(said, c.Subject.CommonName)
+	}
+	if with.Roots != nil {
+		said = append(said, "roots")
+	}
 	if _, err := fmt.Fprintln(c, strings.Join(said, " ")); err != nil {
 		return nil, err
 	}

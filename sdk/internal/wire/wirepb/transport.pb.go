@@ -81,7 +81,9 @@ type ListenReply struct {
 	// The listener has Invite and Revoke.
 	Server bool `protobuf:"varint,4,opt,name=server,proto3" json:"server,omitempty"`
 	// The health when Listen returned, so that it is known before the listener.
-	Health        *Event `protobuf:"bytes,5,opt,name=health,proto3" json:"health,omitempty"`
+	Health *Event `protobuf:"bytes,5,opt,name=health,proto3" json:"health,omitempty"`
+	// The listener has Register.
+	Registrar     bool `protobuf:"varint,6,opt,name=registrar,proto3" json:"registrar,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -149,6 +151,13 @@ func (x *ListenReply) GetHealth() *Event {
 		return x.Health
 	}
 	return nil
+}
+
+func (x *ListenReply) GetRegistrar() bool {
+	if x != nil {
+		return x.Registrar
+	}
+	return false
 }
 
 type ListenerRequest struct {
@@ -356,6 +365,10 @@ type DialRequest struct {
 	Insecure      bool      `protobuf:"varint,8,opt,name=insecure,proto3" json:"insecure,omitempty"`
 	Fingerprint   string    `protobuf:"bytes,9,opt,name=fingerprint,proto3" json:"fingerprint,omitempty"`
 	Key           []byte    `protobuf:"bytes,10,opt,name=key,proto3" json:"key,omitempty"`
+	// Certificates (DER) that replace the system's roots.
+	Roots [][]byte `protobuf:"bytes,11,rep,name=roots,proto3" json:"roots,omitempty"`
+	// Also true where roots is empty: then nothing is trusted.
+	HasRoots      bool `protobuf:"varint,12,opt,name=has_roots,json=hasRoots,proto3" json:"has_roots,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -458,6 +471,20 @@ func (x *DialRequest) GetKey() []byte {
 		return x.Key
 	}
 	return nil
+}
+
+func (x *DialRequest) GetRoots() [][]byte {
+	if x != nil {
+		return x.Roots
+	}
+	return nil
+}
+
+func (x *DialRequest) GetHasRoots() bool {
+	if x != nil {
+		return x.HasRoots
+	}
+	return false
 }
 
 type DialQuestion struct {
@@ -906,6 +933,127 @@ func (x *NewKeyReply) GetPublic() []byte {
 	return nil
 }
 
+type RegisterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Instance      uint64                 `protobuf:"varint,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	Listener      uint64                 `protobuf:"varint,2,opt,name=listener,proto3" json:"listener,omitempty"`
+	Guests        []*Guest               `protobuf:"bytes,3,rep,name=guests,proto3" json:"guests,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterRequest) Reset() {
+	*x = RegisterRequest{}
+	mi := &file_transport_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterRequest) ProtoMessage() {}
+
+func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_transport_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
+func (*RegisterRequest) Descriptor() ([]byte, []int) {
+	return file_transport_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *RegisterRequest) GetInstance() uint64 {
+	if x != nil {
+		return x.Instance
+	}
+	return 0
+}
+
+func (x *RegisterRequest) GetListener() uint64 {
+	if x != nil {
+		return x.Listener
+	}
+	return 0
+}
+
+func (x *RegisterRequest) GetGuests() []*Guest {
+	if x != nil {
+		return x.Guests
+	}
+	return nil
+}
+
+type Guest struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Public []byte                 `protobuf:"bytes,2,opt,name=public,proto3" json:"public,omitempty"`
+	// 0 is until Revoke.
+	ExpiresUnixNano int64 `protobuf:"zigzag64,3,opt,name=expires_unix_nano,json=expiresUnixNano,proto3" json:"expires_unix_nano,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Guest) Reset() {
+	*x = Guest{}
+	mi := &file_transport_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Guest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Guest) ProtoMessage() {}
+
+func (x *Guest) ProtoReflect() protoreflect.Message {
+	mi := &file_transport_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Guest.ProtoReflect.Descriptor instead.
+func (*Guest) Descriptor() ([]byte, []int) {
+	return file_transport_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Guest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Guest) GetPublic() []byte {
+	if x != nil {
+		return x.Public
+	}
+	return nil
+}
+
+func (x *Guest) GetExpiresUnixNano() int64 {
+	if x != nil {
+		return x.ExpiresUnixNano
+	}
+	return 0
+}
+
 var File_transport_proto protoreflect.FileDescriptor
 
 const file_transport_proto_rawDesc = "" +
@@ -913,13 +1061,14 @@ const file_transport_proto_rawDesc = "" +
 	"\x0ftransport.proto\x12\x12commucat.plugin.v1\x1a\rcontrol.proto\"G\n" +
 	"\rListenRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x1a\n" +
-	"\blistener\x18\x02 \x01(\x04R\blistener\"\xbd\x01\n" +
+	"\blistener\x18\x02 \x01(\x04R\blistener\"\xdb\x01\n" +
 	"\vListenReply\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.commucat.plugin.v1.ErrorR\x05error\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06server\x18\x04 \x01(\bR\x06server\x121\n" +
-	"\x06health\x18\x05 \x01(\v2\x19.commucat.plugin.v1.EventR\x06health\"I\n" +
+	"\x06health\x18\x05 \x01(\v2\x19.commucat.plugin.v1.EventR\x06health\x12\x1c\n" +
+	"\tregistrar\x18\x06 \x01(\bR\tregistrar\"I\n" +
 	"\x0fListenerRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x1a\n" +
 	"\blistener\x18\x02 \x01(\x04R\blistener\"\xcd\x01\n" +
@@ -938,7 +1087,7 @@ const file_transport_proto_rawDesc = "" +
 	"\rconnect_error\x18\x04 \x01(\v2\x19.commucat.plugin.v1.ErrorR\fconnectErrorB\b\n" +
 	"\x06_tokenB\n" +
 	"\n" +
-	"\b_carrier\"\xb5\x02\n" +
+	"\b_carrier\"\xe8\x02\n" +
 	"\vDialRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x12\n" +
 	"\x04dial\x18\x02 \x01(\x04R\x04dial\x12,\n" +
@@ -951,7 +1100,9 @@ const file_transport_proto_rawDesc = "" +
 	"\binsecure\x18\b \x01(\bR\binsecure\x12 \n" +
 	"\vfingerprint\x18\t \x01(\tR\vfingerprint\x12\x10\n" +
 	"\x03key\x18\n" +
-	" \x01(\fR\x03key\"\xde\x01\n" +
+	" \x01(\fR\x03key\x12\x14\n" +
+	"\x05roots\x18\v \x03(\fR\x05roots\x12\x1b\n" +
+	"\thas_roots\x18\f \x01(\bR\bhasRoots\"\xde\x01\n" +
 	"\fDialQuestion\x12,\n" +
 	"\x04done\x18\x01 \x01(\v2\x18.commucat.plugin.v1.DoneR\x04done\x127\n" +
 	"\x05token\x18\x02 \x01(\v2!.commucat.plugin.v1.TokenQuestionR\x05token\x12(\n" +
@@ -982,7 +1133,15 @@ const file_transport_proto_rawDesc = "" +
 	"\vNewKeyReply\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.commucat.plugin.v1.ErrorR\x05error\x12\x18\n" +
 	"\aprivate\x18\x02 \x01(\fR\aprivate\x12\x16\n" +
-	"\x06public\x18\x03 \x01(\fR\x06public2\x94\x04\n" +
+	"\x06public\x18\x03 \x01(\fR\x06public\"|\n" +
+	"\x0fRegisterRequest\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x1a\n" +
+	"\blistener\x18\x02 \x01(\x04R\blistener\x121\n" +
+	"\x06guests\x18\x03 \x03(\v2\x19.commucat.plugin.v1.GuestR\x06guests\"[\n" +
+	"\x05Guest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06public\x18\x02 \x01(\fR\x06public\x12*\n" +
+	"\x11expires_unix_nano\x18\x03 \x01(\x12R\x0fexpiresUnixNano2\xdf\x04\n" +
 	"\tTransport\x12L\n" +
 	"\x06Listen\x12!.commucat.plugin.v1.ListenRequest\x1a\x1f.commucat.plugin.v1.ListenReply\x12N\n" +
 	"\rCloseListener\x12#.commucat.plugin.v1.ListenerRequest\x1a\x18.commucat.plugin.v1.Done\x12J\n" +
@@ -990,7 +1149,8 @@ const file_transport_proto_rawDesc = "" +
 	"\x05Probe\x12\x1c.commucat.plugin.v1.Instance\x1a\x18.commucat.plugin.v1.Done\x12L\n" +
 	"\x06Invite\x12!.commucat.plugin.v1.InviteRequest\x1a\x1f.commucat.plugin.v1.InviteReply\x12E\n" +
 	"\x06Revoke\x12!.commucat.plugin.v1.RevokeRequest\x1a\x18.commucat.plugin.v1.Done\x12G\n" +
-	"\x06NewKey\x12\x1c.commucat.plugin.v1.Instance\x1a\x1f.commucat.plugin.v1.NewKeyReplyB7Z5github.com/commucat/commucat/sdk/internal/wire/wirepbb\x06proto3"
+	"\x06NewKey\x12\x1c.commucat.plugin.v1.Instance\x1a\x1f.commucat.plugin.v1.NewKeyReply\x12I\n" +
+	"\bRegister\x12#.commucat.plugin.v1.RegisterRequest\x1a\x18.commucat.plugin.v1.DoneB7Z5github.com/commucat/commucat/sdk/internal/wire/wirepbb\x06proto3"
 
 var (
 	file_transport_proto_rawDescOnce sync.Once
@@ -1004,7 +1164,7 @@ func file_transport_proto_rawDescGZIP() []byte {
 	return file_transport_proto_rawDescData
 }
 
-var file_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_transport_proto_goTypes = []any{
 	(*ListenRequest)(nil),   // 0: commucat.plugin.v1.ListenRequest
 	(*ListenReply)(nil),     // 1: commucat.plugin.v1.ListenReply
@@ -1019,44 +1179,49 @@ var file_transport_proto_goTypes = []any{
 	(*InviteReply)(nil),     // 10: commucat.plugin.v1.InviteReply
 	(*RevokeRequest)(nil),   // 11: commucat.plugin.v1.RevokeRequest
 	(*NewKeyReply)(nil),     // 12: commucat.plugin.v1.NewKeyReply
-	nil,                     // 13: commucat.plugin.v1.Endpoint.ParamsEntry
-	(*Error)(nil),           // 14: commucat.plugin.v1.Error
-	(*Event)(nil),           // 15: commucat.plugin.v1.Event
-	(*Done)(nil),            // 16: commucat.plugin.v1.Done
-	(*Instance)(nil),        // 17: commucat.plugin.v1.Instance
+	(*RegisterRequest)(nil), // 13: commucat.plugin.v1.RegisterRequest
+	(*Guest)(nil),           // 14: commucat.plugin.v1.Guest
+	nil,                     // 15: commucat.plugin.v1.Endpoint.ParamsEntry
+	(*Error)(nil),           // 16: commucat.plugin.v1.Error
+	(*Event)(nil),           // 17: commucat.plugin.v1.Event
+	(*Done)(nil),            // 18: commucat.plugin.v1.Done
+	(*Instance)(nil),        // 19: commucat.plugin.v1.Instance
 }
 var file_transport_proto_depIdxs = []int32{
-	14, // 0: commucat.plugin.v1.ListenReply.error:type_name -> commucat.plugin.v1.Error
-	15, // 1: commucat.plugin.v1.ListenReply.health:type_name -> commucat.plugin.v1.Event
-	13, // 2: commucat.plugin.v1.Endpoint.params:type_name -> commucat.plugin.v1.Endpoint.ParamsEntry
+	16, // 0: commucat.plugin.v1.ListenReply.error:type_name -> commucat.plugin.v1.Error
+	17, // 1: commucat.plugin.v1.ListenReply.health:type_name -> commucat.plugin.v1.Event
+	15, // 2: commucat.plugin.v1.Endpoint.params:type_name -> commucat.plugin.v1.Endpoint.ParamsEntry
 	5,  // 3: commucat.plugin.v1.DialStep.request:type_name -> commucat.plugin.v1.DialRequest
-	14, // 4: commucat.plugin.v1.DialStep.connect_error:type_name -> commucat.plugin.v1.Error
+	16, // 4: commucat.plugin.v1.DialStep.connect_error:type_name -> commucat.plugin.v1.Error
 	3,  // 5: commucat.plugin.v1.DialRequest.to:type_name -> commucat.plugin.v1.Endpoint
-	16, // 6: commucat.plugin.v1.DialQuestion.done:type_name -> commucat.plugin.v1.Done
+	18, // 6: commucat.plugin.v1.DialQuestion.done:type_name -> commucat.plugin.v1.Done
 	7,  // 7: commucat.plugin.v1.DialQuestion.token:type_name -> commucat.plugin.v1.TokenQuestion
 	8,  // 8: commucat.plugin.v1.DialQuestion.connect:type_name -> commucat.plugin.v1.ConnectQuestion
-	14, // 9: commucat.plugin.v1.InviteReply.error:type_name -> commucat.plugin.v1.Error
+	16, // 9: commucat.plugin.v1.InviteReply.error:type_name -> commucat.plugin.v1.Error
 	3,  // 10: commucat.plugin.v1.InviteReply.endpoint:type_name -> commucat.plugin.v1.Endpoint
-	14, // 11: commucat.plugin.v1.NewKeyReply.error:type_name -> commucat.plugin.v1.Error
-	0,  // 12: commucat.plugin.v1.Transport.Listen:input_type -> commucat.plugin.v1.ListenRequest
-	2,  // 13: commucat.plugin.v1.Transport.CloseListener:input_type -> commucat.plugin.v1.ListenerRequest
-	4,  // 14: commucat.plugin.v1.Transport.Dial:input_type -> commucat.plugin.v1.DialStep
-	17, // 15: commucat.plugin.v1.Transport.Probe:input_type -> commucat.plugin.v1.Instance
-	9,  // 16: commucat.plugin.v1.Transport.Invite:input_type -> commucat.plugin.v1.InviteRequest
-	11, // 17: commucat.plugin.v1.Transport.Revoke:input_type -> commucat.plugin.v1.RevokeRequest
-	17, // 18: commucat.plugin.v1.Transport.NewKey:input_type -> commucat.plugin.v1.Instance
-	1,  // 19: commucat.plugin.v1.Transport.Listen:output_type -> commucat.plugin.v1.ListenReply
-	16, // 20: commucat.plugin.v1.Transport.CloseListener:output_type -> commucat.plugin.v1.Done
-	6,  // 21: commucat.plugin.v1.Transport.Dial:output_type -> commucat.plugin.v1.DialQuestion
-	16, // 22: commucat.plugin.v1.Transport.Probe:output_type -> commucat.plugin.v1.Done
-	10, // 23: commucat.plugin.v1.Transport.Invite:output_type -> commucat.plugin.v1.InviteReply
-	16, // 24: commucat.plugin.v1.Transport.Revoke:output_type -> commucat.plugin.v1.Done
-	12, // 25: commucat.plugin.v1.Transport.NewKey:output_type -> commucat.plugin.v1.NewKeyReply
-	19, // [19:26] is the sub-list for method output_type
-	12, // [12:19] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	16, // 11: commucat.plugin.v1.NewKeyReply.error:type_name -> commucat.plugin.v1.Error
+	14, // 12: commucat.plugin.v1.RegisterRequest.guests:type_name -> commucat.plugin.v1.Guest
+	0,  // 13: commucat.plugin.v1.Transport.Listen:input_type -> commucat.plugin.v1.ListenRequest
+	2,  // 14: commucat.plugin.v1.Transport.CloseListener:input_type -> commucat.plugin.v1.ListenerRequest
+	4,  // 15: commucat.plugin.v1.Transport.Dial:input_type -> commucat.plugin.v1.DialStep
+	19, // 16: commucat.plugin.v1.Transport.Probe:input_type -> commucat.plugin.v1.Instance
+	9,  // 17: commucat.plugin.v1.Transport.Invite:input_type -> commucat.plugin.v1.InviteRequest
+	11, // 18: commucat.plugin.v1.Transport.Revoke:input_type -> commucat.plugin.v1.RevokeRequest
+	19, // 19: commucat.plugin.v1.Transport.NewKey:input_type -> commucat.plugin.v1.Instance
+	13, // 20: commucat.plugin.v1.Transport.Register:input_type -> commucat.plugin.v1.RegisterRequest
+	1,  // 21: commucat.plugin.v1.Transport.Listen:output_type -> commucat.plugin.v1.ListenReply
+	18, // 22: commucat.plugin.v1.Transport.CloseListener:output_type -> commucat.plugin.v1.Done
+	6,  // 23: commucat.plugin.v1.Transport.Dial:output_type -> commucat.plugin.v1.DialQuestion
+	18, // 24: commucat.plugin.v1.Transport.Probe:output_type -> commucat.plugin.v1.Done
+	10, // 25: commucat.plugin.v1.Transport.Invite:output_type -> commucat.plugin.v1.InviteReply
+	18, // 26: commucat.plugin.v1.Transport.Revoke:output_type -> commucat.plugin.v1.Done
+	12, // 27: commucat.plugin.v1.Transport.NewKey:output_type -> commucat.plugin.v1.NewKeyReply
+	18, // 28: commucat.plugin.v1.Transport.Register:output_type -> commucat.plugin.v1.Done
+	21, // [21:29] is the sub-list for method output_type
+	13, // [13:21] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_transport_proto_init() }
@@ -1072,7 +1237,7 @@ func file_transport_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_transport_proto_rawDesc), len(file_transport_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   14,
+			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

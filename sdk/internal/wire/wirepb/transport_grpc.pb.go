@@ -26,6 +26,7 @@ const (
 	Transport_Invite_FullMethodName        = "/commucat.plugin.v1.Transport/Invite"
 	Transport_Revoke_FullMethodName        = "/commucat.plugin.v1.Transport/Revoke"
 	Transport_NewKey_FullMethodName        = "/commucat.plugin.v1.Transport/NewKey"
+	Transport_Register_FullMethodName      = "/commucat.plugin.v1.Transport/Register"
 )
 
 // TransportClient is the client API for Transport service.
@@ -45,6 +46,9 @@ type TransportClient interface {
 	Invite(ctx context.Context, in *InviteRequest, opts ...grpc.CallOption) (*InviteReply, error)
 	Revoke(ctx context.Context, in *RevokeRequest, opts ...grpc.CallOption) (*Done, error)
 	NewKey(ctx context.Context, in *Instance, opts ...grpc.CallOption) (*NewKeyReply, error)
+	// Register lets guests in, at most 1,000 a call. It is not called unless the
+	// listener's reply says registrar.
+	Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*Done, error)
 }
 
 type transportClient struct {
@@ -128,6 +132,16 @@ func (c *transportClient) NewKey(ctx context.Context, in *Instance, opts ...grpc
 	return out, nil
 }
 
+func (c *transportClient) Register(ctx context.Context, in *RegisterRequest, opts ...grpc.CallOption) (*Done, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Done)
+	err := c.cc.Invoke(ctx, Transport_Register_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // TransportServer is the server API for Transport service.
 // All implementations must embed UnimplementedTransportServer
 // for forward compatibility.
@@ -145,6 +159,9 @@ type TransportServer interface {
 	Invite(context.Context, *InviteRequest) (*InviteReply, error)
 	Revoke(context.Context, *RevokeRequest) (*Done, error)
 	NewKey(context.Context, *Instance) (*NewKeyReply, error)
+	// Register lets guests in, at most 1,000 a call. It is not called unless the
+	// listener's reply says registrar.
+	Register(context.Context, *RegisterRequest) (*Done, error)
 	mustEmbedUnimplementedTransportServer()
 }
 
@@ -175,6 +192,9 @@ func (UnimplementedTransportServer) Revoke(context.Context, *RevokeRequest) (*Do
 }
 func (UnimplementedTransportServer) NewKey(context.Context, *Instance) (*NewKeyReply, error) {
 	return nil, status.Error(codes.Unimplemented, "method NewKey not implemented")
+}
+func (UnimplementedTransportServer) Register(context.Context, *RegisterRequest) (*Done, error) {
+	return nil, status.Error(codes.Unimplemented, "method Register not implemented")
 }
 func (UnimplementedTransportServer) mustEmbedUnimplementedTransportServer() {}
 func (UnimplementedTransportServer) testEmbeddedByValue()                   {}
@@ -312,6 +332,24 @@ func _Transport_NewKey_Handler(srv interface{}, ctx context.Context, dec func(in
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Transport_Register_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RegisterRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(TransportServer).Register(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Transport_Register_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(TransportServer).Register(ctx, req.(*RegisterRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Transport_ServiceDesc is the grpc.ServiceDesc for Transport service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -342,6 +380,10 @@ var Transport_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "NewKey",
 			Handler:    _Transport_NewKey_Handler,
+		},
+		{
+			MethodName: "Register",
+			Handler:    _Transport_Register_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
