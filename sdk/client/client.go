@@ -27,7 +27,8 @@ type Client struct {
 	cur     *session
 	paths   paths
 	useXK   bool
-	changed chan struct{} // closed and replaced at each change of cur and ended
+	keyless map[string]bool // transports that gave no key in this process
+	changed chan struct{}   // closed and replaced at each change of cur and ended
 	stop    context.CancelCauseFunc
 	running chan struct{} // closed when Run has returned; nil: it does not run
 	ended   error         // why the last Run gave up
@@ -63,7 +64,7 @@ func New(opt Options) (*Client, error) {
 	if opt.AnswerTimeout <= 0 {
 		opt.AnswerTimeout = 10 * time.Second
 	}
-	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{})}
+	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{}), keyless: make(map[string]bool)}
 	c.keys = keys{static: noise.KeyPairFrom(opt.Profile.Static), public: opt.Profile.device().Public()}
 	if len(c.endpoints()) == 0 {
 		if opt.Transport != "" {

@@ -71,6 +71,7 @@ func (c *Client) confirmation(d *dialled, resume []byte) ccp.Confirm {
 	if len(resume) == 32 && d.accepted.Has(ccp.Resume) {
 		cf.Resume = (*[32]byte)(resume)
 	}
+	cf.Keys = p.announced(c.opt.Now())
 	return cf
 }
 

@@ -62,6 +62,7 @@ func (d *dialled) Close() error { return d.conn.Close() }
 type route struct {
 	Endpoint
 	dialer transport.Dialer
+	own    []byte // the device's private key for the transport; nil: the endpoint has one, or none is needed
 }
 
 func (e Endpoint) key() string {
@@ -82,14 +83,17 @@ func (c *Client) endpoints() []route {
 		}
 		for _, e := range c.profile.Relay.Endpoints {
 			key := e.key()
+			if e.Transport != d.Name() || c.paths.avoid[key].After(now) {
+				continue
+			}
+			routes := c.profile.routes(e, d)
 			switch {
-			case e.Transport != d.Name() || c.paths.avoid[key].After(now):
 			case c.paths.weak[key].After(now):
-				last = append(last, route{e, d})
+				last = append(last, routes...)
 			case key == c.paths.best:
-				first = append(first, route{e, d})
+				first = append(first, routes...)
 			default:
-				rest = append(rest, route{e, d})
+				rest = append(rest, routes...)
 			}
 		}
 	}
@@ -99,6 +103,9 @@ func (c *Client) endpoints() []route {
 // connect makes a session. If the relay has lost the resume token it asks for
 // XK, which follows at once.
 func (c *Client) connect(ctx context.Context) (*session, error) {
+	if err := c.drawKeys(); err != nil {
+		return nil, err
+	}
 	pattern, resume := c.plan()
 	s, err := c.attempt(ctx, pattern, resume)
 	if code, ok := IsRefused(err); ok && code == ccp.CodeUseXK && pattern == noise.IK {

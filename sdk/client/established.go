@@ -108,6 +108,7 @@ func (p *Profile) accept(d *dialled, ack *ccp.Established, now time.Time) (warni
 		entries := append(slices.Clone(p.Relay.Entry), EntryCredential{ID: e.ID[:], Key: e.Key[:]})
 		p.Relay.Entry = entries[max(0, len(entries)-keptEntries):]
 	}
+	p.confirmed(ack.Ext.Endpoints, now)
 	return p.Relay.takeCatalogue(ack.Ext.Catalogue, now)
 }
 
@@ -196,7 +197,7 @@ func (c *Client) learn(from string, m ccp.Move) {
 		known := slices.Clone(p.Relay.Endpoints)
 		for i := len(m.Endpoints) - 1; i >= 0; i-- {
 			e := m.Endpoints[i]
-			ep := Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values()}
+			ep := Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values(), Own: p.hasKey(e.Transport)}
 			if c.dials(ep.Transport) {
 				c.paths.best = ep.key()
 			}

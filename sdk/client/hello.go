@@ -86,7 +86,7 @@ func (c *Client) hello(ctx context.Context, r route, pattern noise.Pattern) (d *
 // dial opens the stream. token is for the Hello, on transports that showed none.
 func (c *Client) dial(ctx context.Context, r route, p *Profile) (conn net.Conn, token string, err error) {
 	with := transport.Dial{
-		Insecure: p.Relay.Insecure, DialTCP: c.opt.DialTCP,
+		Insecure: p.Relay.Insecure, DialTCP: c.opt.DialTCP, Key: r.own,
 		ServerTime: func(t time.Time) { c.skew.Store(int64(t.Sub(c.opt.Now()))) },
 	}
 	for _, pin := range p.Relay.Pins {
@@ -104,8 +104,7 @@ func (c *Client) dial(ctx context.Context, r route, p *Profile) (conn net.Conn, 
 	} else if len(p.Relay.Entry) > 0 {
 		hint = "; this device was away so long that its right to enter has expired: ask for a new link"
 	}
-	at := transport.Endpoint{Transport: r.Transport, Host: r.Host, Port: r.Port, Params: r.Params}
-	conn, err = r.dialer.Dial(ctx, at, with)
+	conn, err = r.dialer.Dial(ctx, r.transport(), with)
 	if err != nil {
 		return nil, "", &Error{Kind: Unreachable, Text: r.Transport + " " + r.Host + " cannot be reached" + hint, Err: err}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/commucat/commucat/sdk/identity"
 	"github.com/commucat/commucat/sdk/link"
 	"github.com/commucat/commucat/sdk/noise"
+	"github.com/commucat/commucat/sdk/transport"
 )
 
 // profileFile is the name of the profile inside its folder.
@@ -86,6 +87,12 @@ type Endpoint struct {
 	Host      string            `json:"host"`
 	Port      uint16            `json:"port"`
 	Params    map[string]string `json:"params,omitempty"`
+	// Own says that it is for this device's own key for the transport.
+	Own bool `json:"own,omitempty"`
+}
+
+func (e Endpoint) transport() transport.Endpoint {
+	return transport.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Params}
 }
 
 // Profile is one device: keys and knowledge of one relay. It holds secrets: it
@@ -103,6 +110,12 @@ type Profile struct {
 	Name        string          `json:"name,omitempty"`
 	Certificate json.RawMessage `json:"certificate,omitempty"`
 	Relay       Relay           `json:"relay"`
+
+	// Keys are this device's own keys for transports that want one.
+	Keys []TransportKey `json:"transport_keys,omitempty"`
+	// Keyless says of transports whose devices have no keys when that was asked: to ask
+	// may start a process.
+	Keyless map[string]time.Time `json:"keyless_transports,omitempty"`
 
 	// Joining secrets, removed once the relay has accepted the device.
 	Invite  []byte `json:"invite,omitempty"`
@@ -212,6 +225,8 @@ func (p *Profile) Check() error {
 		return invalid("handle, display name and the device's name are texts of at most %d bytes", maxName)
 	case p.Device == Hex32{} || p.Static == Hex32{}:
 		return invalid("profile: a secret key is missing; restore the file or register again")
+	case len(p.Keys) > maxKeys || len(p.Keyless) > maxEndpoints:
+		return invalid("profile: it has more than %d keys for transports", maxKeys)
 	case p.Relay.Noise == Hex32{}:
 		return invalid("profile: the relay's Noise key is missing")
 	}

@@ -116,7 +116,7 @@ func (c *Client) caller(ctx context.Context, p *Profile) (transport.RoundTripClo
 			if bare(e) {
 				with.Token = nil
 			}
-			trip, err := caller.Call(ctx, transport.Endpoint(e), with)
+			trip, err := caller.Call(ctx, e.transport(), with)
 			if err == nil {
 				return trip, nil
 			}

@@ -1,0 +1,223 @@
+package client
+
+import (
+	"errors"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+const (
+	// maxKeys bounds the keys in a profile: one in use and one that follows it for
+	// each transport.
+	maxKeys = 2 * ccp.MaxTransportKeys
+	// announceEvery is how often a key that the relay knows is named again, so that
+	// what has changed of its endpoint is learnt.
+	announceEvery = 24 * time.Hour
+	// askEvery is how often a transport without keys is asked again: another version of
+	// it may have some.
+	askEvery = 30 * 24 * time.Hour
+	// maxPrivate bounds a private key, in bytes.
+	maxPrivate = 256
+)
+
+// TransportKey is a key pair that a device has for one transport.
+type TransportKey struct {
+	Transport string `json:"transport"`
+	Private   []byte `json:"private"`
+	Public    []byte `json:"public"`
+	// Confirmed is when the relay last said that it knows the key; zero: not yet.
+	Confirmed time.Time `json:"confirmed,omitzero"`
+}
+
+// String names the key's transport, never the key.
+func (k TransportKey) String() string { return "key for " + k.Transport }
+
+// GoString implements fmt.GoStringer.
+func (k TransportKey) GoString() string { return "client.TransportKey(" + k.Transport + ")" }
+
+// RenewKeys draws new keys for the transports that this device has keys for. The
+// relay learns them at the next connection, and forgets the old ones then. The present
+// connection ends.
+func (c *Client) RenewKeys() error {
+	var again []string
+	for _, k := range c.Profile().Keys {
+		if !slices.Contains(again, k.Transport) {
+			again = append(again, k.Transport)
+		}
+	}
+	if err := c.takeKeys(again); err != nil {
+		return err
+	}
+	c.Disconnect()
+	return nil
+}
+
+// drawKeys draws what is missing: a key for each transport that can be dialled and
+// whose devices have one. A transport that fails to give one is asked again by the next
+// program, one that has none much later.
+func (c *Client) drawKeys() error {
+	var missing []string
+	routes := c.endpoints()
+	now := c.opt.Now()
+	c.mu.Lock()
+	for _, r := range routes {
+		name := r.Transport
+		age := now.Sub(c.profile.Keyless[name])
+		if (age < 0 || age >= askEvery) && !c.keyless[name] && !slices.Contains(missing, name) && !c.profile.knows(name) && len(missing) < ccp.MaxTransportKeys {
+			missing = append(missing, name)
+		}
+	}
+	c.mu.Unlock()
+	return c.takeKeys(missing)
+}
+
+// takeKeys draws keys, all at the same time since some are drawn in a process that is
+// started for it, and saves them before anybody is told.
+func (c *Client) takeKeys(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	drawn, none := make([]*TransportKey, len(names)), make([]bool, len(names))
+	var all sync.WaitGroup
+	for i, name := range names {
+		all.Go(func() { drawn[i], none[i] = c.drawKey(name) })
+	}
+	all.Wait()
+	changed := false
+	p := c.revise(func(p *Profile) {
+		keys := slices.Clone(p.Keys)
+		for i, name := range names {
+			if none[i] && len(p.Keyless) < maxEndpoints {
+				if p.Keyless = maps.Clone(p.Keyless); p.Keyless == nil {
+					p.Keyless = make(map[string]time.Time)
+				}
+				p.Keyless[name], changed = c.opt.Now(), true
+			}
+			if drawn[i] == nil {
+				c.keyless[name] = true
+				continue
+			}
+			// A key that never came into use gives way.
+			keys = slices.DeleteFunc(keys, func(k TransportKey) bool { return k.Transport == name && k.Confirmed.IsZero() })
+			keys, changed = append(keys, *drawn[i]), true
+		}
+		p.Keys = keys
+	})
+	if !changed || p.dir == "" {
+		return nil
+	}
+	return p.Save(p.dir)
+}
+
+// drawKey asks a transport for a key pair. It is nil where there is none; none says that
+// the transport's devices have no keys.
+func (c *Client) drawKey(name string) (key *TransportKey, none bool) {
+	for _, d := range c.opt.Dialers {
+		m, ok := d.(transport.KeyMaker)
+		if !ok || d.Name() != name {
+			continue
+		}
+		private, public, err := m.NewKey()
+		k := ccp.TransportKey{Transport: name, Public: public}
+		switch {
+		case err != nil:
+			c.opt.Log.Debug("no key for a transport", "transport", name, "error", err)
+		case k.Check() != nil || len(private) == 0 || len(private) > maxPrivate:
+			c.opt.Log.Warn("a transport makes keys that do not fit", "transport", name)
+		default:
+			return &TransportKey{Transport: name, Private: private, Public: public}, false
+		}
+		return nil, errors.Is(err, sdk.Unsupported)
+	}
+	return nil, false
+}
+
+// knows says that there is a key for a transport, in use or not yet.
+func (p *Profile) knows(name string) bool {
+	return slices.ContainsFunc(p.Keys, func(k TransportKey) bool { return k.Transport == name })
+}
+
+// hasKey says that the relay knows a key for a transport.
+func (p *Profile) hasKey(name string) bool {
+	return slices.ContainsFunc(p.Keys, func(k TransportKey) bool { return k.Transport == name && !k.Confirmed.IsZero() })
+}
+
+// announced are the keys that a Confirm names: those that the relay has not confirmed
+// yet, or has confirmed a while ago.
+func (p *Profile) announced(now time.Time) []ccp.TransportKey {
+	var out []ccp.TransportKey
+	for _, k := range p.Keys {
+		next := slices.ContainsFunc(p.Keys, func(o TransportKey) bool { return o.Transport == k.Transport && o.Confirmed.IsZero() })
+		age := now.Sub(k.Confirmed)
+		switch {
+		case !k.Confirmed.IsZero() && (next || age >= 0 && age < announceEvery):
+		case len(out) == ccp.MaxTransportKeys:
+		default:
+			out = append(out, ccp.TransportKey{Transport: k.Transport, Public: k.Public})
+		}
+	}
+	return out
+}
+
+// confirmed takes over where the announced keys are good. The key that a new one
+// follows goes, and so does the way with the link's secret to the same host.
+func (p *Profile) confirmed(endpoints []ccp.Endpoint, now time.Time) {
+	named := p.announced(now)
+	for _, e := range endpoints {
+		at := slices.IndexFunc(named, func(k ccp.TransportKey) bool { return k.Transport == e.Transport })
+		if at < 0 {
+			continue
+		}
+		keys := make([]TransportKey, 0, len(p.Keys))
+		for _, k := range p.Keys {
+			switch {
+			case k.Transport != e.Transport:
+				keys = append(keys, k)
+			case string(k.Public) == string(named[at].Public):
+				k.Confirmed = now
+				keys = append(keys, k)
+			}
+		}
+		p.Keys = keys
+		own := Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values(), Own: true}
+		ways := make([]Endpoint, 0, len(p.Relay.Endpoints)+1)
+		placed := false
+		for _, w := range p.Relay.Endpoints {
+			if w.Transport != own.Transport || !strings.EqualFold(w.Host, own.Host) {
+				ways = append(ways, w)
+			} else if !placed {
+				ways, placed = append(ways, own), true
+			}
+		}
+		if !placed && len(ways) < keptEndpoints {
+			ways = append(ways, own)
+		}
+		p.Relay.Endpoints = ways
+	}
+}
+
+// routes are the ways to one endpoint: as it stands, or with each of the device's keys
+// for it, the one that the relay is known to know first.
+func (p *Profile) routes(e Endpoint, d transport.Dialer) []route {
+	if !e.Own {
+		return []route{{Endpoint: e, dialer: d}}
+	}
+	var known, next []route
+	for _, k := range p.Keys {
+		switch {
+		case k.Transport != e.Transport:
+		case k.Confirmed.IsZero():
+			next = append(next, route{e, d, k.Private})
+		default:
+			known = append(known, route{e, d, k.Private})
+		}
+	}
+	return append(known, next...)
+}

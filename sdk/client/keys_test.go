@@ -1,0 +1,250 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// keyed is a relay's transport whose devices have keys. It lets in who has the link's
+// secret, or a key that the relay knows.
+type keyed struct {
+	*relay
+
+	mu     sync.Mutex
+	drawn  int
+	known  string // the public key that the relay knows
+	secret bool   // the link's secret is good
+	used   []string
+	now    time.Time
+}
+
+func (k *keyed) NewKey() (private, public []byte, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.drawn++
+	return fmt.Appendf(nil, "private-%d", k.drawn), fmt.Appendf(nil, "public-%d", k.drawn), nil
+}
+
+func (k *keyed) Dial(ctx context.Context, to transport.Endpoint, with transport.Dial) (net.Conn, error) {
+	k.mu.Lock()
+	used := strings.Replace(string(with.Key), "private", "public", 1)
+	if to.Params["secret"] != "" {
+		used = "secret"
+	}
+	good := used == "secret" && k.secret || used != "secret" && used == k.known
+	k.used = append(k.used, used)
+	k.mu.Unlock()
+	if !good {
+		return nil, errors.New("this key is not known")
+	}
+	return k.relay.Dial(ctx, to, with)
+}
+
+// answer is the relay's: it knows the announced key from now on.
+func (k *keyed) answer(a *ccp.Established) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, key := range k.last.Keys {
+		k.known = string(key.Public)
+		a.Ext.Endpoints = append(a.Ext.Endpoints, ccp.Endpoint{Transport: key.Transport, Host: "relay.example", Port: 444, Params: "own=yes"})
+	}
+}
+
+func (k *keyed) announced() (names []string) {
+	k.relay.mu.Lock()
+	defer k.relay.mu.Unlock()
+	for _, key := range k.last.Keys {
+		names = append(names, key.Transport+" "+string(key.Public))
+	}
+	return names
+}
+
+func (k *keyed) clock() time.Time {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.now
+}
+
+func (k *keyed) lastUsed() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.used[len(k.used)-1]
+}
+
+func TestTransportKeys(t *testing.T) {
+	k := &keyed{relay: newRelay(t), secret: true, now: time.Now()}
+	opt := k.options(0)
+	opt.Dialers, opt.Now = []transport.Dialer{k}, k.clock
+	for i := range opt.Profile.Relay.Endpoints {
+		opt.Profile.Relay.Endpoints[i].Host = "relay.example"
+		opt.Profile.Relay.Endpoints[i].Params = map[string]string{"secret": "of the link"}
+	}
+	dir := t.TempDir()
+	if err := opt.Profile.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	u := start(t, opt)
+	u.connected()
+	if d := cmp.Diff([]string{"pipe public-1"}, k.announced()); d != "" || k.lastUsed() != "secret" {
+		t.Error(d, k.lastUsed())
+	}
+	// A relay of before has not said anything of the key: all goes on as it was.
+	k.ack = k.answer
+	u.cut()
+	if d := cmp.Diff([]string{"pipe public-1"}, k.announced()); d != "" || k.lastUsed() != "secret" {
+		t.Error(d, k.lastUsed())
+	}
+	// Now it is known, and the link's secret no longer matters.
+	k.mu.Lock()
+	k.secret = false
+	k.mu.Unlock()
+	u.cut()
+	if names := k.announced(); len(names) != 0 || k.lastUsed() != "public-1" {
+		t.Error(names, k.lastUsed())
+	}
+	p := u.Profile()
+	want := []Endpoint{{Transport: "pipe", Host: "relay.example", Port: 444, Params: map[string]string{"own": "yes"}, Own: true}}
+	if d := cmp.Diff(want, p.Relay.Endpoints); d != "" || len(p.Keys) != 1 {
+		t.Error(d, p.Keys)
+	}
+	// The relay is asked again when a day has passed.
+	k.mu.Lock()
+	k.now = k.now.Add(announceEvery)
+	k.mu.Unlock()
+	u.cut()
+	if d := cmp.Diff([]string{"pipe public-1"}, k.announced()); d != "" {
+		t.Error(d)
+	}
+	// A new key is announced by the old one's connection, and then used.
+	if err := u.RenewKeys(); err != nil {
+		t.Fatal(err)
+	}
+	u.until("the new key is confirmed", func(u *running) bool {
+		keys := u.Profile().Keys
+		return len(keys) == 1 && string(keys[0].Public) == "public-2" && !keys[0].Confirmed.IsZero()
+	})
+	u.cut()
+	if k.lastUsed() != "public-2" || k.drawn != 2 {
+		t.Error(k.lastUsed(), k.drawn)
+	}
+	u.close()
+
+	// It is all in the file, which nobody else may read, and in no log.
+	again, err := LoadProfile(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(u.Profile().Keys, again.Keys); d != "" {
+		t.Error(d)
+	}
+	if st, err := os.Stat(dir + "/" + profileFile); err != nil || st.Mode().Perm() != 0o600 {
+		t.Error(st.Mode(), err)
+	}
+	if text := fmt.Sprintf("%v %+v %#v", again.Keys, again.Keys[0], again.Keys[0]); strings.Contains(text, "private") {
+		t.Error(text)
+	}
+}
+
+// The relay may have taken a new key before its answer was lost: either key is tried.
+func TestNewKeyAfterLostAnswer(t *testing.T) {
+	k := &keyed{relay: newRelay(t), known: "public-1", now: time.Now()}
+	k.ack = k.answer
+	opt := k.options(0)
+	opt.Dialers = []transport.Dialer{k}
+	opt.Profile.Keys = []TransportKey{
+		{Transport: "pipe", Private: []byte("private-0"), Public: []byte("public-0"), Confirmed: time.Now()},
+		{Transport: "pipe", Private: []byte("private-1"), Public: []byte("public-1")},
+	}
+	for i := range opt.Profile.Relay.Endpoints {
+		opt.Profile.Relay.Endpoints[i].Own = true
+	}
+	u := start(t, opt)
+	u.connected()
+	if d := cmp.Diff([]string{"public-0", "public-1"}, k.used); d != "" {
+		t.Error(d)
+	}
+	if keys := u.Profile().Keys; len(keys) != 1 || string(keys[0].Public) != "public-1" {
+		t.Error(keys)
+	}
+}
+
+// A transport without keys, or with keys that do not fit, is asked once.
+func TestNoTransportKey(t *testing.T) {
+	for name, answer := range map[string]func() ([]byte, []byte, error){
+		"none":        func() ([]byte, []byte, error) { return nil, nil, sdk.Unsupported },
+		"no private":  func() ([]byte, []byte, error) { return nil, []byte("p"), nil },
+		"long public": func() ([]byte, []byte, error) { return []byte("p"), bytes.Repeat([]byte("p"), 65), nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRelay(t)
+			opt := r.options(0)
+			asked := 0
+			opt.Dialers = []transport.Dialer{maker{r, func() ([]byte, []byte, error) { asked++; return answer() }}}
+			u := start(t, opt)
+			u.cut()
+			if p := u.Profile(); asked != 1 || len(p.Keys) != 0 || len(r.last.Keys) != 0 {
+				t.Error(asked, p.Keys)
+			}
+			u.close()
+			// Only one that has none is remembered, and not for ever.
+			opt.Profile, opt.Store = u.Profile(), memory()
+			want := 2
+			if name == "none" {
+				want = 1
+			}
+			u = start(t, opt)
+			if u.connected(); asked != want {
+				t.Errorf("asked %d times, want %d", asked, want)
+			}
+			u.close()
+			opt.Profile, opt.Store = u.Profile(), memory()
+			opt.Now = func() time.Time { return time.Now().Add(askEvery) }
+			u = start(t, opt)
+			if u.connected(); asked != want+1 {
+				t.Errorf("asked %d times, want %d", asked, want+1)
+			}
+		})
+	}
+}
+
+type maker struct {
+	*relay
+	key func() ([]byte, []byte, error)
+}
+
+func (m maker) NewKey() (private, public []byte, err error) { return m.key() }
+
+func TestConfirmedEndpoints(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	p := &Profile{Keys: []TransportKey{{Transport: "a", Public: []byte("1")}, {Transport: "b", Public: []byte("2"), Confirmed: now}}}
+	p.Relay.Endpoints = []Endpoint{
+		{Transport: "http2", Host: "h", Port: 1}, {Transport: "a", Host: "H", Port: 2}, {Transport: "a", Host: "h", Port: 3},
+		{Transport: "a", Host: "other", Port: 4}, {Transport: "b", Host: "h", Port: 5},
+	}
+	p.confirmed([]ccp.Endpoint{
+		{Transport: "a", Host: "h", Port: 9}, {Transport: "b", Host: "h", Port: 9}, {Transport: "c", Host: "h", Port: 9},
+	}, now)
+	var got []string
+	for _, e := range p.Relay.Endpoints {
+		got = append(got, fmt.Sprint(e.key(), e.Own))
+	}
+	want := []string{"http2 h:1false", "a h:9true", "a other:4false", "b h:5false"} // b and c were not announced
+	if !slices.Equal(got, want) || !p.Keys[0].Confirmed.Equal(now) {
+		t.Errorf("%q, %v", got, p.Keys)
+	}
+}
