@@ -4,6 +4,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+
+	"github.com/commucat/commucat/sdk/ccp"
 )
 
 // ChangeKind names what happened to a device list.
@@ -15,6 +17,9 @@ const (
 	DeviceAdded   ChangeKind = "device-added"
 	DeviceRevoked ChangeKind = "device-revoked"
 	DeviceRotated ChangeKind = "device-rotated"
+	// KeysChanged: the device's keys for transports, and nothing else. No other
+	// device is told of it.
+	KeysChanged ChangeKind = "keys-changed"
 )
 
 // Ways in which a device came or changed.
@@ -36,6 +41,9 @@ type Change struct {
 	Via          string
 	// NewUser says that the account was made by this change.
 	NewUser bool
+	// Came and Gone are the transport keys that are good from now on, and those that
+	// are not any more; their Transport is a slot (see SlotTransport).
+	Came, Gone []ccp.TransportKey
 }
 
 // Fingerprint is how people compare a device key: the first 16 bytes of its

@@ -36,13 +36,14 @@ func (s *Store) RevokeDevice(ctx context.Context, user, device string) error {
 		now := s.now()
 		h.value.Status = Revoked
 		h.value.Epoch++
+		gone := h.value.dropKeys()
 		err = s.dir.Commit(ctx, now, []storage.Write{
 			h.write(time.Time{}),
 			s.event(device, eventRecord{Action: "revoke", Via: via, Public: h.value.Public}, now),
 		})
 		s.cache.drop(device)
 		if err == nil {
-			s.tell(Change{Kind: DeviceRevoked, User: h.value.User, Device: device, Public: h.value.Public.key(), Via: via})
+			s.tell(Change{Kind: DeviceRevoked, User: h.value.User, Device: device, Public: h.value.Public.key(), Via: via, Gone: gone})
 			return nil
 		}
 		if !isConflict(err) || try == commitTries {

@@ -28,6 +28,8 @@ type Request struct {
 	// Name is the device's name, for lists.
 	Name         string
 	Capabilities ccp.Capabilities
+	// Keys are the device's own keys for transports of this relay.
+	Keys []ccp.TransportKey
 	// Session is the public id of the session, kept with the token.
 	Session string
 	// NewUser is the id that a new account takes, Token the text of the token to
@@ -70,6 +72,8 @@ type plan struct {
 	// memory, so that it must be checked and may not refuse anybody.
 	seen     *standing
 	recalled bool
+	// gone are transport keys that go with the device key which pairing replaces.
+	gone []ccp.TransportKey
 }
 
 // Establish is the one transaction of a handshake. It decides from what is
@@ -254,6 +258,8 @@ func (s *Store) known(ctx context.Context, p *plan, r *Request, dev held[deviceR
 			return none, err
 		}
 		action = "rotate"
+		// Who had the old key may have the transport keys as well.
+		p.gone = rec.dropKeys()
 	}
 	known, err := s.standing(ctx, p, dev)
 	if err != nil {
@@ -452,7 +458,13 @@ func (s *Store) finish(ctx context.Context, p *plan, r *Request, dev held[device
 		g.Certificate = c
 		p.writes = append(p.writes, s.event(r.Device, eventRecord{Action: action, Via: via, Public: rec.Public, Serial: c.Serial}, now))
 	}
-	if changed := fresh || action != "" || rec.Caps != dev.value.Caps; changed {
+	came, gone := rec.setKeys(r.Keys)
+	for _, k := range p.gone { // one that was announced again stays
+		if !bytes.Equal(rec.Keys[k.Transport], k.Public) {
+			gone = append(gone, k)
+		}
+	}
+	if changed := fresh || action != "" || rec.Caps != dev.value.Caps || len(came)+len(gone) > 0; changed {
 		dev.value = rec
 		p.writes = append(p.writes, dev.write(time.Time{}))
 	} else {
@@ -462,6 +474,12 @@ func (s *Store) finish(ctx context.Context, p *plan, r *Request, dev held[device
 	device.Certificate = g.Certificate
 	if action == "rotate" {
 		p.change = &Change{Kind: DeviceRotated, User: rec.User, Device: r.Device, Public: r.Public, Via: via}
+	}
+	if len(came)+len(gone) > 0 {
+		if p.change == nil {
+			p.change = &Change{Kind: KeysChanged, User: rec.User, Device: r.Device, Public: r.Public, Via: via}
+		}
+		p.change.Came, p.change.Gone = came, gone
 	}
 	g.Device, g.Action, g.Via = device, action, via
 	g.Renewed = r.Certificate == nil || r.Certificate.Serial != g.Certificate.Serial

@@ -61,6 +61,8 @@ type deviceRecord struct {
 	Caps    uint16          `json:"caps,omitempty"`
 	Epoch   uint64          `json:"epoch"`
 	Cert    json.RawMessage `json:"cert,omitempty"`
+	// Keys are public keys for transports, by slot; see ExportSlot.
+	Keys map[string]hexBytes `json:"keys,omitempty"`
 }
 
 type eventRecord struct {

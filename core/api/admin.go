@@ -17,6 +17,7 @@ import (
 	"github.com/commucat/commucat/core/account"
 	"github.com/commucat/commucat/core/metrics"
 	"github.com/commucat/commucat/core/pairing"
+	"github.com/commucat/commucat/sdk/ccp"
 )
 
 // Operations are the accounts as the operator changes them; *account.Store.
@@ -67,6 +68,9 @@ type AdminOptions struct {
 	Plugins        func() any
 	UpgradePlugin  func(ctx context.Context, name string) error
 	ProbeTransport func(ctx context.Context, name string) error
+	// TransportKey lets a further key of a device in, beside the device's own, and
+	// answers where it is good; one that was set before is good no more.
+	TransportKey func(ctx context.Context, device, transport string, public []byte) (ccp.Endpoint, error)
 	// Checks are what readiness asks, each within two seconds.
 	Checks map[string]func(context.Context) error
 	// Record is told of each change, for the ledger; may be nil.
@@ -108,21 +112,22 @@ func NewAdmin(opt AdminOptions) (*Admin, error) {
 	a.mux.HandleFunc("GET /readyz", a.readyz)
 	a.mux.Handle("GET /metrics", opt.Metrics.Handler())
 	for pattern, f := range map[string]func(*http.Request, http.ResponseWriter) (any, error){
-		"GET /v1/status":                   a.status,
-		"POST /v1/links":                   a.createLink,
-		"GET /v1/links":                    a.listLinks,
-		"DELETE /v1/links/{id}":            a.revokeLink,
-		"GET /v1/users":                    a.listUsers,
-		"GET /v1/users/{name}":             a.showUser,
-		"POST /v1/users/{name}/pair":       a.pairUser,
-		"GET /v1/devices/{id}":             a.showDevice,
-		"POST /v1/devices/{id}/revoke":     a.revokeDevice,
-		"GET /v1/keys":                     a.keys,
-		"POST /v1/keys/rotate":             a.rotateKeys,
-		"POST /v1/reload":                  a.reload,
-		"GET /v1/plugins":                  a.plugins,
-		"POST /v1/plugins/{name}/upgrade":  a.upgradePlugin,
-		"POST /v1/transports/{name}/probe": a.probeTransport,
+		"GET /v1/status":                         a.status,
+		"POST /v1/links":                         a.createLink,
+		"GET /v1/links":                          a.listLinks,
+		"DELETE /v1/links/{id}":                  a.revokeLink,
+		"GET /v1/users":                          a.listUsers,
+		"GET /v1/users/{name}":                   a.showUser,
+		"POST /v1/users/{name}/pair":             a.pairUser,
+		"GET /v1/devices/{id}":                   a.showDevice,
+		"POST /v1/devices/{id}/revoke":           a.revokeDevice,
+		"POST /v1/devices/{id}/keys/{transport}": a.setTransportKey,
+		"GET /v1/keys":                           a.keys,
+		"POST /v1/keys/rotate":                   a.rotateKeys,
+		"POST /v1/reload":                        a.reload,
+		"GET /v1/plugins":                        a.plugins,
+		"POST /v1/plugins/{name}/upgrade":        a.upgradePlugin,
+		"POST /v1/transports/{name}/probe":       a.probeTransport,
 	} {
 		a.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
 			v, err := f(r, w)

@@ -278,6 +278,42 @@ func (a *Admin) revokeDevice(r *http.Request, _ http.ResponseWriter) (any, error
 	return object{"id": id, "status": "revoked"}, nil
 }
 
+// TransportKeyRequest sets a key of a device for a transport.
+type TransportKeyRequest struct {
+	Public []byte `json:"public"`
+}
+
+// TransportEndpoint is where a key is good.
+type TransportEndpoint struct {
+	Transport string            `json:"transport"`
+	Host      string            `json:"host"`
+	Port      uint16            `json:"port"`
+	Params    map[string]string `json:"params,omitempty"`
+}
+
+func (a *Admin) setTransportKey(r *http.Request, w http.ResponseWriter) (any, error) {
+	if a.opt.TransportKey == nil {
+		return nil, a.absent()
+	}
+	var in TransportKeyRequest
+	if err := readJSON(w, r, &in); err != nil {
+		return nil, err
+	}
+	id, name := r.PathValue("id"), r.PathValue("transport")
+	e, err := a.opt.TransportKey(r.Context(), id, name, in.Public)
+	switch sdk.KindOf(err) {
+	case sdk.Unavailable, sdk.Unsupported, sdk.Conflict, sdk.Full:
+		return nil, problem(409, "key_refused", err.Error())
+	case sdk.Invalid:
+		return nil, problem(400, "invalid", err.Error())
+	}
+	if err != nil {
+		return nil, err
+	}
+	a.record(r, "device.key", id)
+	return TransportEndpoint{e.Transport, e.Host, e.Port, e.Values()}, nil
+}
+
 func (a *Admin) keys(*http.Request, http.ResponseWriter) (any, error) {
 	if a.opt.Keys == nil {
 		return nil, a.absent()

@@ -136,6 +136,14 @@ func (c *Client) RevokeDevice(ctx context.Context, id string) error {
 	return c.Do(ctx, "POST", "/v1/devices/"+url.PathEscape(id)+"/revoke", nil, nil)
 }
 
+// SetTransportKey lets a further key of a device in at a transport, beside the device's
+// own, and answers where it is good. One that was set before is good no more.
+func (c *Client) SetTransportKey(ctx context.Context, device, transport string, public []byte) (out TransportEndpoint, err error) {
+	path := "/v1/devices/" + url.PathEscape(device) + "/keys/" + url.PathEscape(transport)
+	err = c.Do(ctx, "POST", path, TransportKeyRequest{public}, &out)
+	return out, err
+}
+
 // Keys describes the keys, RotateKeys makes a new Noise key first.
 func (c *Client) Keys(ctx context.Context) (out json.RawMessage, err error) {
 	err = c.Do(ctx, "GET", "/v1/keys", nil, &out)

@@ -131,6 +131,36 @@ func (t *Transport) Revoke(ctx context.Context, id string) error {
 	return nil
 }
 
+// Keyed says that the devices of this transport have keys of their own, as far as a
+// process that runs can be asked.
+func (t *Transport) Keyed() bool {
+	r, _ := t.sup.look().current.(*transportRun)
+	return r != nil && transport.DescriptorOf(r.plugin).DeviceKeys
+}
+
+// Registers says that the process that runs wants to be handed the keys of devices.
+func (t *Transport) Registers() bool {
+	r, _ := t.sup.look().current.(*transportRun)
+	if r == nil {
+		return false
+	}
+	_, ok := r.ln.(transport.Registrar)
+	return ok
+}
+
+// Register hands keys of devices to the process that runs, at most
+// transport.MaxRegister. It is an error of kind Unavailable while none runs.
+func (t *Transport) Register(ctx context.Context, guests []transport.Guest) error {
+	r, _ := t.sup.look().current.(*transportRun)
+	if r == nil {
+		return &sdk.Error{Kind: sdk.Unavailable, Op: t.sup.name, Text: "no process runs"}
+	}
+	if s, ok := r.ln.(transport.Registrar); ok {
+		return s.Register(ctx, guests)
+	}
+	return nil
+}
+
 // Probe asks the plugin whether a client would get through.
 func (t *Transport) Probe(ctx context.Context) error {
 	r, _ := t.sup.look().current.(*transportRun)

@@ -72,11 +72,15 @@ func (s *Server) told(_ context.Context, message []byte) {
 	}
 	c := *n.Change
 	s.accounts.Forget(c.Device)
+	s.keysGone(c.Device, c.Gone)
+	if len(c.Came) > 0 {
+		go s.keysCame(c.Device, c.Came)
+	}
+	if c.Kind == account.KeysChanged {
+		return
+	}
 	s.hub.Changed(c.User)
 	s.sessions.DeviceChanged(c)
-	if c.Kind == account.DeviceRevoked {
-		s.revokeGuest(c.Device)
-	}
 }
 
 // nodesHealth notes that the bus between the nodes carries nothing, for the status. The

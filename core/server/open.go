@@ -223,7 +223,7 @@ func (s *Server) openRelay(context.Context) (err error) {
 	s.sessions = session.New(session.Options{
 		Accounts: s.accounts, Relay: session.Hub(s.hub), Cache: s.store.Cache, Keys: s.noiseKeys,
 		DeviceCA:  func() [32]byte { return s.ring.CA().Public() },
-		Catalogue: s.ring.Catalogue, Entry: s.newEntry,
+		Catalogue: s.ring.Catalogue, Entry: s.newEntry, Keyed: s.keyed, Endpoints: s.keyedEndpoints,
 		Domain: string(s.cfg.Server.Domain), Prologue: []byte(s.cfg.Noise.Prologue), Offer: ccp.AllCapabilities, Min: minimum,
 		ClearFrames: s.cfg.Compat.ClearFrames, Node: s.node, Gate: s.gate,
 		Limits: session.Limits{
@@ -250,12 +250,15 @@ func (s *Server) changed(c account.Change) {
 		s.record(audit.DeviceRotated(d, c.Via))
 		s.metrics.Inc(metrics.DeviceRotations)
 	}
+	s.tellNodes(notice{Change: &c})
+	s.keysGone(c.Device, c.Gone)
+	if c.Kind == account.KeysChanged {
+		return
+	}
 	s.hub.Changed(c.User)
 	s.sessions.DeviceChanged(c)
-	s.tellNodes(notice{Change: &c})
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	if c.Kind == account.DeviceRevoked {
-		s.revokeGuest(c.Device)
 		if err := s.hub.Drop(ctx, c.User, c.Device); err != nil {
 			s.log.Warn("the queue of a revoked device could not be dropped", "error", err)
 		}

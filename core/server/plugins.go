@@ -36,6 +36,8 @@ type transports struct {
 	// telling are the transports that are being told of revocations; true: there may
 	// be more than what the goroutine has read.
 	telling map[*pluginhost.Transport]bool
+	// handing has a *sync.RWMutex for each name; see Server.handing.
+	handing sync.Map
 }
 
 // openHost makes what runs plugin processes; nothing is started yet.
@@ -142,6 +144,7 @@ func (s *Server) addTransport(name string, spec pluginhost.TransportSpec) error 
 	s.transports.all[name] = t
 	s.transports.mu.Unlock()
 	s.tellRevoked(t) // it may have been ready before it was known here
+	go s.handAll(t)
 	return nil
 }
 
@@ -197,6 +200,7 @@ func (s *Server) transportChanged(r pluginhost.Reachable) {
 		for _, t := range s.running() {
 			if t.Name() == r.Transport {
 				s.tellRevoked(t)
+				go s.handAll(t)
 			}
 		}
 	default:
@@ -216,10 +220,7 @@ func (s *Server) transportChanged(r pluginhost.Reachable) {
 func (s *Server) pluginEndpoints(ctx context.Context, g transport.Guest) []link.Endpoint {
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	host := string(s.cfg.Server.Domain)
-	if at := s.addresses(); len(at) > 0 {
-		host = at[0].host
-	}
+	host := s.publicHost()
 	var out []link.Endpoint
 	for _, t := range s.running() {
 		e, err := t.Invite(ctx, host, g)
@@ -239,8 +240,15 @@ func (s *Server) pluginEndpoints(ctx context.Context, g transport.Guest) []link.
 	return out
 }
 
-// revokeGuest ends what the transports allowed to a link or device. What a transport
-// cannot be told now it is told when it is ready again, also by a later start.
+// publicHost is the name or address under which clients reach this relay.
+func (s *Server) publicHost() string {
+	if at := s.addresses(); len(at) > 0 {
+		return at[0].host
+	}
+	return string(s.cfg.Server.Domain)
+}
+
+// revokeGuest ends what the transports allowed to a link.
 func (s *Server) revokeGuest(id string) {
 	var names []string
 	for name := range s.cfg.Transports { // also those that are disabled for a while
@@ -248,12 +256,17 @@ func (s *Server) revokeGuest(id string) {
 			names = append(names, name)
 		}
 	}
-	running := s.running()
-	for _, t := range running {
+	for _, t := range s.running() {
 		if !slices.Contains(names, t.Name()) {
 			names = append(names, t.Name())
 		}
 	}
+	s.revokeAt(names, id)
+}
+
+// revokeAt ends what transports allowed under an id. What a transport cannot be told
+// now it is told when it is ready again, also by a later start.
+func (s *Server) revokeAt(names []string, id string) {
 	forgotten, err := s.revocations.add(names, id)
 	if err != nil {
 		s.log.Error("a revocation is not on disk, a transport that is away now may miss it", "error", err)
@@ -261,8 +274,10 @@ func (s *Server) revokeGuest(id string) {
 	if forgotten {
 		s.log.Error("too many revocations wait for a transport, the oldest were forgotten")
 	}
-	for _, t := range running {
-		s.tellRevoked(t)
+	for _, t := range s.running() {
+		if slices.Contains(names, t.Name()) {
+			s.tellRevoked(t)
+		}
 	}
 }
 
@@ -301,6 +316,9 @@ func (s *Server) tellOnce(t *pluginhost.Transport) {
 	r := s.revocations
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
+	mu := s.handing(t.Name())
+	mu.RLock()
+	defer mu.RUnlock()
 	var told []string
 	for _, id := range r.of(t.Name()) {
 		if err := t.Revoke(ctx, id); err != nil {

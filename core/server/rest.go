@@ -64,7 +64,7 @@ func (s *Server) openOperator(context.Context) (err error) {
 			return err
 		},
 		Reload: func(context.Context) error { return s.Reload() }, Status: s.status,
-		Plugins: func() any { return s.host.States() }, UpgradePlugin: s.UpgradePlugin, ProbeTransport: s.probeTransport,
+		Plugins: func() any { return s.host.States() }, UpgradePlugin: s.UpgradePlugin, ProbeTransport: s.probeTransport, TransportKey: s.setTransportKey,
 		Checks: map[string]func(context.Context) error{"storage": s.checkStorage, "ledger": s.checkLedger},
 		Record: s.recordOperator, Token: string(s.cfg.Admin.Token.Bytes()), Version: s.opt.Version,
 		Clock: s.opt.Clock, Log: s.log, Metrics: s.metrics,

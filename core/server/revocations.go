@@ -85,7 +85,11 @@ func (r *revocations) done(transport string, told []string) error {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	before := len(r.pending[transport])
 	rest := slices.DeleteFunc(r.pending[transport], func(id string) bool { return gone[id] })
+	if len(rest) == before {
+		return nil
+	}
 	if r.pending[transport] = rest; len(rest) == 0 {
 		delete(r.pending, transport)
 	}

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/commucat/commucat/core/account"
 	"github.com/commucat/commucat/core/metrics"
@@ -45,6 +46,7 @@ func (o *opening) confirm(ctx context.Context) (*Session, error) {
 	if err := o.rights(ctx, &conf, &req); err != nil {
 		return nil, err
 	}
+	req.Keys = o.keys(&conf)
 	former, err := o.resume(ctx, &conf, id.DeviceID)
 	if err != nil {
 		return nil, err
@@ -132,6 +134,15 @@ func (o *opening) rights(ctx context.Context, conf *ccp.Confirm, req *account.Re
 	}
 	req.Pair = secret
 	return nil
+}
+
+// keys are those of the device's transport keys that this relay has a use for.
+func (o *opening) keys(conf *ccp.Confirm) []ccp.TransportKey {
+	keyed := o.srv.opt.Keyed
+	if keyed == nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(conf.Keys), func(k ccp.TransportKey) bool { return !keyed(k.Transport) })
 }
 
 // prefix is how the caller's source is counted where guessing must be bounded:

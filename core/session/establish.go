@@ -10,6 +10,10 @@ import (
 	"github.com/commucat/commucat/sdk/ccp"
 )
 
+// keysTime is how long the Ack waits for transports that a device has keys for. What
+// comes later the device is told in its next session.
+const keysTime = time.Second
+
 // establish does the transaction, takes the route, and sends the Ack.
 func (o *opening) establish(ctx context.Context, conf *ccp.Confirm, req account.Request, former *resumption) (*Session, error) {
 	ses := o.newSession(&req)
@@ -37,6 +41,11 @@ func (o *opening) establish(ctx context.Context, conf *ccp.Confirm, req account.
 		return nil, err
 	}
 	ack := o.ack(&grant, bearer)
+	if ack.Ext != nil && len(req.Keys) > 0 {
+		limit, cancel := context.WithTimeout(ctx, keysTime)
+		ack.Ext.Endpoints = o.srv.opt.Endpoints(limit, req.Device, req.Keys)
+		cancel()
+	}
 	if o.accepted.Has(ccp.Ack) {
 		ack.Ext.Resume = o.resumeGrant(ctx, ses, former, bearer)
 	}

@@ -111,6 +111,11 @@ type Options struct {
 	Entry func() (ccp.Entry, bool)
 	// EntryToken checks the entry token in a Hello of a transport without HTTP.
 	EntryToken func(transport, token string) bool
+	// Keyed says of a transport that its devices have keys of their own, which this
+	// relay hands to it; nil: none. Endpoints then answers where the keys of a device
+	// are good; it must not take longer than its context allows.
+	Keyed     func(transport string) bool
+	Endpoints func(ctx context.Context, device string, keys []ccp.TransportKey) []ccp.Endpoint
 	// ShortCode turns a short pairing code into its secret, charging the caller's
 	// prefix; nil where short codes are off.
 	ShortCode func(ctx context.Context, code, prefix string) ([]byte, error)

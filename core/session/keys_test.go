@@ -1,0 +1,60 @@
+package session
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/commucat/commucat/core/account"
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// The keys that a Confirm names are stored with the device, and the Ack says where
+// they are good. Keys for what this relay does not have are ignored.
+func TestTransportKeys(t *testing.T) {
+	at := ccp.Endpoint{Transport: "keyed", Host: "relay.example", Port: 444, Params: "k=v"}
+	asked := 0
+	h := newHouse(t, func(o *Options, _ *account.Options) {
+		o.Keyed = func(name string) bool { return name == "keyed" }
+		o.Endpoints = func(ctx context.Context, device string, keys []ccp.TransportKey) []ccp.Endpoint {
+			asked++
+			if _, limited := ctx.Deadline(); !limited || device != "dev-a" || len(keys) != 1 {
+				t.Errorf("%v, %q, %v", limited, device, keys)
+			}
+			return []ccp.Endpoint{at}
+		}
+	})
+	d := newDevice(t, "dev-a", "alice")
+	invite := h.invite(t)
+	for _, c := range []struct {
+		keys []ccp.TransportKey
+		want []ccp.Endpoint
+	}{
+		{[]ccp.TransportKey{{Transport: "keyed", Public: []byte("key")}, {Transport: "other", Public: []byte("key")}}, []ccp.Endpoint{at}},
+		{nil, nil},
+		{[]ccp.TransportKey{{Transport: "other", Public: []byte("key")}}, nil},
+	} {
+		conn, _ := h.serve(transport.Facts{Transport: "test"})
+		cl := h.client(t, d, conn)
+		cl.invite = invite
+		cl.bendConfirm = func(cf *ccp.Confirm) { cf.Keys = c.keys }
+		if err := cl.connect(); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, cl.ack.Ext.Endpoints); diff != "" {
+			t.Error(diff)
+		}
+		conn.Close()
+		invite, d.hints = nil, nil
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+	list, _, err := h.accounts.TransportKeys(t.Context(), "", 10)
+	want := []account.DeviceKeys{{Device: "dev-a", Keys: []ccp.TransportKey{{Transport: "keyed", Public: []byte("key")}}}}
+	if diff := cmp.Diff(want, list); diff != "" || err != nil {
+		t.Error(diff, err)
+	}
+}
