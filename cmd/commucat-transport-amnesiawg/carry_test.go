@@ -1,14 +1,21 @@
 package main
 
 import (
+	"context"
+	"errors"
+	"io/fs"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/commucat/commucat/plugins/transport/amnesiawg"
+	"github.com/commucat/commucat/plugins/transport/amnesiawg/conf"
 	"github.com/commucat/commucat/sdk/transport"
 	"github.com/commucat/commucat/transports/http2"
 )
@@ -73,25 +80,118 @@ func TestRelay(t *testing.T) {
 
 	t.Run("link revoked", func(t *testing.T) {
 		l, id := r.invite(t)
-		carol := newDevice(t, l, dialer(t, nil, nil))
+		var used keysUsed
+		carol := newDevice(t, l, dialer(t, nil, used.note))
 		carol.event(t, "connected")
+		carol.owns(t)
 		began := time.Now()
 		if err := r.api.RevokeLink(t.Context(), id); err != nil {
 			t.Fatal(err)
 		}
 		carol.event(t, "disconnected")
 		t.Logf("cut after %v", time.Since(began).Round(time.Millisecond))
-		if e := carol.event(t, "waiting"); !strings.Contains(e.Err.Error(), "key: ") {
-			// The first try may still see the end of the old stream.
-			if e = carol.event(t, "waiting"); !strings.Contains(e.Err.Error(), "key: ") {
-				t.Errorf("it says %v", e.Err)
-			}
+		// The device has a key of its own since it has registered.
+		carol.event(t, "connected")
+		carol.says(t, bob, "with a key of my own")
+		if link, own := used.counts(); link != 1 || own == 0 {
+			t.Errorf("%d dials with the link's key and %d without", link, own)
+		}
+		stranger := newDevice(t, l, dialer(t, nil, nil))
+		if e := stranger.event(t, "waiting"); !strings.Contains(e.Err.Error(), "key: ") {
+			t.Errorf("it says %v", e.Err)
 		}
 	})
 
+	l, _ = r.invite(t)
+	t.Run("key renewed", func(t *testing.T) {
+		erin := newDevice(t, l, dialer(t, nil, nil))
+		erin.event(t, "connected")
+		old, at := erin.owns(t)
+		if err := erin.RenewKeys(); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "the new key is in use", func() bool {
+			p := erin.Profile()
+			return len(p.Keys) == 1 && !p.Keys[0].Confirmed.IsZero() && string(p.Keys[0].Private) != string(old)
+		})
+		if _, own := erin.owns(t); own.Params["s"] != "" {
+			t.Error("the device's endpoint has a secret")
+		}
+		r.unknown(t, at, old)
+		erin.says(t, bob, "with a new key")
+	})
+
+	t.Run("key of a file", func(t *testing.T) {
+		grace := newDevice(t, l, dialer(t, nil, nil))
+		grace.event(t, "connected")
+		own, _ := grace.owns(t)
+		export := func() (private []byte, at transport.Endpoint) {
+			private, public, err := conf.NewKey()
+			if err != nil {
+				t.Fatal(err)
+			}
+			e, err := r.api.SetTransportKey(t.Context(), grace.Profile().DeviceID, amnesiawg.Name, public)
+			if err != nil {
+				t.Fatal(err)
+			}
+			at = transport.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Params}
+			if _, err := conf.File(at, private); err != nil {
+				t.Error(err)
+			}
+			return private, at
+		}
+		old, at := export()
+		r.knows(t, at, old)
+		private, _ := export()
+		r.unknown(t, at, old)
+		// It stands beside the device's own.
+		r.knows(t, at, private)
+		r.knows(t, at, own)
+		if _, err := r.api.SetTransportKey(t.Context(), "nobody", amnesiawg.Name, private); err == nil {
+			t.Error("a key for no device")
+		}
+		if _, err := r.api.SetTransportKey(t.Context(), grace.Profile().DeviceID, "nothing", private); err == nil {
+			t.Error("a key for no transport")
+		}
+	})
+
+	t.Run("state lost", func(t *testing.T) {
+		frank := newDevice(t, l, dialer(t, nil, nil))
+		frank.event(t, "connected")
+		frank.owns(t)
+		frank.Disconnect()
+		frank.event(t, "disconnected")
+		frank.event(t, "connected") // with its own key
+		// All that the plugin knows of devices, and its process; the relay has it too.
+		found := ""
+		err := filepath.WalkDir(r.data, func(path string, _ fs.DirEntry, err error) error {
+			if filepath.Base(path) == "guests.jsonl" {
+				found = path
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, _ := r.process(t)
+		if err := errors.Join(os.Remove(found), syscall.Kill(pid, syscall.SIGKILL)); err != nil {
+			t.Fatal(err)
+		}
+		frank.event(t, "disconnected")
+		if e := frank.event(t, "connected"); e.Transport != "amnesiawg" {
+			t.Errorf("connected by %s", e.Transport)
+		}
+		frank.says(t, bob, "still known")
+	})
+
 	t.Run("device revoked", func(t *testing.T) {
+		l, _ := r.invite(t) // the others went with the state folder
 		dave := newDevice(t, l, dialer(t, nil, nil))
 		dave.event(t, "connected")
+		private, at := dave.owns(t)
+		dave.Disconnect()
+		dave.event(t, "disconnected")
+		dave.event(t, "connected") // with its own key
 		began := time.Now()
 		u, err := r.api.User(t.Context(), dave.Profile().Handle)
 		if err != nil || len(u.Devices) != 1 {
@@ -102,7 +202,62 @@ func TestRelay(t *testing.T) {
 		}
 		dave.event(t, "disconnected")
 		t.Logf("cut after %v", time.Since(began).Round(time.Millisecond))
+		r.unknown(t, at, private)
 	})
+}
+
+// knows dials with a key.
+func (r *relay) knows(t *testing.T, at transport.Endpoint, private []byte) {
+	t.Helper()
+	c, err := dialer(t, nil, nil).Dial(t.Context(), at, transport.Dial{Key: private})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// unknown waits until the transport does not know a key.
+func (r *relay) unknown(t *testing.T, at transport.Endpoint, private []byte) {
+	t.Helper()
+	d := dialer(t, nil, nil)
+	until(t, "the transport forgets the key", func() bool {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		c, err := d.Dial(ctx, at, transport.Dial{Key: private})
+		if err == nil {
+			c.Close()
+			return false
+		}
+		if !strings.Contains(err.Error(), "does not know this key") {
+			t.Logf("it says %v", err)
+			return false
+		}
+		return true
+	})
+}
+
+// keysUsed counts the dials with a link's secret and those without.
+type keysUsed struct {
+	mu        sync.Mutex
+	link, own int
+}
+
+func (k *keysUsed) note(e *transport.Endpoint) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if e.Params["s"] != "" {
+		k.link++
+	} else {
+		k.own++
+	}
+}
+
+func (k *keysUsed) counts() (link, own int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.link, k.own
 }
 
 // The client says what is wrong with the way, and takes another one.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -47,7 +48,8 @@ func TestMain(m *testing.M) {
 // relay is a whole relay of this process, with the transport in a process of its own
 // and http2 beside it.
 type relay struct {
-	api *api.Client
+	api  *api.Client
+	data string
 }
 
 func newRelay(t *testing.T) *relay {
@@ -130,7 +132,7 @@ memory = "1GiB"
 			t.Logf("the relay's log:\n%s", notes)
 		}
 	})
-	return &relay{api.NewClient(strings.TrimPrefix(s.Ready().Admin, "unix:"))}
+	return &relay{api.NewClient(strings.TrimPrefix(s.Ready().Admin, "unix:")), data}
 }
 
 // notes is a log that may be read while it is written.
@@ -203,6 +205,24 @@ type device struct {
 	got    chan string
 }
 
+// owns waits until the relay knows the device's own key for the transport, and gives
+// the key and where it is good.
+func (d *device) owns(t *testing.T) (private []byte, at transport.Endpoint) {
+	t.Helper()
+	until(t, "the relay knows the device's own key", func() bool {
+		p := d.Profile()
+		for _, e := range p.Relay.Endpoints {
+			if e.Transport == amnesiawg.Name && e.Own && len(p.Keys) == 1 && !p.Keys[0].Confirmed.IsZero() {
+				private = p.Keys[0].Private
+				at = transport.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Params}
+				return true
+			}
+		}
+		return false
+	})
+	return private, at
+}
+
 // newDevice makes a device that comes by the dialers given, in this order.
 func newDevice(t *testing.T, l link.Link, ds ...transport.Dialer) *device {
 	t.Helper()
@@ -240,14 +260,16 @@ func newDeviceBy(t *testing.T, l link.Link, tcp func(ctx context.Context, networ
 func (d *device) event(t *testing.T, name string) client.Event {
 	t.Helper()
 	limit := time.After(patience)
+	var others []string
 	for {
 		select {
 		case e := <-d.events:
 			if e.Name == name {
 				return e
 			}
+			others = append(others, fmt.Sprint(e.Name, " ", e.Err))
 		case <-limit:
-			t.Fatalf("no event %q", name)
+			t.Fatalf("no event %q, but %q", name, others)
 		}
 	}
 }
@@ -287,6 +309,11 @@ func dialer(t *testing.T, raw map[string]any, change func(*transport.Endpoint)) 
 type changed struct {
 	transport.Dialer
 	change func(*transport.Endpoint)
+}
+
+// NewKey implements transport.KeyMaker.
+func (c changed) NewKey() (private, public []byte, err error) {
+	return c.Dialer.(transport.KeyMaker).NewKey()
 }
 
 func (c changed) Dial(ctx context.Context, to transport.Endpoint, with transport.Dial) (net.Conn, error) {

@@ -165,7 +165,7 @@ func (s *server) recall() {
 	n := 0
 	for public, note := range s.diary.recentNotes(now) {
 		expires, ok := s.guests.known(public)
-		if !ok || n >= s.cfg.Active {
+		if !ok || n >= s.cfg.Active || s.active(public) {
 			continue
 		}
 		e, err := s.bind.ParseEndpoint(note.at)
@@ -181,6 +181,13 @@ func (s *server) recall() {
 	if n > 0 {
 		s.log.Info("sessions of before are taken up", "devices", n)
 	}
+}
+
+// active says that WireGuard knows a key at the moment.
+func (s *server) active(public [32]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peers[public] != nil
 }
 
 // whereabouts notes who has changed its address since its last handshake. WireGuard

@@ -6,7 +6,7 @@
 //	stream ─ TCP ─ WireGuard ─ obfs ══ UDP ══ obfs ─ WireGuard ─ TCP ─ stream
 //
 // Who has no key gets no answer. A device's key is known to the relay before it
-// comes (Server.Invite); a link carries a secret that makes sixteen keys. The relay
+// comes (Server.Invite, Registrar.Register); a link carries a secret that makes sixteen keys. The relay
 // adds a key to WireGuard when its first good handshake arrives and drops it when
 // nothing has come for a while, so that only active devices cost memory. Each key has
 // one address inside the tunnel, which WireGuard lets no other key use.

@@ -133,14 +133,13 @@ func (j *journal) read(f *os.File, replay func(entry) bool) error {
 	}
 }
 
-// add appends a line that is on the disk when add returns. A line that could not be
-// written whole is cut off by the next one.
-func (j *journal) add(e entry) error {
-	b, err := json.Marshal(e)
+// add appends lines that are on the disk when add returns. What could not be written
+// whole is cut off by the next one.
+func (j *journal) add(entries ...entry) error {
+	b, err := linesOf(entries)
 	if err != nil {
 		return err
 	}
-	b = append(b, '\n')
 	if err := j.f.Truncate(j.size); err != nil {
 		return err
 	}
@@ -151,8 +150,19 @@ func (j *journal) add(e entry) error {
 		return err
 	}
 	j.size += int64(len(b))
-	j.lines++
+	j.lines += len(entries)
 	return nil
+}
+
+func linesOf(entries []entry) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	for _, e := range entries {
+		if err := enc.Encode(e); err != nil {
+			return nil, err
+		}
+	}
+	return b.Bytes(), nil
 }
 
 // grown says that most lines are about guests that are gone or have changed.
@@ -160,14 +170,11 @@ func (j *journal) grown(guests int) bool { return j.lines >= 2*guests+slack }
 
 // compact writes the journal anew.
 func (j *journal) compact(entries []entry) error {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	for _, e := range entries {
-		if err := enc.Encode(e); err != nil {
-			return err
-		}
+	b, err := linesOf(entries)
+	if err != nil {
+		return err
 	}
-	if err := replaceFile(j.path, b.Bytes()); err != nil {
+	if err := replaceFile(j.path, b); err != nil {
 		return err
 	}
 	f, err := os.OpenFile(j.path, os.O_WRONLY, 0o600)
@@ -175,7 +182,7 @@ func (j *journal) compact(entries []entry) error {
 		return err
 	}
 	_ = j.f.Close()
-	j.f, j.size, j.lines = f, int64(b.Len()), len(entries)
+	j.f, j.size, j.lines = f, int64(len(b)), len(entries)
 	return nil
 }
 

@@ -62,8 +62,14 @@ func (s *server) admit(public [32]byte, expires time.Time, from *bind.Endpoint) 
 
 // enter makes a key known to WireGuard; at is where its owner is.
 func (s *server) enter(public [32]byte, expires time.Time, at *bind.Endpoint, now time.Time) bool {
+	s.entering.Lock()
+	defer s.entering.Unlock()
 	var leaves *peer
 	s.mu.Lock()
+	if s.peers[public] != nil { // by the other way: an initiation, or recall
+		s.mu.Unlock()
+		return true
+	}
 	if len(s.peers) >= s.cfg.Active {
 		if leaves = s.longestIdle(); leaves == nil {
 			s.mu.Unlock()

@@ -1,9 +1,6 @@
 package amnesiawg
 
 import (
-	"crypto/ecdh"
-	"crypto/rand"
-
 	"github.com/commucat/commucat/plugins/transport/amnesiawg/conf"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
@@ -22,19 +19,7 @@ func Plugin() sdk.Plugin {
 		Resistance: transport.High, Throughput: transport.High, LowLatency: transport.High, Anonymity: transport.Low,
 		Needs:     []transport.Need{{Kind: transport.UDPPort}, {Kind: transport.StateFolder}},
 		HalfClose: true,
-	}, transport.Funcs[Config]{Listen: servers.listen, Dial: tunnels.dial, Probe: servers.probe, NewKey: newKey})
-}
-
-// newKey draws a device's WireGuard key.
-func newKey() (private, public []byte, err error) {
-	k, err := ecdh.X25519().GenerateKey(rand.Reader)
-	if err != nil {
-		return nil, nil, err
-	}
-	private = k.Bytes()
-	private[0] &= 248 // as other programs write keys (RFC 7748, section 5)
-	private[31] = private[31]&127 | 64
-	return private, k.PublicKey().Bytes(), nil
+	}, transport.Funcs[Config]{Listen: servers.listen, Dial: tunnels.dial, Probe: servers.probe, NewKey: conf.NewKey})
 }
 
 // Export writes the configuration file of AmneziaWG's own programs for an endpoint;

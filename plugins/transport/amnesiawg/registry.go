@@ -10,6 +10,7 @@ import (
 	"github.com/commucat/commucat/plugins/transport/amnesiawg/conf"
 	"github.com/commucat/commucat/plugins/transport/amnesiawg/internal/obfs"
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/transport"
 )
 
 // maxID bounds a guest's id, in bytes.
@@ -76,16 +77,55 @@ func newRegistry(server [32]byte, limit int, now func() time.Time, folder string
 func (r *registry) device(id string, public [32]byte, expires time.Time) (gone [][32]byte, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	old := r.byID[id]
-	if other := r.byKey[public]; other != nil && other != old {
+	g, err := r.candidate(id, public, expires)
+	if err != nil {
+		return nil, err
+	}
+	return r.put(g)
+}
+
+// candidate is a device that may be taken in.
+func (r *registry) candidate(id string, public [32]byte, expires time.Time) (*guest, error) {
+	if other := r.byKey[public]; other != nil && other.id != id {
 		return nil, &sdk.Error{Kind: sdk.Conflict, Op: "invite", Text: "this key is another guest's"}
 	}
 	addr := conf.ClientAddr(r.server, public)
 	if k, taken := r.byAddr[addr]; taken && k != public || public == r.server {
 		return nil, &sdk.Error{Kind: sdk.Conflict, Op: "invite", Text: "this key cannot be used here; draw another"}
 	}
-	g := &guest{id: id, keys: [][32]byte{public}, last: make([]obfs.Stamp, 1), expires: expires}
-	return r.put(g, old)
+	return &guest{id: id, keys: [][32]byte{public}, last: make([]obfs.Stamp, 1), expires: expires}, nil
+}
+
+// devices is device for many: one that cannot be taken in is counted, and keeps
+// nobody else out. They are on the disk together.
+func (r *registry) devices(all []transport.Guest) (gone [][32]byte, added, refused int, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var batch []*guest
+	seen := map[[32]byte]bool{}
+	room := r.limit - len(r.byID)
+	for _, d := range all {
+		if len(d.Public) != 32 || seen[[32]byte(d.Public)] {
+			refused++
+			continue
+		}
+		g, err := r.candidate(d.ID, [32]byte(d.Public), d.Expires)
+		if err == nil {
+			err = r.fits(g, room)
+		}
+		switch {
+		case err != nil:
+			refused++
+		case !r.same(g):
+			seen[g.keys[0]] = true
+			batch = append(batch, g)
+			if r.byID[g.id] == nil {
+				room--
+			}
+		}
+	}
+	gone, err = r.put(batch...)
+	return gone, len(batch), refused, err
 }
 
 // link registers a link, or renews it, and gives its secret.
@@ -110,37 +150,59 @@ func (r *registry) link(id string, expires time.Time) (secret [32]byte, gone [][
 			g.keys = append(g.keys, public)
 		}
 	}
-	gone, err = r.put(g, old)
+	gone, err = r.put(g)
 	return *g.secret, gone, err
 }
 
-// put takes a guest in for another one (nil: a new one) and writes it down.
-func (r *registry) put(g, old *guest) (gone [][32]byte, err error) {
-	if g.id == "" || len(g.id) > maxID {
-		return nil, &sdk.Error{Kind: sdk.Invalid, Op: "invite", Text: "a guest's id has 1 to 256 bytes"}
+// fits says whether a guest can be taken in where there is room for so many new ones.
+func (r *registry) fits(g *guest, room int) error {
+	switch {
+	case g.id == "" || len(g.id) > maxID:
+		return &sdk.Error{Kind: sdk.Invalid, Op: "invite", Text: "a guest's id has 1 to 256 bytes"}
+	case r.byID[g.id] == nil && room <= 0:
+		return &sdk.Error{Kind: sdk.Full, Op: "invite", Text: "there are as many devices and links as guests in the configuration allows"}
 	}
-	if old != nil && slices.Equal(old.keys, g.keys) && old.expires.Equal(g.expires) {
+	return nil
+}
+
+// same says that a guest is known as it is.
+func (r *registry) same(g *guest) bool {
+	old := r.byID[g.id]
+	return old != nil && slices.Equal(old.keys, g.keys) && old.expires.Equal(g.expires)
+}
+
+// put takes guests in, each for the one that has its id, and writes them down. It
+// gives the keys that are no longer good.
+func (r *registry) put(all ...*guest) (gone [][32]byte, err error) {
+	var lines []entry
+	for _, g := range all {
+		if err := r.fits(g, r.limit-len(r.byID)); err != nil {
+			return nil, err
+		}
+		if !r.same(g) {
+			lines = append(lines, g.entry())
+		}
+	}
+	if len(lines) == 0 {
 		return nil, nil
 	}
-	if old == nil && len(r.byID) >= r.limit {
-		return nil, &sdk.Error{Kind: sdk.Full, Op: "invite", Text: "there are as many devices and links as guests in the configuration allows"}
-	}
 	if r.log != nil {
-		if err := r.log.add(g.entry()); err != nil {
+		if err := r.log.add(lines...); err != nil {
 			return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "invite", Text: "the state folder cannot be written", Err: err}
 		}
 	}
-	if old != nil {
-		for i, k := range old.keys {
-			if j := slices.Index(g.keys, k); j >= 0 {
-				g.last[j] = old.last[i]
-			} else {
-				gone = append(gone, k)
+	for _, g := range all {
+		if old := r.drop(g.id); old != nil {
+			for i, k := range old.keys {
+				if j := slices.Index(g.keys, k); j >= 0 {
+					g.last[j] = old.last[i]
+				} else {
+					gone = append(gone, k)
+				}
 			}
 		}
-		r.drop(old.id)
+		r.insert(g)
 	}
-	r.insert(g)
 	if r.log != nil && r.log.grown(len(r.byID)) {
 		// A journal that grows is a nuisance, not a failure.
 		_ = r.log.compact(r.entries())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash/fnv"
 	"io"
 	"log/slog"
@@ -55,6 +56,8 @@ type server struct {
 	stop    chan struct{}
 	running sync.WaitGroup
 
+	entering sync.Mutex // of enter
+
 	mu     sync.Mutex
 	peers  map[[32]byte]*peer
 	byAddr map[netip.Addr]*peer
@@ -63,7 +66,10 @@ type server struct {
 	dying  []*inner.Conn // closed, and perhaps not yet acknowledged
 }
 
-var _ transport.Server = (*server)(nil)
+var (
+	_ transport.Server    = (*server)(nil)
+	_ transport.Registrar = (*server)(nil)
+)
 
 func newServer(env sdk.Env, cfg Config, id *identity) (*server, error) {
 	s := &server{
@@ -218,6 +224,22 @@ func (s *server) Invite(_ context.Context, host string, g transport.Guest) (tran
 	return e.Transport(), nil
 }
 
+// Register implements transport.Registrar.
+func (s *server) Register(_ context.Context, guests []transport.Guest) error {
+	gone, added, refused, err := s.guests.devices(guests)
+	s.cut(gone)
+	if added > 0 && err == nil {
+		s.recall() // those whom the state folder did not know any more
+	}
+	if err != nil {
+		return err
+	}
+	if refused > 0 {
+		return &sdk.Error{Kind: sdk.Conflict, Op: "register", Text: fmt.Sprintf("%d of %d devices were not let in: their keys are no keys, or another guest's, or there are as many as guests in the configuration allows", refused, len(guests))}
+	}
+	return nil
+}
+
 // choose gives an outlet that is offered; a guest always gets the same one.
 func (s *server) choose(id string) *outlet {
 	var offered []*outlet
@@ -322,7 +344,7 @@ func (s *server) shut() {
 
 // probe is a client of this server for as long as a handshake takes.
 func (s *server) probe(ctx context.Context) error {
-	private, public, err := newKey()
+	private, public, err := conf.NewKey()
 	if err != nil {
 		return err
 	}

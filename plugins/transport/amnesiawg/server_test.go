@@ -148,7 +148,7 @@ func TestLink(t *testing.T) {
 func TestDevices(t *testing.T) {
 	folder := t.TempDir()
 	s := relay(t, folder, map[string]any{"guests": 2})
-	private, public, err := newKey()
+	private, public, err := conf.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,9 +221,9 @@ func TestRevoke(t *testing.T) {
 func TestNewKeyReplaces(t *testing.T) {
 	s := relay(t, t.TempDir(), nil)
 	o := dialer(t, nil)
-	private, public, _ := newKey()
+	private, public, _ := conf.NewKey()
 	c := echoes(t, o, invite(t, s, transport.Guest{ID: "d", Public: public}), private)
-	next, nextPublic, _ := newKey()
+	next, nextPublic, _ := conf.NewKey()
 	to := invite(t, s, transport.Guest{ID: "d", Public: nextPublic})
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("the old key's stream goes on")
@@ -346,7 +346,7 @@ func TestSeveralPorts(t *testing.T) {
 		"more":   []any{map[string]any{"name": "old", "listen": []any{"127.0.0.1:0"}, "offered": false}},
 	})
 	device := func(id string) (conf.Endpoint, []byte) {
-		private, public, err := newKey()
+		private, public, err := conf.NewKey()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -402,7 +402,7 @@ func TestMain(m *testing.M) {
 func TestRecall(t *testing.T) {
 	folder := t.TempDir()
 	s := relay(t, folder, nil)
-	private, public, err := newKey()
+	private, public, err := conf.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -440,7 +440,7 @@ func TestRecall(t *testing.T) {
 func TestWhereabouts(t *testing.T) {
 	s := relay(t, t.TempDir(), nil)
 	srv := s.(*server)
-	private, public, err := newKey()
+	private, public, err := conf.NewKey()
 	if err != nil {
 		t.Fatal(err)
 	}

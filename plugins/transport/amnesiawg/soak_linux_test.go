@@ -39,12 +39,21 @@ func TestCrowdChild(t *testing.T) {
 	}
 	s := relay(t, t.TempDir(), map[string]any{"guests": registered})
 	out := json.NewEncoder(os.Stdout)
+	to := invite(t, s, transport.Guest{})
+	// As a relay hands over the keys of its devices.
+	var page []transport.Guest
 	for i := range registered {
-		private, public, err := newKey()
+		private, public, err := conf.NewKey()
 		if err != nil {
 			t.Fatal(err)
 		}
-		to := invite(t, s, transport.Guest{ID: fmt.Sprint("device ", i), Public: public})
+		page = append(page, transport.Guest{ID: fmt.Sprint("device ", i), Public: public})
+		if len(page) == transport.MaxRegister || i >= registered-active-1 {
+			if err := s.(transport.Registrar).Register(t.Context(), page); err != nil {
+				t.Fatal(err)
+			}
+			page = page[:0]
+		}
 		if i >= registered-active {
 			if err := out.Encode(told{to, private}); err != nil {
 				t.Fatal(err)

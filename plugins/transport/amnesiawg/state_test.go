@@ -11,6 +11,7 @@ import (
 
 	"github.com/commucat/commucat/plugins/transport/amnesiawg/internal/obfs"
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/transport"
 )
 
 func TestConfigMistakes(t *testing.T) {
@@ -164,5 +165,49 @@ func TestDesk(t *testing.T) {
 	}
 	if answered != deskRate {
 		t.Errorf("%d answers in a second", answered)
+	}
+}
+
+func TestRegister(t *testing.T) {
+	folder := t.TempDir()
+	r, err := newRegistry([32]byte(bytes.Repeat([]byte{1}, 32)), 4, time.Now, folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	device := func(id string, key byte) transport.Guest {
+		return transport.Guest{ID: id, Public: bytes.Repeat([]byte{key}, 32)}
+	}
+	for _, step := range []struct {
+		name    string
+		guests  []transport.Guest
+		gone    int
+		refused int
+		lines   int // of the journal
+	}{
+		{"new", []transport.Guest{device("a", 2), device("b", 3)}, 0, 0, 2},
+		{"known", []transport.Guest{device("a", 2), device("b", 3)}, 0, 0, 2},
+		{"changed", []transport.Guest{device("a", 4), device("b", 3)}, 1, 0, 3},
+		{"bad ones", []transport.Guest{{ID: "x"}, device("", 9), device("y", 3), device("z", 1), device("c", 5), device("d", 5)}, 0, 5, 4},
+		{"no room", []transport.Guest{device("d", 6), device("e", 7), device("a", 4)}, 0, 1, 5},
+	} {
+		gone, _, refused, err := r.devices(step.guests)
+		if len(gone) != step.gone || refused != step.refused || err != nil || r.log.lines != step.lines {
+			t.Errorf("%s: gone %d, refused %d, %d lines, %v", step.name, len(gone), refused, r.log.lines, err)
+		}
+	}
+	if err := r.close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := newRegistry([32]byte(bytes.Repeat([]byte{1}, 32)), 4, time.Now, folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[byte]bool{2: false, 3: true, 4: true, 5: true, 6: true, 7: false} {
+		if _, ok := again.known([32]byte(bytes.Repeat([]byte{key}, 32))); ok != want {
+			t.Errorf("key %d: known %v", key, ok)
+		}
+	}
+	if err := again.close(); err != nil {
+		t.Error(err)
 	}
 }

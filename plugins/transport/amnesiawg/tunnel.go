@@ -163,11 +163,9 @@ func (t *tunnel) poke() {
 		t.mu.Lock()
 		streams := slices.Collect(maps.Keys(t.streams))
 		t.mu.Unlock()
-		var all sync.WaitGroup
 		for _, c := range streams {
-			all.Go(c.Poke)
+			c.Poke()
 		}
-		all.Wait()
 	})
 }
 

@@ -2,6 +2,7 @@ package conf
 
 import (
 	"crypto/ecdh"
+	"crypto/rand"
 	"errors"
 	"net/netip"
 
@@ -53,6 +54,18 @@ func PublicKey(private [32]byte) ([32]byte, error) {
 		return [32]byte{}, err
 	}
 	return [32]byte(k.PublicKey().Bytes()), nil
+}
+
+// NewKey draws a device's key pair.
+func NewKey() (private, public []byte, err error) {
+	k, err := ecdh.X25519().GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, nil, err
+	}
+	private = k.Bytes()
+	private[0] &= 248 // as other programs write keys (RFC 7748, section 5)
+	private[31] = private[31]&127 | 64
+	return private, k.PublicKey().Bytes(), nil
 }
 
 // KeysPerLink is how many key pairs a link's secret makes: WireGuard knows one place

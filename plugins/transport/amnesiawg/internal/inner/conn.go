@@ -236,17 +236,18 @@ func (c *Conn) CloseWrite() error {
 }
 
 // Poke asks the peer now whether it knows the connection; one that does not resets
-// it. It takes a moment.
+// it. It does not wait for the answer.
 func (c *Conn) Poke() {
 	now, later := tcpip.KeepaliveIdleOption(time.Millisecond), tcpip.KeepaliveIdleOption(c.idle)
-	// These cannot fail on a TCP endpoint.
+	// These cannot fail on a TCP endpoint, nor on one that is closed meanwhile.
 	_ = c.ep.SetSockOpt(&now)
-	time.Sleep(20 * time.Millisecond)
-	_ = c.ep.SetSockOpt(&later)
+	// To set it back at once would take the question back; once asked it may be.
+	time.AfterFunc(20*time.Millisecond, func() { _ = c.ep.SetSockOpt(&later) })
 }
 
 // Gone says that everything sent was acknowledged or is lost, so that the network
-// may end.
+// may end. The network stack tells nobody when an end of stream is acknowledged: who
+// waits for that has to look.
 func (c *Conn) Gone() bool {
 	switch tcp.EndpointState(c.ep.State()) {
 	case tcp.StateFinWait2, tcp.StateTimeWait, tcp.StateClose, tcp.StateError:
