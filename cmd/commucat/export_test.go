@@ -62,6 +62,8 @@ func TestTransportExport(t *testing.T) {
 		"no link":         {exitUsage, "", []string{"amnesiawg", "--link", "commucat://x"}},
 		"no key":          {exitFailed, "key: there is none", []string{"door=amnesiawg", "--link", make(wire)}},
 		"no life":         {exitUsage, "--ttl: the shortest life", []string{"amnesiawg", "--ttl", "0s"}},
+		"device and link": {exitUsage, "leave --link and --ttl out", []string{"door=amnesiawg", "--device", "d", "--link", text}},
+		"device's relay":  {exitFailed, "no relay answers", []string{"amnesiawg", "--device", "d", "--data", t.TempDir()}},
 		"no relay":        {exitFailed, "no relay answers", []string{"amnesiawg", "--data", t.TempDir()}},
 	} {
 		code, out, notes := commucat(t, append([]string{"transport", "export"}, tt.args...)...)

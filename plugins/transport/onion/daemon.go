@@ -20,7 +20,6 @@ import (
 
 	"github.com/cretz/bine/control"
 
-	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/sdk"
 )
 
@@ -32,8 +31,8 @@ const (
 )
 
 // daemon is one running tor process of ours. It ends with this process, whatever
-// happens: the kernel sees to it, and it watches the process itself
-// (__OwningControllerProcess) and the control connection (TAKEOWNERSHIP).
+// happens: it watches the process (__OwningControllerProcess) and the control
+// connection (TAKEOWNERSHIP).
 type daemon struct {
 	cmd    *exec.Cmd
 	folder string // runtime: sockets and configuration, thrown away
@@ -44,8 +43,7 @@ type daemon struct {
 	asking sync.Mutex
 	events *textproto.Conn
 
-	foreign bool          // the operator's: it is joined, not started
-	changed chan struct{} // guests of whom it has to be told
+	foreign bool // the operator's: it is joined, not started
 
 	done chan struct{}
 	err  error
@@ -98,12 +96,13 @@ func startTor(ctx context.Context, p program, folder, data string, lines []strin
 		return nil, err
 	}
 	d.cmd.Stdout, d.cmd.Stderr = in, in
-	err = agent.Start(d.cmd, func() { d.read(out) })
+	err = d.cmd.Start()
 	in.Close()
 	if err != nil {
 		out.Close()
 		return nil, fmt.Errorf("%s cannot be started: %w", p.path, err)
 	}
+	go d.read(out)
 	if err := d.connect(ctx, socket); err != nil {
 		d.stop()
 		if said := d.said(); said != "" {

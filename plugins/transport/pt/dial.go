@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/plugins/transport/pt/managed"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
@@ -46,7 +45,7 @@ type client struct {
 	gone   bool // it was swept away
 }
 
-func newClients(env sdk.Env, c Config) agent.Client {
+func newClients(env sdk.Env, c Config) *clients {
 	cs := &clients{env: env, cfg: c, all: map[string]*client{}}
 	cs.life, cs.end = context.WithCancel(context.Background())
 	return cs
@@ -54,9 +53,14 @@ func newClients(env sdk.Env, c Config) agent.Client {
 
 func errClosed() error { return &sdk.Error{Kind: sdk.Closed, Text: "the transport is closed"} }
 
-// Dial opens a stream. When it returns, the relay has been heard, if the endpoint says
+// dial opens a stream. When it returns, the relay has been heard, if the endpoint says
 // that the relay is heard first; else the child has granted the stream, no more.
-func (cs *clients) Dial(ctx context.Context, to transport.Endpoint, _ transport.Dial) (net.Conn, error) {
+func (cs *clients) dial(ctx context.Context, to transport.Endpoint) (_ net.Conn, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("transport %s: %w", Name, err)
+		}
+	}()
 	method := to.Params[paramMethod]
 	if method == "" {
 		method = cs.cfg.method()
@@ -97,7 +101,7 @@ func (cs *clients) Dial(ctx context.Context, to transport.Endpoint, _ transport.
 		c.Close()
 		return nil, failed(ctx, method, err)
 	}
-	return agent.NewStream(c, transport.Facts{Transport: Name, Remote: transport.AddrPort(c.RemoteAddr()), Context: context.Background()}), nil
+	return stream{c, transport.Facts{Transport: Name, Remote: transport.AddrPort(c.RemoteAddr()), Context: context.Background()}}, nil
 }
 
 // hear asks for the relay's byte: that costs a round trip, and proves that it is there.
@@ -222,7 +226,7 @@ func (cs *clients) start(ctx context.Context, method string, c *client) (*manage
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	return managed.Start(ctx, managed.Options{
-		Command: command, Args: cs.cfg.Arguments, State: c.folder, Method: method, Proxy: cs.cfg.Proxy.Text(), Log: cs.env.Log(),
+		Command: command, Args: cs.cfg.Arguments, State: c.folder, Method: method, Proxy: cs.cfg.Proxy, Log: cs.env.Log(),
 	})
 }
 
@@ -237,8 +241,8 @@ func (c *client) stop() {
 	}
 }
 
-// Close ends all children.
-func (cs *clients) Close() {
+// close ends all children.
+func (cs *clients) close() {
 	cs.end()
 	cs.mu.Lock()
 	cs.closed = true

@@ -3,14 +3,13 @@ package tornet
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
-
-	"github.com/commucat/commucat/plugins/transport/internal/agent"
 )
 
 // Tor is another tor of the network, beside its relays.
@@ -60,29 +59,20 @@ func (t *Tor) said() []byte {
 // Log is what it has said, for explaining a failure.
 func (t *Tor) Log() string { return string(t.said()) }
 
-// Bootstrap waits until it has built a circuit. One that says nothing for a while is
-// started again, since tor waits long before it repeats what failed; each time it may be
-// silent for longer, as on a slow machine.
+// errStalled is a start that makes no progress: tor waits long before it asks again.
+var errStalled = errors.New("no progress")
+
+// Bootstrap waits until it has built a circuit. One that makes no progress for a while
+// is started again.
 func (t *Tor) Bootstrap(ctx context.Context) error {
-	const done = "Bootstrapped 100%"
-	silence, size, since := 10*time.Second, 0, time.Now()
+	const done, stall = "Bootstrapped 100%", 8 * time.Second
 	for {
-		stalled := false
-		err := wait(ctx, func() bool {
-			said := t.said()
-			if len(said) != size {
-				size, since = len(said), time.Now()
-			}
-			stalled = time.Since(since) > silence
-			return stalled || bytes.Contains(said, []byte(done))
-		})
-		if err != nil {
-			return fmt.Errorf("%s did not say %q: %w", t.node.name, done, err)
+		limit, cancel := context.WithTimeoutCause(ctx, stall, errStalled)
+		err := t.Wait(limit, done)
+		cancel()
+		if err == nil || ctx.Err() != nil {
+			return err
 		}
-		if !stalled {
-			return nil
-		}
-		silence *= 2
 		t.node.stop()
 		if err := os.Rename(t.log, t.log+".before"); err != nil {
 			return err
@@ -90,7 +80,6 @@ func (t *Tor) Bootstrap(ctx context.Context) error {
 		if err := t.n.again(t.node); err != nil {
 			return err
 		}
-		size, since = 0, time.Now()
 	}
 }
 
@@ -114,13 +103,13 @@ func (n *Network) start(one *node, lines []string) error {
 func (n *Network) again(one *node) error {
 	one.cmd = exec.Command(n.tor, "-f", filepath.Join(one.folder, "torrc"), "--defaults-torrc", n.empty(), "--quiet")
 	one.cmd.Env = []string{"HOME=" + one.folder, "PATH=" + os.Getenv("PATH")}
-	cmd, done := one.cmd, make(chan struct{})
-	err := agent.Start(cmd, func() {
+	if err := one.cmd.Start(); err != nil {
+		return err
+	}
+	one.done = make(chan struct{})
+	go func(cmd *exec.Cmd, done chan struct{}) {
 		_ = cmd.Wait() // how it ended stands in its log
 		close(done)
-	})
-	if err == nil {
-		one.done = done
-	}
-	return err
+	}(one.cmd, one.done)
+	return nil
 }
