@@ -249,7 +249,7 @@ func (k *checker) storage(t plugintest.T, name string) {
 	p := k.find(t, name)
 	plugintest.StorageCases(t, func(ctx context.Context, dir string) (storage.Store, error) {
 		return storage.Open(ctx, p, sdk.NewEnv(sdk.EnvOptions{State: dir}), k.table(t, p, k.keys, folderID(dir)))
-	}, plugintest.StorageOptions{Forgets: k.forgets})
+	}, plugintest.StorageOptions{Forgets: k.forgets, Source: storage.TraitsOf(p).Source})
 }
 
 func (k *checker) ledger(t plugintest.T, name string) {

@@ -128,6 +128,15 @@ func Configured(keys []string, how string) Event {
 	return Event{Action: "configuration.changed", kind: "relay", id: "configuration", fields: fields}
 }
 
+// Imported: rows of another program's database were taken over, so many of each table.
+func Imported(source string, rows map[string]uint64) Event {
+	counts := make(map[string]any, len(rows))
+	for table, n := range rows {
+		counts[table] = n
+	}
+	return Event{Action: "relay.imported", kind: "relay", id: "import", fields: map[string]any{"source": source, "rows": counts}}
+}
+
 // Started: the relay began to serve.
 func Started(version string) Event {
 	return Event{Action: "relay.started", kind: "relay", id: "process", fields: map[string]any{"version": version}}

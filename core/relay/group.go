@@ -15,6 +15,8 @@ const kindGroup = "group" // GROUP: group
 // group is a durable list of members; its channel id lies in every member's own
 // table, bound to the group.
 type group struct {
+	// Channel is 0 for a group that was imported: it takes the channel on which the first
+	// of its members takes it up.
 	Channel uint32       `json:"channel"`
 	Relay   bool         `json:"relay"`
 	Members []membership `json:"members"`
@@ -98,11 +100,15 @@ func (l *Link) handleGroupCreate(ctx context.Context, f ccp.Frame) error {
 			return err
 		}
 		if version != 0 {
-			if m := old.find(l.device); m != nil && m.Role == ccp.RoleOwner && old.Channel == f.Channel {
-				again = true
-				return nil
+			m := old.find(l.device)
+			if m == nil || m.Role != ccp.RoleOwner || old.Channel != f.Channel && old.Channel != 0 {
+				return refuse(CodeGroupExists, "")
 			}
-			return refuse(CodeGroupExists, "")
+			again = true
+			if old.Channel == 0 {
+				return l.takeUp(ctx, c, f.Channel, req.GroupID, &old, version)
+			}
+			return nil
 		}
 		g := group{Channel: f.Channel, Relay: req.Relay, Members: []membership{{l.device, ccp.RoleOwner}}}
 		for _, m := range members {
@@ -237,6 +243,9 @@ func (l *Link) joinGroup(ctx context.Context, f ccp.Frame, j ccp.Join) error {
 		if version == 0 || g.find(l.device) == nil {
 			return refuse(ccp.CodeNotMember, "")
 		}
+		if g.Channel == 0 {
+			return l.takeUp(ctx, c, f.Channel, j.GroupID, &g, version)
+		}
 		if g.Channel != f.Channel {
 			return refuse(ccp.CodeNoChannel, "the group lives on another channel")
 		}
@@ -249,6 +258,14 @@ func (l *Link) joinGroup(ctx context.Context, f ccp.Frame, j ccp.Join) error {
 	l.reply(f, ccp.Text("group_id", j.GroupID))
 	l.announceJoin(ctx, f.Channel, j.Relay)
 	return nil
+}
+
+// takeUp gives an imported group its channel; the other members' tables get it when
+// they join.
+func (l *Link) takeUp(ctx context.Context, c *change, channel uint32, id string, g *group, version uint64) error {
+	g.Channel = channel
+	c.write(groupKey(id), version, encode(g))
+	return l.bind(ctx, c, channel, id, []string{l.device})
 }
 
 // leaveGroup takes the device out of its group. A group without an owner passes

@@ -49,6 +49,9 @@ func CopyStorage(ctx context.Context, opt Options, from, to string, p *transfer.
 		if side.Store, side.Traits, err = s.storage(ctx, side.Name); err != nil {
 			return rep, err
 		}
+		if side.Traits.Source {
+			return rep, fmt.Errorf("storage %s is another program's: 'commucat migrate' imports from it", side.Name)
+		}
 	}
 	open := o.To.Store
 	o.Reopen = func(ctx context.Context) (storage.Store, error) {

@@ -92,6 +92,9 @@ func (s *Server) openStorage(ctx context.Context) error {
 		return err
 	}
 	s.store, s.traits = durable, traits
+	if traits.Source {
+		return fmt.Errorf("storage.backend = %q can only be imported from, by 'commucat migrate'", s.cfg.Storage.Backend)
+	}
 	if durable.Queues == nil || durable.Directory == nil {
 		return fmt.Errorf("storage.backend = %q keeps no messages and accounts; it serves as storage.volatile only", s.cfg.Storage.Backend)
 	}

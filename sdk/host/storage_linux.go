@@ -25,7 +25,7 @@ var _ storage.Opener = (*remoteStorage)(nil)
 // Traits implements storage.Opener.
 func (r *remoteStorage) Traits() storage.Traits {
 	t := r.d.Storage
-	return storage.Traits{Batch: t.Batch, Lanes: t.Lanes, Shared: t.Shared}
+	return storage.Traits{Batch: t.Batch, Lanes: t.Lanes, Shared: t.Shared, Source: t.Source}
 }
 
 // Open implements storage.Opener.

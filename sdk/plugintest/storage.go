@@ -21,6 +21,9 @@ type StorageOpen func(ctx context.Context, dir string) (storage.Store, error)
 type StorageOptions struct {
 	// Forgets says that nothing survives Close: restarts and crashes are left out.
 	Forgets bool
+	// Source says that the store has the trait of that name. Every open shows one and the
+	// same database, which has something in it.
+	Source bool
 	// Victim says that the test binary's TestMain calls StorageVictim, so that a
 	// child process may be killed in the middle of an append.
 	Victim bool
@@ -45,9 +48,10 @@ func StorageCases(t T, open StorageOpen, o StorageOptions) {
 		there bool
 		cases map[string]func(T, *storageKit)
 	}{
-		{"queues", s.Queues != nil, queueCases},
-		{"directory", s.Directory != nil, directoryCases},
-		{"inventory", s.Inventory != nil && s.Queues != nil && s.Directory != nil, inventoryCases},
+		{"source", o.Source, sourceCases},
+		{"queues", !o.Source && s.Queues != nil, queueCases},
+		{"directory", !o.Source && s.Directory != nil, directoryCases},
+		{"inventory", !o.Source && s.Inventory != nil && s.Queues != nil && s.Directory != nil, inventoryCases},
 		{"routes", s.Routes != nil, routeCases},
 		{"presence", s.Presence != nil, presenceCases},
 		{"cache", s.Cache != nil, cacheCases},

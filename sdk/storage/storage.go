@@ -291,4 +291,11 @@ type Traits struct {
 	Lanes int
 	// Shared says that several relay nodes may use the backend at once.
 	Shared bool
+	// Source says that the backend is the database of another program, opened to be
+	// imported from. Its Directory.List and Get, Queues.Read and Inventory show the
+	// tables of that program, in records and rows of a form that importer and plugin
+	// agree on, as they were at one moment: every record has the same Version, which is
+	// another one when the backend has been opened anew. Whatever would write answers
+	// kind sdk.Invalid, and no relay serves from it.
+	Source bool
 }

@@ -57,6 +57,8 @@ var inside = []edge{
 	{"core/bench", "core/server", "runs a relay in the process"},
 	{"core/bench", "core/config", "makes that relay's configuration"},
 	{"core/probe", "core/config", "reads what the compared server is meant to show"},
+	{"core/reference", "core/account", "what is imported becomes accounts by their own rules"},
+	{"core/reference", "core/relay", "imported messages are sealed as the relay's own, groups are its records"},
 	{"core/doctor", "core/config", "looks at what is configured"},
 	{"core/pluginhost", "core/metrics", "counts restarts"},
 }

@@ -68,6 +68,7 @@ type StorageInfo struct {
 	Batch  int  `json:"batch"`
 	Lanes  int  `json:"lanes"`
 	Shared bool `json:"shared"`
+	Source bool `json:"source,omitempty"`
 }
 
 // LedgerInfo is the rest of a ledger's descriptor.
@@ -106,7 +107,7 @@ func Describe(plugins []sdk.Plugin, protocols func(sdk.Kind) []uint32) Document 
 			}
 		case storage.Opener:
 			t := o.Traits()
-			one.Storage = &StorageInfo{Batch: t.Batch, Lanes: t.Lanes, Shared: t.Shared}
+			one.Storage = &StorageInfo{Batch: t.Batch, Lanes: t.Lanes, Shared: t.Shared, Source: t.Source}
 		case ledger.Opener:
 			one.Ledger = &LedgerInfo{Forgets: o.Forgets()}
 		}
