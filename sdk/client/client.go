@@ -28,6 +28,7 @@ type Client struct {
 	paths   paths
 	useXK   bool
 	keyless map[string]bool // transports that gave no key in this process
+	stale   map[string]bool // transports that a dial with the device's key failed by
 	changed chan struct{}   // closed and replaced at each change of cur and ended
 	stop    context.CancelCauseFunc
 	running chan struct{} // closed when Run has returned; nil: it does not run
@@ -64,7 +65,7 @@ func New(opt Options) (*Client, error) {
 	if opt.AnswerTimeout <= 0 {
 		opt.AnswerTimeout = 10 * time.Second
 	}
-	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{}), keyless: make(map[string]bool)}
+	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{}), keyless: make(map[string]bool), stale: make(map[string]bool)}
 	c.keys = keys{static: noise.KeyPairFrom(opt.Profile.Static), public: opt.Profile.device().Public()}
 	if len(c.endpoints()) == 0 {
 		if opt.Transport != "" {

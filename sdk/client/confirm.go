@@ -47,6 +47,7 @@ func (c *Client) confirm(d *dialled, resume []byte) (*session, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.named = cf.Keys
 	if err := c.established(s, d, ack); err != nil {
 		return nil, err
 	}
@@ -71,7 +72,9 @@ func (c *Client) confirmation(d *dialled, resume []byte) ccp.Confirm {
 	if len(resume) == 32 && d.accepted.Has(ccp.Resume) {
 		cf.Resume = (*[32]byte)(resume)
 	}
-	cf.Keys = p.announced(c.opt.Now())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	cf.Keys = p.announced(c.opt.Now(), c.stale)
 	return cf
 }
 

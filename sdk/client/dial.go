@@ -53,6 +53,7 @@ type dialled struct {
 	offered  ccp.Capabilities // all that the relay has
 	channel  uint32
 	rest     []byte
+	named    []ccp.TransportKey // by the Confirm
 }
 
 // Close implements io.Closer, for the losers of a race.
@@ -165,6 +166,11 @@ func (c *Client) attempt(ctx context.Context, pattern noise.Pattern, resume []by
 // failed notes why an endpoint gave no connection.
 func (c *Client) failed(ctx context.Context, r route, err error) {
 	c.opt.Log.Debug("endpoint failed", "transport", r.Transport, "error", err)
+	if r.own != nil && ctx.Err() == nil {
+		c.mu.Lock()
+		c.stale[r.Transport] = true
+		c.mu.Unlock()
+	}
 	if !isKind(err, Downgraded) || ctx.Err() != nil {
 		return
 	}

@@ -49,6 +49,9 @@ func (c *Client) established(s *session, d *dialled, ack ccp.Established) error 
 	c.bearer = ack.Session
 	certified := c.takeCertificate(&p, ack.DeviceCertificate)
 	c.paths.best, c.useXK = d.endpoint, false
+	for _, k := range d.named { // whatever the answer: it has been asked
+		delete(c.stale, k.Transport)
+	}
 	delete(c.paths.weak, d.endpoint)
 	if d.pattern == noise.XK {
 		c.state.Confirmed, c.state.ResumeKey = now, d.key
@@ -108,7 +111,7 @@ func (p *Profile) accept(d *dialled, ack *ccp.Established, now time.Time) (warni
 		entries := append(slices.Clone(p.Relay.Entry), EntryCredential{ID: e.ID[:], Key: e.Key[:]})
 		p.Relay.Entry = entries[max(0, len(entries)-keptEntries):]
 	}
-	p.confirmed(ack.Ext.Endpoints, now)
+	p.confirmed(ack.Ext.Endpoints, d.named, now)
 	return p.Relay.takeCatalogue(ack.Ext.Catalogue, now)
 }
 

@@ -150,14 +150,15 @@ func (p *Profile) hasKey(name string) bool {
 }
 
 // announced are the keys that a Confirm names: those that the relay has not confirmed
-// yet, or has confirmed a while ago.
-func (p *Profile) announced(now time.Time) []ccp.TransportKey {
+// yet, or has confirmed a while ago, or with which a dial has failed since (stale, by
+// transport).
+func (p *Profile) announced(now time.Time, stale map[string]bool) []ccp.TransportKey {
 	var out []ccp.TransportKey
 	for _, k := range p.Keys {
 		next := slices.ContainsFunc(p.Keys, func(o TransportKey) bool { return o.Transport == k.Transport && o.Confirmed.IsZero() })
 		age := now.Sub(k.Confirmed)
 		switch {
-		case !k.Confirmed.IsZero() && (next || age >= 0 && age < announceEvery):
+		case !k.Confirmed.IsZero() && (next || !stale[k.Transport] && age >= 0 && age < announceEvery):
 		case len(out) == ccp.MaxTransportKeys:
 		default:
 			out = append(out, ccp.TransportKey{Transport: k.Transport, Public: k.Public})
@@ -168,8 +169,7 @@ func (p *Profile) announced(now time.Time) []ccp.TransportKey {
 
 // confirmed takes over where the announced keys are good. The key that a new one
 // follows goes, and so does the way with the link's secret to the same host.
-func (p *Profile) confirmed(endpoints []ccp.Endpoint, now time.Time) {
-	named := p.announced(now)
+func (p *Profile) confirmed(endpoints []ccp.Endpoint, named []ccp.TransportKey, now time.Time) {
 	for _, e := range endpoints {
 		at := slices.IndexFunc(named, func(k ccp.TransportKey) bool { return k.Transport == e.Transport })
 		if at < 0 {

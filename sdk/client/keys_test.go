@@ -183,6 +183,36 @@ func TestNewKeyAfterLostAnswer(t *testing.T) {
 	}
 }
 
+// A key that the relay does not take any more is named again by another way.
+func TestRefusedKeyIsNamedAgain(t *testing.T) {
+	k := &keyed{relay: newRelay(t)}
+	k.ack = k.answer
+	other := newRelay(t)
+	other.root, other.keys, other.ack = k.root, k.keys, func(a *ccp.Established) {
+		k.relay.mu.Lock()
+		k.last = other.last
+		k.relay.mu.Unlock()
+		k.answer(a)
+	}
+	opt := k.options(0)
+	opt.Dialers = []transport.Dialer{k, door{other}}
+	opt.Profile.Keys = []TransportKey{{Transport: "pipe", Private: []byte("private-1"), Public: []byte("public-1"), Confirmed: time.Now()}}
+	for i := range opt.Profile.Relay.Endpoints {
+		opt.Profile.Relay.Endpoints[i].Own = true
+	}
+	opt.Profile.Relay.Endpoints = append(opt.Profile.Relay.Endpoints, Endpoint{Transport: "door", Host: "relay.example", Port: 443})
+	u := start(t, opt)
+	u.connected()
+	if d := cmp.Diff([]string{"pipe public-1"}, k.announced()); d != "" || k.known != "public-1" {
+		t.Error(d, k.known)
+	}
+}
+
+// door is another way to a relay.
+type door struct{ *relay }
+
+func (d door) Name() string { return "door" }
+
 // A transport without keys, or with keys that do not fit, is asked once.
 func TestNoTransportKey(t *testing.T) {
 	for name, answer := range map[string]func() ([]byte, []byte, error){
@@ -238,7 +268,7 @@ func TestConfirmedEndpoints(t *testing.T) {
 	}
 	p.confirmed([]ccp.Endpoint{
 		{Transport: "a", Host: "h", Port: 9}, {Transport: "b", Host: "h", Port: 9}, {Transport: "c", Host: "h", Port: 9},
-	}, now)
+	}, p.announced(now, nil), now)
 	var got []string
 	for _, e := range p.Relay.Endpoints {
 		got = append(got, fmt.Sprint(e.key(), e.Own))
