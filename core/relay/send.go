@@ -23,7 +23,7 @@ func (l *Link) handleSend(ctx context.Context, f ccp.Frame, io bool) error {
 		return fmt.Errorf("%w: %w", ErrFatal, err)
 	}
 	now := l.h.now()
-	drop, err := l.admit(s.ID, now)
+	epoch, drop, err := l.admit(s.ID, now)
 	if drop || err != nil {
 		return err
 	}
@@ -42,21 +42,23 @@ func (l *Link) handleSend(ctx context.Context, f ccp.Frame, io bool) error {
 		l.doneNow(s.ID, now)
 		return nil
 	}
-	m := message{kind: s.Kind, channel: f.Channel, id: s.ID, ttl: time.Duration(s.TTL) * time.Second, body: body}
+	m := message{kind: s.Kind, channel: f.Channel, id: s.ID, epoch: epoch, ttl: time.Duration(s.TTL) * time.Second, body: body}
 	return l.launch(&m, rt, now)
 }
 
 // admit applies the rules of a log: duplicates are acknowledged again, counters
 // too far ahead are refused, and after a passing failure everything is dropped
-// until the failed counter returns.
-func (l *Link) admit(id ccp.MessageID, now time.Time) (drop bool, err error) {
+// until the failed counter returns. A failure after this makes epoch an old one: asking
+// for the route takes time in which an earlier message may fail.
+func (l *Link) admit(id ccp.MessageID, now time.Time) (epoch uint32, drop bool, err error) {
 	in := &l.in
 	in.mu.Lock()
 	o := l.outLog(id.Log, now)
+	epoch = o.epoch.Load()
 	if o.failed != 0 {
 		if id.Counter != o.failed {
 			in.mu.Unlock()
-			return true, nil
+			return 0, true, nil
 		}
 		o.failed = 0
 	}
@@ -72,15 +74,15 @@ func (l *Link) admit(id ccp.MessageID, now time.Time) (drop bool, err error) {
 	if !dup {
 		in.mu.Unlock()
 		if err != nil {
-			return false, refuse(ccp.CodeBadID, "")
+			return 0, false, refuse(ccp.CodeBadID, "")
 		}
-		return false, nil
+		return epoch, false, nil
 	}
 	o.add(id.Counter)
 	in.touched, o.dirty = true, true
 	in.mu.Unlock()
 	l.flushAcks()
-	return true, nil
+	return 0, true, nil
 }
 
 // doneNow acknowledges a message of which nothing is stored.
@@ -108,6 +110,7 @@ type message struct {
 	kind    ccp.Type
 	channel uint32
 	id      ccp.MessageID
+	epoch   uint32 // of the log, when it was admitted
 	ttl     time.Duration
 	body    []byte // copied
 	plain   bool   // of an old peer: acknowledged by sequence
@@ -141,8 +144,7 @@ func (l *Link) launch(m *message, rt *route, now time.Time) error {
 	f.cost = n
 	if !m.plain {
 		l.in.mu.Lock()
-		f.log = l.outLog(m.id.Log, now)
-		f.epoch = f.log.epoch.Load()
+		f.log, f.epoch = l.outLog(m.id.Log, now), m.epoch
 		l.in.mu.Unlock()
 	}
 	f.refused = append(f.refused, rt.refused...)
@@ -265,13 +267,17 @@ func (l *Link) failed(f *flight) {
 	l.sayUnavailable(f.env.channel, f.env.id)
 }
 
-// stall stops a log at a message that failed before it was launched.
+// stall stops a log at a message that failed before it was launched. It stays stopped
+// at an earlier one that has failed meanwhile: the sender repeats from there.
 func (l *Link) stall(id ccp.MessageID) {
 	l.in.mu.Lock()
+	defer l.in.mu.Unlock()
 	o := l.outLog(id.Log, l.h.now())
+	if o.failed != 0 && o.failed < id.Counter {
+		return
+	}
 	o.failed, o.reported = id.Counter, id.Counter
 	o.epoch.Add(1)
-	l.in.mu.Unlock()
 }
 
 func (l *Link) sayUnavailable(channel uint32, id ccp.MessageID) {
