@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -154,7 +155,7 @@ func BenchmarkUpload(b *testing.B) {
 		{name: "datagram", dial: r.client(b, map[string]any{"mode": modeDatagram})},
 	}
 	if only := os.Getenv("MASQUE_BENCH_PATH"); only != "" {
-		paths = slices.DeleteFunc(paths, func(p *path) bool { return p.name != only })
+		paths = slices.DeleteFunc(paths, func(p *path) bool { return !slices.Contains(strings.Split(only, ","), p.name) })
 	}
 	block := make([]byte, 64<<10)
 	for b.Loop() {

@@ -59,6 +59,7 @@ func clientQUIC() *quic.Config {
 	return &quic.Config{
 		Versions: []quic.Version{quic.Version1}, HandshakeIdleTimeout: 6 * time.Second, MaxIdleTimeout: idleClient,
 		KeepAlivePeriod: keepAlive(), MaxIncomingStreams: -1, EnableDatagrams: true,
+		Tracer: traceBacklog,
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/qlogwriter"
+	"github.com/quic-go/quic-go/quicvarint"
 )
 
 // flow carries UDP payloads over one CONNECT-UDP stream: as QUIC datagrams where
@@ -16,12 +18,16 @@ import (
 //
 // Capsules arrive whole and in order and fill packets, and several go out with one
 // write; QUIC datagrams may be lost, and quic-go loses them in bursts: its queues
-// hold 32 and 128.
+// hold 32 (see backlog) and 128.
 type flow struct {
 	body io.Reader
 	out  io.Writer
 	// quic is nil where there are only capsules.
 	quic datagrammer
+	// conn is where it sends them: http3's way copies each once more.
+	conn *quic.Conn
+	// queue is where its datagrams wait; nil where they are not counted.
+	queue *backlog
 	// capsules says which form goes out. A server answers in the form that came last.
 	capsules atomic.Bool
 	server   bool
@@ -65,8 +71,15 @@ func (f *flow) stop() {
 
 // datagrammer is what http3.Stream and http3.RequestStream have for datagrams.
 type datagrammer interface {
-	SendDatagram([]byte) error
+	Context() context.Context // ends with the sending side
 	ReceiveDatagram(context.Context) ([]byte, error)
+	StreamID() quic.StreamID
+	QlogTrace() qlogwriter.Trace
+}
+
+// datagrams makes the flow take and send QUIC datagrams of its stream.
+func (f *flow) datagrams(c *quic.Conn, str datagrammer) {
+	f.conn, f.quic, f.queue = c, str, backlogOf(str)
 }
 
 // send sends payloads of one size that lie one behind the other; the last may be
@@ -81,11 +94,15 @@ func (f *flow) send(b []byte, size int) error {
 	if f.quic == nil || f.capsules.Load() {
 		return f.asCapsules(b, size)
 	}
+	if err := context.Cause(f.quic.Context()); err != nil {
+		return err
+	}
 	for more := true; more; more = len(b) > 0 {
 		one := b[:min(size, len(b))]
 		b = b[len(one):]
-		f.buf = appendDatagram(f.buf[:0], one)
-		err := f.quic.SendDatagram(f.buf)
+		// RFC 9297 section 2.1: the stream's id, divided by four, and the HTTP datagram.
+		f.buf = appendDatagram(quicvarint.Append(f.buf[:0], uint64(f.quic.StreamID()/4)), one)
+		err := f.conn.SendDatagram(f.buf)
 		var large *quic.DatagramTooLargeError
 		if err != nil && !errors.As(err, &large) {
 			return err
@@ -119,12 +136,18 @@ func (f *flow) run(deliver func([]byte)) error {
 	defer reader.Wait()
 	defer cancel()
 	if f.quic != nil {
+		var in *waiting
+		if f.queue != nil {
+			in = f.queue.watch(f.quic.StreamID())
+			defer f.queue.forget(f.quic.StreamID())
+		}
 		reader.Go(func() {
 			for {
 				b, err := f.quic.ReceiveDatagram(ctx)
 				if err != nil {
 					return
 				}
+				in.taken()
 				// A malformed one is dropped: its stream is not worth less for it.
 				if payload, ok, _ := parseDatagram(b); ok {
 					f.came(false)

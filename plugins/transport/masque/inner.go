@@ -124,6 +124,7 @@ func (s *server) quicConfig() *quic.Config {
 		MaxIdleTimeout:       30 * time.Second,
 		MaxIncomingStreams:   100,
 		EnableDatagrams:      s.cfg.UDP,
+		Tracer:               traceBacklog,
 		Allow0RTT:            false, // a CONNECT is not idempotent
 		AllowConnectionWindowIncrease: func(c *quic.Conn, _ uint64) bool {
 			v := visitorOf(c.Context())

@@ -141,7 +141,7 @@ func (d *dialer) tunnel(ctx context.Context, c *carrier, build func(exporter) (*
 	}
 	f := newFlowH3(str, new(sync.Pool))
 	if c.conn.ConnectionState().SupportsDatagrams.Remote && c.h3.Settings().EnableDatagrams {
-		f.quic = str
+		f.datagrams(c.conn, str)
 	}
 	f.capsules.Store(d.cfg.Mode == modeUDP && d.cfg.Proxy == "")
 	peer := tunnelAddr(2)

@@ -118,7 +118,7 @@ func (s *site) begin(w http.ResponseWriter, r *http.Request) (*flow, error) {
 	f := newFlowH3(str, &s.large)
 	f.server = true
 	if datagrams {
-		f.quic = str
+		f.datagrams(connOf(r.Context()), str)
 	}
 	return f, nil
 }
