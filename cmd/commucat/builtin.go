@@ -18,7 +18,10 @@ func dialers() []transport.Dialer {
 
 // chosen gives the dialers named in a comma-separated list, all for "".
 func chosen(list string) ([]transport.Dialer, error) {
-	all := append(dialers(), pluginDialers()...)
+	return chosenOf(append(dialers(), pluginDialers()...), list)
+}
+
+func chosenOf(all []transport.Dialer, list string) ([]transport.Dialer, error) {
 	if list == "" {
 		return all, nil
 	}

@@ -21,19 +21,27 @@ import (
 )
 
 func (a *app) clientCommand() *cobra.Command {
-	return group("client", "Register a device, send and receive messages",
+	c := group("client", "Register a device, send and receive messages",
 		a.registerCommand(), a.pairCommand(), a.sendCommand(), a.listenCommand(), a.chatCommand(), a.devicesCommand())
+	c.Long = c.Short + ".\n\n" +
+		"What a transport of this program should do otherwise than by default stands in the file " + settingsFile + "\n" +
+		"in the profile's folder, which may be there before the device is, or in the one that --config names:\n\n" +
+		"  [transport.masque]\n  mode = \"udp\"\n\n" +
+		"'commucat plugin describe FILE' shows the keys of a plugin; those of its client half say so. With\n" +
+		"enabled = false a transport is not used, and plugin = \"…\" gives a plugin another name, the relay's."
+	return c
 }
 
 // profileFlags are shared by the client's commands.
 type profileFlags struct {
-	dir, transport string
-	timeout        time.Duration
+	dir, transport, config string
+	timeout                time.Duration
 }
 
 func (f *profileFlags) add(c *cobra.Command, timeout time.Duration) {
 	c.Flags().StringVar(&f.dir, "profile", "", "folder of the device's profile")
 	c.Flags().StringVar(&f.transport, "transport", "", "use this transport alone (default: choose)")
+	c.Flags().StringVar(&f.config, "config", "", "settings of the client's transports (default: "+settingsFile+" in the profile's folder, if it is there)")
 	c.Flags().DurationVar(&f.timeout, "timeout", timeout, "give up after this time (0: never)")
 }
 
@@ -127,7 +135,7 @@ func (a *app) open(f profileFlags, opt client.Options) (*device, error) {
 }
 
 func (a *app) openProfile(p *client.Profile, f profileFlags, opt client.Options) (*device, error) {
-	ds, err := chosen(f.transport)
+	ds, err := f.dialers()
 	if err != nil {
 		return nil, err
 	}

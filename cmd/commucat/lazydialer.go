@@ -24,6 +24,7 @@ import (
 type processDialer struct {
 	name, plugin string
 	table        map[string]any // the client half's configuration; nil as a rule
+	files        sdk.Files      // what it refers to
 	mu           sync.Mutex
 	dialer       transport.Dialer
 }
@@ -63,7 +64,7 @@ func (d *processDialer) start(ctx context.Context) (transport.Dialer, error) {
 	if err := os.Chmod(state, 0o711); err != nil {
 		return nil, err
 	}
-	d.dialer, err = pluginHost(state).Dialer(ctx, pluginhost.Spec{Name: d.name, Plugin: d.plugin, Raw: d.table, Settings: pluginhost.Settings{Memory: 1 << 30}})
+	d.dialer, err = pluginHost(state).Dialer(ctx, pluginhost.Spec{Name: d.name, Plugin: d.plugin, Raw: d.table, Files: d.files, Settings: pluginhost.Settings{Memory: 1 << 30}})
 	return d.dialer, err
 }
 
@@ -100,7 +101,7 @@ func namedDialer(all []transport.Dialer, text string) (transport.Dialer, error) 
 		return nil, usageError{fmt.Errorf("this build has no transport %q: there are %s", want, strings.Join(names(all), ", "))}
 	}
 	if p, ok := all[i].(*processDialer); ok && renamed {
-		return &processDialer{name: name, plugin: p.plugin}, nil
+		return &processDialer{name: name, plugin: p.plugin, table: p.table, files: p.files}, nil
 	}
 	return all[i], nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -17,8 +18,9 @@ import (
 )
 
 type plainConfig struct {
-	Listen string   `cfg:"listen" default:"127.0.0.1:0" doc:"TCP address"`
-	Words  []string `cfg:"words" doc:"short words, for mistakes that no field shows"`
+	Listen string     `cfg:"listen" default:"127.0.0.1:0" doc:"TCP address"`
+	Words  []string   `cfg:"words" doc:"short words, for mistakes that no field shows"`
+	Shut   sdk.Secret `cfg:"shut" doc:"client: why it dials nothing"`
 }
 
 // Check implements sdk.Checker.
@@ -48,7 +50,10 @@ func plainTransport() sdk.Plugin {
 		Listen: func(ctx context.Context, env sdk.Env, c plainConfig) (net.Listener, error) {
 			return env.Listen(ctx, "tcp", c.Listen)
 		},
-		Dial: func(ctx context.Context, _ sdk.Env, _ plainConfig, to transport.Endpoint, _ transport.Dial) (net.Conn, error) {
+		Dial: func(ctx context.Context, _ sdk.Env, c plainConfig, to transport.Endpoint, _ transport.Dial) (net.Conn, error) {
+			if !c.Shut.IsZero() {
+				return nil, errors.New(c.Shut.Text())
+			}
 			return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port))))
 		},
 	})

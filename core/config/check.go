@@ -215,17 +215,26 @@ func (k *checker) plugins() {
 	for _, name := range slices.Sorted(maps.Keys(c.Ledger.Keys)) {
 		k.ledgerKey(name)
 	}
+	k.transports()
+	for _, name := range slices.Sorted(maps.Keys(c.Plugins)) {
+		if !slices.ContainsFunc(k.env.Plugins, func(p Known) bool { return p.Name == name }) {
+			k.near("plugin."+name, name, k.names(0), "this build has no plugin %q", name)
+		}
+	}
+}
+
+// transports checks the tables of transports as plugins does.
+func (k *checker) transports() {
+	if k.env.Plugins == nil {
+		return
+	}
+	c := k.c
 	for _, name := range slices.Sorted(maps.Keys(c.Transports)) {
 		t, key, plugin := c.Transports[name], "transport."+name, name
 		if t.Plugin != "" {
 			key, plugin = key+".plugin", t.Plugin
 		}
 		k.named(sdk.Transport, key, plugin, "transport."+name, t.Keys)
-	}
-	for _, name := range slices.Sorted(maps.Keys(c.Plugins)) {
-		if !slices.ContainsFunc(k.env.Plugins, func(p Known) bool { return p.Name == name }) {
-			k.near("plugin."+name, name, k.names(0), "this build has no plugin %q", name)
-		}
 	}
 }
 

@@ -54,23 +54,33 @@ func (e Env) lookup(name string) string {
 // checks everything. The error is an sdk.ConfigErrors with all mistakes, or the
 // reason why the file could not be read.
 func Load(path string, env Env) (*Config, error) {
-	var text []byte
-	if path != "" {
-		info, err := os.Stat(path)
-		if err != nil {
-			return nil, unreadable(path, err)
-		}
-		if !info.Mode().IsRegular() {
-			return nil, unreadable(path, errors.New("not a regular file"))
-		}
-		if info.Size() > maxFile {
-			return nil, unreadable(path, errors.New("larger than 1 MiB"))
-		}
-		if text, err = os.ReadFile(path); err != nil {
-			return nil, unreadable(path, err)
-		}
+	if path == "" {
+		return Parse("", nil, env)
+	}
+	text, err := read(path)
+	if err != nil {
+		return nil, err
 	}
 	return Parse(path, text, env)
+}
+
+// read gives the text of a configuration file.
+func read(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	if !info.Mode().IsRegular() {
+		return nil, unreadable(path, errors.New("not a regular file"))
+	}
+	if info.Size() > maxFile {
+		return nil, unreadable(path, errors.New("larger than 1 MiB"))
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, unreadable(path, err)
+	}
+	return text, nil
 }
 
 func unreadable(path string, err error) error {

@@ -1,0 +1,56 @@
+package main
+
+import (
+	"maps"
+	"path/filepath"
+	"slices"
+
+	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// settingsFile is the client's configuration in the profile's folder. It may be there
+// before the device is.
+const settingsFile = "client.toml"
+
+// dialers are the transports that the client may use, with the settings of its
+// configuration.
+func (f *profileFlags) dialers() ([]transport.Dialer, error) {
+	file := f.config
+	if file == "" {
+		if file = filepath.Join(f.dir, settingsFile); !exists(file) {
+			return chosen(f.transport)
+		}
+	}
+	c, err := config.LoadClient(file, config.Process(known()...))
+	if err != nil {
+		return nil, configFailure{err}
+	}
+	return chosenOf(withSettings(append(dialers(), pluginDialers()...), c), f.transport)
+}
+
+// withSettings puts the tables into the dialers that they name. A table of another name adds
+// a dialer, and one that is not enabled takes it away.
+func withSettings(all []transport.Dialer, c *config.Client) []transport.Dialer {
+	for _, name := range slices.Sorted(maps.Keys(c.Transports)) {
+		t := c.Transports[name]
+		i := slices.IndexFunc(all, func(d transport.Dialer) bool { return d.Name() == name })
+		if i >= 0 && !t.Enabled {
+			all = slices.Delete(all, i, i+1)
+			continue
+		}
+		if slices.Contains(builtIn(), name) || !t.Enabled {
+			continue
+		}
+		d := &processDialer{name: name, plugin: name, table: t.Keys, files: c.Files}
+		if t.Plugin != "" {
+			d.plugin = t.Plugin
+		}
+		if i >= 0 {
+			all[i] = d
+		} else {
+			all = append(all, d)
+		}
+	}
+	return all
+}
