@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"maps"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
@@ -26,7 +30,44 @@ func (f *profileFlags) dialers() ([]transport.Dialer, error) {
 	if err != nil {
 		return nil, configFailure{err}
 	}
-	return chosenOf(withSettings(append(dialers(), pluginDialers()...), c), f.transport)
+	ds, err := chosenOf(withSettings(append(dialers(), pluginDialers()...), c), f.transport)
+	if err != nil {
+		return nil, err
+	}
+	var mistakes sdk.ConfigErrors
+	for _, d := range ds {
+		if p, ok := d.(*processDialer); ok && p.table != nil {
+			mistakes = append(mistakes, p.mistakes(file)...)
+		}
+	}
+	if len(mistakes) > 0 {
+		mistakes.Sort()
+		return nil, mistakes
+	}
+	return ds, nil
+}
+
+// mistakes starts the plugin and gives what it finds wrong with its table, which no
+// field shows. Whatever else fails is said by the dial.
+func (d *processDialer) mistakes(file string) sdk.ConfigErrors {
+	_, err := d.start(context.Background())
+	var many sdk.ConfigErrors
+	if !errors.As(err, &many) {
+		return nil
+	}
+	out := make(sdk.ConfigErrors, 0, len(many))
+	for _, e := range many {
+		whole := *e
+		if whole.Pos.IsZero() {
+			whole.Pos = sdk.Locate(d.table, e.Key)
+		}
+		whole.Key = strings.TrimSuffix("transport."+d.name+"."+e.Key, ".")
+		if whole.Pos.IsZero() {
+			whole.Pos.File = file
+		}
+		out = append(out, &whole)
+	}
+	return out
 }
 
 // withSettings puts the tables into the dialers that they name. A table of another name adds
