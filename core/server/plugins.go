@@ -203,6 +203,7 @@ func (s *Server) transportChanged(r pluginhost.Reachable) {
 				go s.handAll(t)
 			}
 		}
+	case s.stopping.Load(): // as it was told
 	default:
 		err := r.Err
 		if err == nil {

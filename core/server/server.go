@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/commucat/commucat/core/account"
@@ -67,6 +68,7 @@ type Server struct {
 	current   *config.Config // as last reloaded
 	invite    string
 	started   time.Time
+	stopping  atomic.Bool                   // transports end because they were told to
 	closers   []func(context.Context) error // in the order of opening
 	closeOnce sync.Once
 	// onOpenAudit records what happened before the ledger stood.
@@ -160,6 +162,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	s.drain(ctx)
 	stop(nil)
+	s.stopping.Store(true)
 	s.host.StopTransports()
 	wg.Wait()
 	s.sessions.Close()

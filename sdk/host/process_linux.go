@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,7 +27,7 @@ const (
 // Process is a started plugin binary. All methods may be called concurrently.
 type Process struct {
 	o           Options
-	dir         string
+	dir         *folder
 	log         *slog.Logger
 	main        *handoff.Socket
 	counters    handoff.Counters
@@ -150,7 +149,7 @@ func (p *Process) Close() error {
 		p.pumps.Close()
 		_ = p.pumps.Wait(context.Background())
 		p.group.Wait()
-		os.RemoveAll(p.dir)
+		p.dir.remove()
 		close(p.done)
 	})
 	<-p.done

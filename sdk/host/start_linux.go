@@ -48,6 +48,7 @@ func start(ctx context.Context, o Options) (_ *Process, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.StartTimeout)
 	defer cancel()
+	sweep(o)
 	dir, err := privateFolder(o)
 	if err != nil {
 		return nil, err
@@ -82,26 +83,6 @@ func start(ctx context.Context, o Options) (_ *Process, err error) {
 	return p, nil
 }
 
-// privateFolder makes the folder for the control socket.
-func privateFolder(o Options) (string, error) {
-	dir, err := os.MkdirTemp(o.Runtime, "cc-")
-	if err != nil {
-		return "", err
-	}
-	// go-plugin adds two names of up to 30 bytes.
-	if len(dir)+60 > 107 {
-		os.Remove(dir)
-		return "", fmt.Errorf("the folder %s has too long a name for a socket in it: set a shorter one", dir)
-	}
-	if o.Owner != nil {
-		if err := os.Chown(dir, o.Owner.UID, o.Owner.GID); err != nil {
-			os.Remove(dir)
-			return "", err
-		}
-	}
-	return dir, nil
-}
-
 func (p *Process) config(ctx context.Context, theirs *os.File) *goplugin.ClientConfig {
 	deadline, _ := ctx.Deadline()
 	stray := newLogs(0, time.Now, p.logger)
@@ -112,7 +93,7 @@ func (p *Process) config(ctx context.Context, theirs *os.File) *goplugin.ClientC
 		StartTimeout:     time.Until(deadline),
 		AutoMTLS:         true,
 		SkipHostEnv:      true,
-		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: p.dir},
+		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: p.dir.path},
 		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Off, Output: io.Discard}),
 		SyncStdout:       io.Discard,
 		SyncStderr:       stray,
@@ -260,7 +241,7 @@ func (p *Process) abandon() {
 	}
 	p.runner.closePipes()
 	p.group.Wait()
-	os.RemoveAll(p.dir)
+	p.dir.remove()
 }
 
 // logger is where a plugin's log lines go; "" is the process's own.
