@@ -17,12 +17,15 @@ PROGRAMS := $(notdir $(wildcard cmd/*))
 PLUGINS := $(filter commucat-transport-% commucat-storage-% commucat-ledger-%,$(PROGRAMS))
 GOLANGCI := v2.15.0
 LINT := bin/tools/golangci-lint-$(GOLANGCI)
-# Seconds for each fuzz target of the smoke run.
-FUZZTIME ?= 2
+# Seconds for each fuzz target of the smoke run; there are some seventy.
+FUZZTIME ?= 1
 # For one package; the race detector makes everything several times slower.
 TEST_TIMEOUT ?= 15m
 # Packages tested at once: most tests wait more than they compute.
-TEST_PACKAGES ?= 3
+TEST_PACKAGES ?= 4
+# They take longest, and come first: at the end one of them would run alone.
+SLOW := sdk/host plugins/transport/reality plugins/storage/sqlite plugins/transport/amnesiawg \
+	plugins/transport/masque core/pluginhost examples/transport-tls plugins/storage/postgres
 
 # One way to build for programs, tests, linter and peers, so that each package is
 # compiled once; the race detector's build is the only other one.
@@ -71,7 +74,7 @@ $(LINT):
 # process wait for a second when it ends.
 PLAIN := Test(Budget|Load)
 unit:
-	CGO_ENABLED=1 GORACE="atexit_sleep_ms=10 $$GORACE" $(GO) test -race -vet=off -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) ./...
+	CGO_ENABLED=1 GORACE="atexit_sleep_ms=10 $$GORACE" $(GO) test -race -vet=off -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) $(SLOW:%=./%) ./...
 	$(GO) test -vet=off -p $(TEST_PACKAGES) -timeout $(TEST_TIMEOUT) -run "^$(PLAIN)" \
 		$$(git grep -lE "^func $(PLAIN)" -- '*_test.go' | xargs -n1 dirname | sort -u | sed 's,^,./,')
 
