@@ -3,6 +3,7 @@ package bench
 import (
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -502,10 +503,8 @@ func idle(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error) {
 		return nil, err
 	}
 	o.Progress("idle: waiting")
-	select {
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-time.After(2 * o.Duration): // handshake garbage is collected meanwhile
+	if err := rest(ctx, t.PID, 2*o.Duration); err != nil {
+		return nil, err
 	}
 	m, err := startMeter(t.PID)
 	if err != nil {
@@ -526,4 +525,28 @@ func idle(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error) {
 	c.MemoryKiB = float64(after.rss-before.rss) / 1024 / float64(o.Sessions)
 	c.CPUPercent = c.ServerCPU * float64(c.Count) / 1e6 / c.Seconds * 100
 	return []Case{c}, nil
+}
+
+// rest waits for least, and then until the process gives no memory back any more: a
+// relay that has just connected thousands does so, in steps, for some seconds.
+func rest(ctx context.Context, pid int, least time.Duration) error {
+	const still, most = 12 * time.Second, time.Minute
+	began, changed, lowest := time.Now(), time.Now(), int64(math.MaxInt64)
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for time.Since(began) < least || time.Since(changed) < still && time.Since(began) < most {
+		u, err := usageOf(pid)
+		if err != nil {
+			return err
+		}
+		if u.rss < lowest-lowest/100 {
+			lowest, changed = u.rss, time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-t.C:
+		}
+	}
+	return nil
 }
