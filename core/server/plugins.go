@@ -355,7 +355,7 @@ func (s *Server) reloadTransports(ctx context.Context, next *config.Config) erro
 		if sameSpec(t.Spec(), spec) {
 			continue
 		}
-		if err := t.Upgrade(ctx, spec); err != nil {
+		if err := s.upgradeTransport(ctx, t, spec); err != nil {
 			errs = append(errs, fmt.Errorf("transport %s stays as it was: %w", t.Name(), err))
 		}
 	}
@@ -363,6 +363,16 @@ func (s *Server) reloadTransports(ctx context.Context, next *config.Config) erro
 		errs = append(errs, s.addTransport(name, wanted[name]))
 	}
 	return errors.Join(errs...)
+}
+
+// upgradeTransport runs another process, which may know less than the one before.
+func (s *Server) upgradeTransport(ctx context.Context, t *pluginhost.Transport, spec pluginhost.TransportSpec) error {
+	if err := t.Upgrade(ctx, spec); err != nil {
+		return err
+	}
+	s.tellRevoked(t)
+	go s.handAll(t)
+	return nil
 }
 
 func sameSpec(a, b pluginhost.TransportSpec) bool {
@@ -374,7 +384,7 @@ func sameSpec(a, b pluginhost.TransportSpec) bool {
 func (s *Server) UpgradePlugin(ctx context.Context, name string) error {
 	for _, t := range s.running() {
 		if t.Name() == name {
-			return t.Upgrade(ctx, t.Spec())
+			return s.upgradeTransport(ctx, t, t.Spec())
 		}
 	}
 	for _, kind := range []sdk.Kind{sdk.Storage, sdk.Ledger} {
