@@ -118,7 +118,7 @@ func TestLoadImportReference(t *testing.T) {
 	pg.Reference(referenceRows(t, alice, bob))
 	pg.Guard("reader", "hidden-word")
 	pg.SQL("commucat", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
-	added(t, "commucat-storage-reference")
+	added(t, "commucat-storage-reference", "commucat-storage-postgres")
 	config := wide + fmt.Sprintf("[plugin.reference]\naddress = [\"127.0.0.1:%d\"]\nuser = \"reader\"\npassword = \"hidden-word\"\n", pg.Port)
 	dir := openFolder(t, config)
 	srv := relay(t, dir)
@@ -138,7 +138,7 @@ func TestLoadImportReference(t *testing.T) {
 	if code := srv.terminate(t); code != exitOK {
 		t.Fatalf("the relay ended with %d", code)
 	}
-	before := pg.SQL("commucat", "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables")
+	before := pg.SQL("commucat", "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables WHERE schemaname = 'public'")
 
 	code, rep, all := try("--dry-run")
 	if code != exitOK || !rep.DryRun {
@@ -159,10 +159,11 @@ func TestLoadImportReference(t *testing.T) {
 	if code != exitOK || len(rep.Carried()) > 0 {
 		t.Fatalf("again: %d %v %s", code, rep.Carried(), all)
 	}
-	if after := pg.SQL("commucat", "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"); after != before {
+	if after := pg.SQL("commucat", "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables WHERE schemaname = 'public'"); after != before {
 		t.Errorf("%s rows were written in the source, before %s", after, before)
 	}
 
+	importShared(t, config, pg.Port)
 	srv = spawn(t, dir, "--listen", address)
 	if err := srv.ready(); err != nil {
 		t.Fatal(err)
@@ -209,6 +210,29 @@ func TestLoadImportReference(t *testing.T) {
 	}
 	if code, out, _ := commucat(t, "audit", "verify", "--data", dir); code != exitOK {
 		t.Errorf("audit: %d %s", code, out)
+	}
+}
+
+// importShared imports into PostgreSQL, where several relays would share the keys too.
+func importShared(t *testing.T, config string, port int) {
+	t.Helper()
+	dir := openFolder(t, config+fmt.Sprintf("[storage]\nbackend = \"postgres\"\naddress = [\"127.0.0.1:%d\"]\n", port))
+	srv := relay(t, dir)
+	if code := srv.terminate(t); code != exitOK {
+		t.Fatalf("the relay ended with %d", code)
+	}
+	for _, carried := range []bool{true, false} {
+		code, out, notes := commucat(t, "migrate", "import-reference", "--data", dir, "--json")
+		lines := strings.Split(strings.TrimSpace(out), "\n")
+		var rep reference.Report
+		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &rep); err != nil || code != exitOK {
+			t.Fatalf("into postgres: %d %s %s", code, out, notes)
+		}
+		if carried {
+			importedWell(t, &rep)
+		} else if len(rep.Carried()) > 0 {
+			t.Errorf("again into postgres: %v", rep.Carried())
+		}
 	}
 }
 
