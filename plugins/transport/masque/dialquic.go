@@ -59,7 +59,6 @@ func clientQUIC() *quic.Config {
 	return &quic.Config{
 		Versions: []quic.Version{quic.Version1}, HandshakeIdleTimeout: 6 * time.Second, MaxIdleTimeout: idleClient,
 		KeepAlivePeriod: keepAlive(), MaxIncomingStreams: -1, EnableDatagrams: true,
-		Tracer: traceBacklog,
 	}
 }
 
@@ -138,7 +137,11 @@ func connectHost(ctx context.Context, host string, port uint16, tc *tls.Config, 
 
 // overQUIC opens the stream over HTTP/3.
 func (d *dialer) overQUIC(ctx context.Context) (net.Conn, error) {
-	c, err := connectHost(ctx, d.to.Host, d.inv.port, d.clientTLS(http3.NextProtoH3), clientQUIC())
+	qc := clientQUIC()
+	if d.cfg.Mode == modeDatagram {
+		qc.Tracer = traceBacklog
+	}
+	c, err := connectHost(ctx, d.to.Host, d.inv.port, d.clientTLS(http3.NextProtoH3), qc)
 	if err != nil {
 		return nil, err
 	}

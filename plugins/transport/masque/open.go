@@ -48,7 +48,7 @@ func (s *server) open(ctx context.Context, env sdk.Env, cert tls.Certificate, no
 		s.inner = newInner()
 		tr := &quic.Transport{Conn: s.inner.packets.over(udp), ConnContext: newCrowd(innerAll, innerMost, now).admit}
 		conf := s.quicConfig()
-		conf.InitialPacketSize = smallestPacket
+		conf.InitialPacketSize, conf.Tracer = smallestPacket, nil // no tunnel within a tunnel needs it
 		if err := s.serveQUIC(tr, cert, conf, &site{server: s, inside: true}, s.inner.began); err != nil {
 			return err
 		}

@@ -39,7 +39,9 @@ func (d *dialer) throughProxy(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
-	c, err := connectHost(ctx, strings.Trim(host, "[]"), proxyPort, d.proxyTLS(host), clientQUIC())
+	qc := clientQUIC()
+	qc.Tracer = traceBacklog
+	c, err := connectHost(ctx, strings.Trim(host, "[]"), proxyPort, d.proxyTLS(host), qc)
 	if err != nil {
 		return nil, fmt.Errorf("proxy: %w", err)
 	}
