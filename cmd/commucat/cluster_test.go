@@ -31,9 +31,11 @@ import (
 // cluster is two relays, programs of their own, on one PostgreSQL and one Redis, whose
 // plugins are the real binaries.
 type cluster struct {
-	pg    *pgserver.Server
-	redis *redisserver.Server
-	nodes [2]*node
+	pg *pgserver.Server
+	// standby follows pg, and takes over when it is told to.
+	standby *pgserver.Server
+	redis   *redisserver.Server
+	nodes   [2]*node
 }
 
 // node is one relay; it may be killed and started again in the same place.
@@ -47,7 +49,7 @@ const clusterConfig = wide + `
 [storage]
 backend = "postgres"
 volatile = "redis"
-address = ["%s"]
+address = ["%s", "%s"]
 [plugin.redis]
 address = ["%s"]
 timeout = "1s"
@@ -90,7 +92,9 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	storagePlugins(t)
 	c := &cluster{pg: pgserver.Start(t), redis: redisserver.Start(t)}
-	text := fmt.Sprintf(clusterConfig, net.JoinHostPort("127.0.0.1", strconv.Itoa(c.pg.Port)), c.redis.Address())
+	c.standby = c.pg.Standby()
+	at := func(s *pgserver.Server) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)) }
+	text := fmt.Sprintf(clusterConfig, at(c.pg), at(c.standby), c.redis.Address())
 	text = strings.Replace(text, "[limits]\n", "[limits]\nnew_contacts = 1000000\n", 1) // everybody writes to everybody
 	for i := range c.nodes {
 		n := &node{dir: reachableFolder(t, text), address: "127.0.0.1:0"}

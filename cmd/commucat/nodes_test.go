@@ -142,6 +142,21 @@ func TestLoadNodes(t *testing.T) {
 			until(t, "all are ready", func() bool { return c.nodes[0].readiness(t) == 200 && c.nodes[1].readiness(t) == 200 })
 		}})
 	})
+	t.Run("PostgreSQL fails over", func(t *testing.T) {
+		synchronous := func() bool {
+			return c.pg.SQL("postgres", "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'") == "1"
+		}
+		c.pg.Set("synchronous_standby_names", "*")
+		until(t, "the standby is synchronous", synchronous)
+		f.exchange(t, ctx, seed+7, 20*devices, map[int64]func(){int64(5 * devices): func() {
+			c.pg.Kill()
+			c.standby.Promote()
+			c.standby.Set("synchronous_standby_names", "")
+		}})
+		for _, n := range c.nodes {
+			until(t, "both are ready", func() bool { return n.readiness(t) == 200 })
+		}
+	})
 	f.judge(t)
 }
 

@@ -204,6 +204,21 @@ func listen(t testing.TB, o transport.Opened) net.Listener {
 	return ln
 }
 
+// warm waits until a transport does not report any more why it is not offered to clients
+// yet, as the relay does.
+func warm(t testing.TB, env *Lender) {
+	t.Helper()
+	for until := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		_, reason := env.Health()
+		if reason == nil {
+			return
+		}
+		if time.Now().After(until) {
+			t.Fatalf("after %v it is still degraded: %v", patience, reason)
+		}
+	}
+}
+
 // serve accepts until the listener ends. In this process handshakes are finished
 // beside, as the relay does it.
 func serve(ln net.Listener, inProcess bool, accept func(net.Conn)) {
@@ -289,6 +304,7 @@ func (k *pluginKit) join(t testing.TB, env *Lender, accept func(net.Conn)) joine
 	j.opened = k.open(t, p, env, false)
 	j.ln = listen(t, j.opened)
 	serve(j.ln, j.server == nil, accept)
+	warm(t, env)
 	p, j.client = k.half(t)
 	j.guest = k.invite(t, j.ln, k.open(t, p, nil, true), "conformance")
 	return j
@@ -305,8 +321,10 @@ func pluginTransport(t T, k *pluginKit) {
 	TransportCases(t, TransportPair{
 		Name: server.Name(), Buffered: k.o.Buffered, Clients: clients, loose: true, whole: !transport.DescriptorOf(server).HalfClose,
 		Start: func(t testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
-			ln := listen(t, k.open(t, server, k.lender(t), false))
+			env := k.lender(t)
+			ln := listen(t, k.open(t, server, env, false))
 			serve(ln, process == nil, accept)
+			warm(t, env)
 			return k.invite(t, ln, k.open(t, client, nil, true), "conformance").dial
 		},
 	})

@@ -146,7 +146,8 @@ func pluginHeld(t T, k *pluginKit) {
 
 func pluginProbe(t T, k *pluginKit) {
 	p, _ := k.half(t)
-	o := k.open(t, p, k.lender(t), false)
+	env := k.lender(t)
+	o := k.open(t, p, env, false)
 	probe := func() error {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
@@ -154,6 +155,7 @@ func pluginProbe(t T, k *pluginKit) {
 	}
 	ln := listen(t, o)
 	serve(ln, true, echo)
+	warm(t, env)
 	if err := probe(); err != nil && !errors.Is(err, sdk.Unsupported) {
 		t.Errorf("while it listens: %v", err)
 	}

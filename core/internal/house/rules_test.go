@@ -16,6 +16,7 @@ var floors = []edge{
 	{"plugins/transport/amnesiawg/...", "plugins/transport/amnesiawg/...", "parts of one plugin"},
 	{"plugins/transport/pt/...", "plugins/transport/pt/...", "parts of one plugin"},
 	{"plugins/transport/onion/...", "plugins/transport/onion/...", "parts of one plugin"},
+	{"plugins/transport/...", "plugins/transport/internal/...", "what transports share whose bytes another program carries"},
 	{"core/...", "sdk/...", "the relay speaks the protocol and drives the three plugin kinds"},
 	{"cmd/...", "sdk/...", "programs join the parts"},
 	{"cmd/...", "core/...", "programs join the parts"},

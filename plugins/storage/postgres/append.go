@@ -20,11 +20,12 @@ const (
 	// rows in and answers what they were before.
 	//
 	// A queue's positions begin above the time in µs: a device that knew another
-	// store, which this one has taken the place of, has seen none of them.
+	// store, which this one has taken the place of, has seen none of them. They go on
+	// above the floor of this history of the database.
 	takeQueues = `INSERT INTO queue AS q (name, last, messages, bytes)
-	SELECT name, $4::bigint + messages, messages, bytes
+	SELECT name, greatest($4::bigint, $5::bigint) + messages, messages, bytes
 	FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS n (name, messages, bytes) ORDER BY name
-	ON CONFLICT (name) DO UPDATE SET last = q.last + excluded.messages, messages = q.messages + excluded.messages, bytes = q.bytes + excluded.bytes
+	ON CONFLICT (name) DO UPDATE SET last = greatest(q.last, $5::bigint) + excluded.messages, messages = q.messages + excluded.messages, bytes = q.bytes + excluded.bytes
 	RETURNING name, no, last, messages, bytes`
 	// findRows looks for rows that are there already.
 	findRows = `SELECT n.i, m.position FROM unnest($1::bytea[], $2::uuid[], $3::int[]) AS n (name, id, i)
@@ -57,8 +58,11 @@ func (q *queues) Append(ctx context.Context, now time.Time, b storage.Batch) ([]
 	if len(a.queues) == 0 && len(b.Marks) == 0 {
 		return a.out, nil
 	}
-	err := pgx.BeginFunc(ctx, q.pool, func(tx pgx.Tx) error { return a.run(ctx, tx) })
-	if (*store)(q).written(err) != nil {
+	err := (*store)(q).write(ctx, func(tx pgx.Tx, floor int64) error {
+		a.floor = floor
+		return a.run(ctx, tx)
+	})
+	if err != nil {
 		return nil, plain("append", err)
 	}
 	return a.out, nil
@@ -72,6 +76,7 @@ type appending struct {
 	queues map[string]*taken
 	names  []string
 	insert []int // rows that go in, in order
+	floor  int64 // all positions are above it
 }
 
 // sort checks the rows and groups them by queue.
@@ -134,7 +139,7 @@ func (a *appending) take(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	var p pgx.Batch
-	p.Queue(takeQueues, names, counts, sizes, a.now.UnixMicro()).Query(func(r pgx.Rows) error {
+	p.Queue(takeQueues, names, counts, sizes, a.now.UnixMicro(), a.floor).Query(func(r pgx.Rows) error {
 		for r.Next() {
 			var name []byte
 			var no, last, messages, bytes int64

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"strings"
 
@@ -36,6 +37,13 @@ func plain(op string, err error) error {
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return &storage.Error{Kind: sdk.Unavailable, Op: "postgres: " + op, Text: "no answer in time", Err: contextError(err)}
+	}
+	if errors.Is(err, errPassed) {
+		return &storage.Error{Kind: sdk.Unavailable, Op: "postgres: " + op, Err: errPassed}
+	}
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return &storage.Error{Kind: sdk.Denied, Op: "postgres: " + op, Text: "the server's certificate is not accepted; the key ca names who may sign it", Err: untrusted.Err}
 	}
 	var p *pgconn.PgError
 	if errors.As(err, &p) {

@@ -84,22 +84,26 @@ type store struct {
 	timeout time.Duration
 	// lockSpace keeps the advisory locks of two schemas apart.
 	lockSpace uint64
-	// full is set while writes fail for want of space, which reading cannot tell.
-	full atomic.Bool
+	lines     timelines
+	// doubt is set when a write has failed, of which reading tells nothing: the disk
+	// may be full, or the log on a disk of its own.
+	doubt atomic.Bool
 }
 
 func open(ctx context.Context, _ sdk.Env, c Config) (storage.Store, error) {
+	space := fnv.New64a()
+	_, _ = space.Write([]byte(c.Schema)) // a hash never fails
+	s := &store{timeout: c.Timeout, lockSpace: space.Sum64()}
 	pc, err := c.pool()
 	if err != nil {
 		return storage.Store{}, err
 	}
+	pc.ConnConfig.ValidateConnect, pc.ConnConfig.OnNotice = s.lines.accept, noticed
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return storage.Store{}, &storage.Error{Kind: sdk.Invalid, Text: "the connection settings are wrong", Err: err}
 	}
-	space := fnv.New64a()
-	_, _ = space.Write([]byte(c.Schema)) // a hash never fails
-	s := &store{pool: pool, timeout: c.Timeout, lockSpace: space.Sum64()}
+	s.pool = pool
 	ctx, cancel := s.within(ctx)
 	defer cancel()
 	if err := s.prepare(ctx, c.Schema); err != nil {
@@ -115,7 +119,7 @@ func open(ctx context.Context, _ sdk.Env, c Config) (storage.Store, error) {
 // pool are the settings of the connections. They are set one by one, never as one
 // text with the password in it.
 func (c *Config) pool() (*pgxpool.Config, error) {
-	pc, err := pgxpool.ParseConfig("sslmode=disable target_session_attrs=read-write")
+	pc, err := pgxpool.ParseConfig("sslmode=disable")
 	if err != nil {
 		return nil, err
 	}
@@ -189,42 +193,44 @@ func (s *store) ready(ctx context.Context) error {
 	case standby || readOnly:
 		return &storage.Error{Kind: sdk.Unavailable, Text: "the server accepts no writes: it is a standby or set read-only"}
 	}
-	if !s.full.Load() {
+	if !s.doubt.Load() {
 		return nil
 	}
-	// Whether there is room again only writing tells: a row as large as a page, which
-	// is taken back.
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, "INSERT INTO message (queue, position, id, expires, payload) SELECT -1, n, gen_random_uuid(), 0, $1 FROM generate_series(1, 64) AS n", make([]byte, 4096))
-		if err == nil {
-			err = errUndo
+	// Whether it goes again only writing tells: rows that take some pages, which are
+	// taken back, and a commit.
+	return plain("ready", s.write(ctx, func(tx pgx.Tx, _ int64) error {
+		err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, "INSERT INTO message (queue, position, id, expires, payload) SELECT -1, n, gen_random_uuid(), 0, $1 FROM generate_series(1, 64) AS n", make([]byte, 4096))
+			if err == nil {
+				err = errUndo
+			}
+			return err
+		})
+		if !errors.Is(err, errUndo) {
+			return err
 		}
+		_, err = tx.Exec(ctx, "UPDATE timeline SET checked = $1", time.Now().UnixMicro())
 		return err
-	})
-	if err = s.written(err); errors.Is(err, errUndo) && !s.full.Load() {
-		return nil
-	}
-	return plain("ready", err)
+	}))
 }
 
 // errUndo ends a transaction that was only to see whether it could be.
 var errUndo = errors.New("taken back")
 
-// written notes whether a write failed for want of space. Only one that did not fail
-// tells that there is room again.
+// written notes how a write ended. What the store itself refused says nothing, nor does
+// a caller who went away.
 func (s *store) written(err error) error {
-	var p *pgconn.PgError
+	var own *storage.Error
+	var conflict *storage.ConflictError
 	switch {
-	case errors.As(err, &p) && p.Code == diskFull:
-		s.full.Store(true)
-	case err == nil || errors.Is(err, errUndo):
-		s.full.Store(false)
+	case err == nil:
+		s.doubt.Store(false)
+	case errors.As(err, &conflict), errors.As(err, &own) && own.Kind != sdk.Unavailable, errors.Is(err, context.Canceled):
+	default:
+		s.doubt.Store(true)
 	}
 	return err
 }
-
-// diskFull is the SQLSTATE of a full disk.
-const diskFull = "53100"
 
 // safeSettings are what makes COMMIT mean the disk.
 var safeSettings = []string{"fsync", "full_page_writes", "synchronous_commit"}

@@ -92,7 +92,12 @@ type at struct {
 type cut struct {
 	queue    string
 	from, to uint64 // inclusive
+	// rows are all positions within, if they are known and not many.
+	rows []uint64
 }
+
+// manyCut is the length of a cut that nobody lists row by row.
+const manyCut = 8192
 
 // note says that a queue has rows which expire within a bucket.
 type note struct {
@@ -119,14 +124,21 @@ func stamp(expires uint32) time.Time { return time.Unix(int64(expires), 0).UTC()
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
+// summer makes checksums of rows one after the other; what it keeps spares each an
+// allocation.
+type summer struct {
+	head [28]byte
+	name []byte
+}
+
 // sum covers a row with its place, so that a row that strayed is found as well.
-func sum(queue string, r *row, body []byte) uint32 {
-	var b [28]byte
-	copy(b[:16], r.id[:])
-	putUint64(b[16:24], r.position)
-	putUint32(b[24:28], r.expires)
-	s := crc32.Update(0, castagnoli, b[:])
-	return crc32.Update(s, castagnoli, body) ^ crc32.Checksum([]byte(queue), castagnoli)
+func (s *summer) sum(queue string, r *row, body []byte) uint32 {
+	copy(s.head[:16], r.id[:])
+	putUint64(s.head[16:24], r.position)
+	putUint32(s.head[24:28], r.expires)
+	s.name = append(s.name[:0], queue...)
+	c := crc32.Update(0, castagnoli, s.head[:])
+	return crc32.Update(c, castagnoli, body) ^ crc32.Checksum(s.name, castagnoli)
 }
 
 func putUint64(b []byte, v uint64) {

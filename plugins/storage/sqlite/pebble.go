@@ -352,14 +352,17 @@ func (n *instance) apply(b *pebble.Batch, sync bool) error {
 }
 
 func (n *instance) fill(b *pebble.Batch, c *change) error {
-	var key []byte
+	var (
+		key []byte
+		sum summer
+	)
 	c.order()
 	for i := range c.puts {
 		r := &c.puts[i]
 		op := b.SetDeferred(2+len(r.queue)+8, rowHeader+len(r.body))
 		appendRowKey(op.Key[:0], r.queue, r.position)
 		v := op.Value
-		binary.BigEndian.PutUint32(v, sum(r.queue, &r.row, r.body))
+		binary.BigEndian.PutUint32(v, sum.sum(r.queue, &r.row, r.body))
 		binary.BigEndian.PutUint32(v[4:], r.expires)
 		copy(v[8:], r.id[:])
 		copy(v[rowHeader:], r.body)
@@ -402,35 +405,6 @@ func (n *instance) fill(b *pebble.Batch, c *change) error {
 	}
 	if c.high != 0 {
 		return b.Set([]byte{highKey}, binary.BigEndian.AppendUint64(nil, c.high), nil)
-	}
-	return nil
-}
-
-func del(b *pebble.Batch, queue string, position uint64) error {
-	op := b.SingleDeleteDeferred(2 + len(queue) + 8)
-	appendRowKey(op.Key[:0], queue, position)
-	return op.Finish()
-}
-
-// cut deletes a range row by row, unless it is long: a memtable sorts all its range
-// deletions anew for each reader, which a few thousand pages of a drain make slow.
-func (n *instance) cut(b *pebble.Batch, c cut) error {
-	const long = 8192
-	rows := make([]uint64, 0, 256)
-	err := walk(n, c.queue, c.from, c.to, func(r row, _ []byte) (bool, error) {
-		rows = append(rows, r.position)
-		return len(rows) < long, nil
-	})
-	if err != nil {
-		return err
-	}
-	if len(rows) == long {
-		return b.DeleteRange(appendRowKey(nil, c.queue, c.from), rowEnd(c.queue, c.to), nil)
-	}
-	for _, p := range rows {
-		if err := del(b, c.queue, p); err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -504,14 +478,17 @@ func (p *pebbleRows) id(queue string, position uint64) (id [16]byte, err error) 
 // read implements engine.
 func (p *pebbleRows) read(queue string, after, until uint64, now uint32, page storage.Page) (out []storage.Envelope, err error) {
 	err = p.use("read", func(n *instance) error {
-		bytes := 0
-		var slab []byte
+		var (
+			bytes int
+			slab  []byte
+			sum   summer
+		)
 		return walk(n, queue, after+1, until, func(r row, v []byte) (bool, error) {
 			if r.expires <= now {
 				return true, nil
 			}
 			body := v[rowHeader:]
-			if sum(queue, &r, body) != binary.BigEndian.Uint32(v) {
+			if sum.sum(queue, &r, body) != binary.BigEndian.Uint32(v) {
 				return false, corrupt(fmt.Sprintf("row at position %d fails its checksum", r.position))
 			}
 			slab, body = keep(slab, body)

@@ -247,14 +247,14 @@ func (s *stripe) cuts(d *storage.Done, floor uint64) []cut {
 	const most = 64 // cursors kept
 	c := make([]cut, 0, len(d.Ranges)+1)
 	if from := s.cursors[d.Queue]; d.Cursor > from {
-		c = append(c, cut{d.Queue, from + 1, d.Cursor})
+		c = append(c, cut{queue: d.Queue, from: from + 1, to: d.Cursor})
 		if from == 0 && len(s.cursors) >= most {
 			clear(s.cursors)
 		}
 		s.cursors[d.Queue] = min(d.Cursor, floor)
 	}
 	for _, r := range d.Ranges {
-		c = append(c, cut{d.Queue, r[0], r[1]})
+		c = append(c, cut{queue: d.Queue, from: r[0], to: r[1]})
 	}
 	return c
 }
@@ -282,7 +282,14 @@ func (q *queue) take(from, to uint64, c *change) {
 	}
 	rows := q.live()[i:j]
 	if len(rows) >= manyRows {
-		c.cuts = append(c.cuts, cut{q.name, rows[0].position, rows[len(rows)-1].position})
+		x := cut{queue: q.name, from: rows[0].position, to: rows[len(rows)-1].position}
+		if len(rows) < manyCut {
+			x.rows = make([]uint64, len(rows))
+			for k := range rows {
+				x.rows[k] = rows[k].position
+			}
+		}
+		c.cuts = append(c.cuts, x)
 	} else {
 		for _, r := range rows {
 			c.dels = append(c.dels, at{q.name, r.position})
@@ -338,7 +345,7 @@ func (s *queues) Drop(_ context.Context, name string) (uint64, error) {
 		return 0, err
 	}
 	n := q.count()
-	if err := s.engine.write(&change{cuts: []cut{{name, 0, q.last}}}, true); err != nil {
+	if err := s.engine.write(&change{cuts: []cut{{queue: name, to: q.last}}}, true); err != nil {
 		s.forget(st, q)
 		return 0, err
 	}

@@ -46,6 +46,7 @@ func (s *sqliteRows) write(c *change, _ bool) error {
 }
 
 func (s *sqliteRows) insert(t *tx, puts []put) error {
+	var sum summer
 	args := make([]any, 0, 6*bulk)
 	for len(puts) > 0 {
 		n, query := 1, insertOne
@@ -59,7 +60,7 @@ func (s *sqliteRows) insert(t *tx, puts []put) error {
 			if body == nil {
 				body = []byte{}
 			}
-			args = append(args, p.queue, position(p.position), p.id[:], int64(p.expires), int64(sum(p.queue, &p.row, p.body)), body)
+			args = append(args, p.queue, position(p.position), p.id[:], int64(p.expires), int64(sum.sum(p.queue, &p.row, p.body)), body)
 		}
 		if err := t.exec(query, args...); err != nil {
 			return err
@@ -136,7 +137,10 @@ WHERE queue = ? AND position > ? AND position <= ? ORDER BY position`, queue, po
 		return nil, plain("read", err)
 	}
 	defer func() { _ = rows.Close() }()
-	var out []storage.Envelope
+	var (
+		out []storage.Envelope
+		sum summer
+	)
 	for bytes := 0; (page.Messages <= 0 || len(out) < page.Messages) && (page.Bytes <= 0 || bytes < page.Bytes) && rows.Next(); {
 		var r row
 		var id, body []byte
@@ -145,7 +149,7 @@ WHERE queue = ? AND position > ? AND position <= ? ORDER BY position`, queue, po
 			return nil, plain("read", err)
 		}
 		copy(r.id[:], id)
-		if sum(queue, &r, body) != check {
+		if sum.sum(queue, &r, body) != check {
 			return nil, corrupt(fmt.Sprintf("row at position %d fails its checksum", r.position))
 		}
 		if r.position <= after {

@@ -20,7 +20,7 @@ type Config struct {
 	Path     string   `cfg:"path" doc:"folder of the database; a relative one lies in the storage's own data folder, and so does an empty one"`
 	Queues   string   `cfg:"queues" default:"pebble" enum:"pebble,sqlite" doc:"where messages are kept: in a log-structured store beside the database, or in the database"`
 	Index    int      `cfg:"index" default:"1048576" min:"1024" doc:"waiting messages that are known in memory (about 40 bytes each); queues beyond are read in when used"`
-	Memtable sdk.Size `cfg:"memtable" default:"16MiB" min:"1MiB" max:"256MiB" doc:"write buffer of the log-structured store; the memory is taken only under load"`
+	Memtable sdk.Size `cfg:"memtable" default:"32MiB" min:"1MiB" max:"256MiB" doc:"write buffer of the log-structured store; the memory is taken only under load"`
 	Reserve  sdk.Size `cfg:"reserve" default:"64MiB" doc:"free disk space below which nothing is accepted any more"`
 }
 

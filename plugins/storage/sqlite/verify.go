@@ -50,6 +50,7 @@ func (d *database) verifyMessages(ctx context.Context) error {
 	var (
 		last    text
 		highest uint64
+		sum     summer
 	)
 	return d.each(ctx, "SELECT queue, position, id, expires, sum, body FROM message", func(scan func(...any) error) error {
 		var queue text
@@ -60,7 +61,7 @@ func (d *database) verifyMessages(ctx context.Context) error {
 			return err
 		}
 		copy(r.id[:], id)
-		if sum(string(queue), &r, body) != check {
+		if sum.sum(string(queue), &r, body) != check {
 			return corrupt("a message fails its checksum; restore the database from a backup")
 		}
 		if queue < last || queue == last && r.position <= highest {

@@ -15,7 +15,7 @@ type Config struct {
 	Torrc   []string   `cfg:"torrc" max:"64" doc:"further lines for tor's own configuration, for example \"UseBridges 1\""`
 	Control string     `cfg:"control" doc:"control socket of a tor that runs already (unix:/run/tor/control or 127.0.0.1:9051), to be used instead of an own one; then streams have no circuit"`
 	Pass    sdk.Secret `cfg:"control_password" doc:"password of that socket, where it wants one"`
-	Stall   duration   `cfg:"stall" default:"3m" min:"5s" max:"1h" doc:"a tor whose start makes no progress for so long is started again"`
+	Stall   duration   `cfg:"stall" default:"3m" min:"5s" max:"1h" doc:"a tor whose start makes no progress for so long is started again, with twice the time"`
 
 	// Server half.
 	Port      int      `cfg:"port" default:"80" min:"1" max:"65535" doc:"port of the onion address"`

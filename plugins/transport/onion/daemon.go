@@ -20,6 +20,7 @@ import (
 
 	"github.com/cretz/bine/control"
 
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/sdk"
 )
 
@@ -31,8 +32,8 @@ const (
 )
 
 // daemon is one running tor process of ours. It ends with this process, whatever
-// happens: it watches the process (__OwningControllerProcess) and the control
-// connection (TAKEOWNERSHIP).
+// happens: the kernel sees to it, and it watches the process itself
+// (__OwningControllerProcess) and the control connection (TAKEOWNERSHIP).
 type daemon struct {
 	cmd    *exec.Cmd
 	folder string // runtime: sockets and configuration, thrown away
@@ -43,7 +44,8 @@ type daemon struct {
 	asking sync.Mutex
 	events *textproto.Conn
 
-	foreign bool // the operator's: it is joined, not started
+	foreign bool          // the operator's: it is joined, not started
+	changed chan struct{} // guests of whom it has to be told
 
 	done chan struct{}
 	err  error
@@ -96,13 +98,12 @@ func startTor(ctx context.Context, p program, folder, data string, lines []strin
 		return nil, err
 	}
 	d.cmd.Stdout, d.cmd.Stderr = in, in
-	err = d.cmd.Start()
+	err = agent.Start(d.cmd, func() { d.read(out) })
 	in.Close()
 	if err != nil {
 		out.Close()
 		return nil, fmt.Errorf("%s cannot be started: %w", p.path, err)
 	}
-	go d.read(out)
 	if err := d.connect(ctx, socket); err != nil {
 		d.stop()
 		if said := d.said(); said != "" {

@@ -19,25 +19,24 @@ import (
 	"github.com/cretz/bine/control"
 	"golang.org/x/net/proxy"
 
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
-// A dial makes attempts of this length, with a pause between them: a descriptor may be a
-// few seconds late.
-const (
-	attemptTime = 20 * time.Second
-	tryAgain    = time.Second
-)
+// attemptTime is how long one attempt of a dial may take: a descriptor may be late, and
+// tor holds a request for two minutes.
+const attemptTime = 20 * time.Second
 
 // client is the client half: a tor with a SOCKS socket, started with the first dial.
 type client struct {
 	env sdk.Env
 	cfg Config
+	dir *directories
 
 	turn   chan struct{} // held while tor starts; it guards the rest
 	daemon *daemon
-	dir    string // its folder
+	folder string // its own
 	keys   map[string]string
 	closed bool
 
@@ -45,8 +44,8 @@ type client struct {
 	end  context.CancelFunc
 }
 
-func newClient(env sdk.Env, cfg Config) *client {
-	c := &client{env: env, cfg: cfg, turn: make(chan struct{}, 1)}
+func newClient(env sdk.Env, cfg Config) agent.Client {
+	c := &client{env: env, cfg: cfg, dir: newDirectories(time.Now), turn: make(chan struct{}, 1)}
 	c.life, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -97,13 +96,8 @@ func readTarget(to transport.Endpoint, with transport.Dial) (target, error) {
 	return t, nil
 }
 
-// dial opens a stream. Names are never looked up: only onion addresses are taken.
-func (c *client) dial(ctx context.Context, to transport.Endpoint, with transport.Dial) (_ net.Conn, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("transport %s: %w", Name, err)
-		}
-	}()
+// Dial opens a stream. Names are never looked up: only onion addresses are taken.
+func (c *client) Dial(ctx context.Context, to transport.Endpoint, with transport.Dial) (net.Conn, error) {
 	t, err := readTarget(to, with)
 	if err != nil {
 		return nil, err
@@ -122,24 +116,26 @@ func (c *client) dial(ctx context.Context, to transport.Endpoint, with transport
 	}
 	var last error
 	for {
-		// tor holds a request for two minutes; a new one asks for the descriptor anew.
-		once, cancel := context.WithTimeout(ctx, attemptTime)
-		conn, err := connect(once, filepath.Join(d.folder, socksSocket), t)
-		cancel()
-		if err == nil {
-			return conn, nil
-		}
-		if ctx.Err() == nil {
-			last = err
-			// A descriptor from before the guest was let in would be kept for hours.
-			_, _ = d.ask("HSFETCH " + t.address) // the next attempt shows what came of it
-		}
 		select {
 		case <-d.done:
 			return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "dial", Err: d.err}
 		case <-ctx.Done():
 			return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "dial", Err: errors.Join(context.Cause(ctx), last)}
-		case <-time.After(tryAgain):
+		case <-time.After(c.dir.wait(t.address)):
+		}
+		once, cancel := context.WithTimeout(ctx, attemptTime)
+		conn, err := connect(once, filepath.Join(d.folder, socksSocket), t)
+		cancel()
+		if err == nil {
+			c.dir.reached(t.address)
+			return conn, nil
+		}
+		if ctx.Err() != nil {
+			continue
+		}
+		last = err
+		if request := c.dir.failed(t.address); request != "" {
+			_, _ = d.ask(request) // the next attempt shows what came of it
 		}
 	}
 }
@@ -174,7 +170,7 @@ func connect(ctx context.Context, socket string, t target) (net.Conn, error) {
 		raw.Close()
 		return nil, err
 	}
-	return stream{raw, transport.Facts{Transport: Name, Hidden: true, Context: context.Background()}}, nil
+	return agent.NewStream(raw, transport.Facts{Transport: Name, Hidden: true, Context: context.Background()}), nil
 }
 
 // authorise gives tor the guest's key for the service.
@@ -219,13 +215,13 @@ func (c *client) tor(ctx context.Context) (*daemon, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.dir == "" { // the client keeps nothing
-		if c.dir, err = makeRuntime(); err != nil {
+	if c.folder == "" { // the client keeps nothing
+		if c.folder, err = makeRuntime(); err != nil {
 			return nil, err
 		}
 	}
-	for {
-		d, err := c.start(ctx, p)
+	for stall := c.cfg.Stall; ; stall *= 2 { // a slow machine, or network, comes through as well
+		d, err := c.start(ctx, p, stall)
 		if err == nil {
 			c.daemon, c.keys = d, map[string]string{}
 			return d, nil
@@ -233,7 +229,7 @@ func (c *client) tor(ctx context.Context) (*daemon, error) {
 		if errors.Is(err, errStalled) && ctx.Err() == nil {
 			// What it has learnt may be what holds it up, and the client keeps nothing anyway.
 			c.env.Log().Info("tor made no progress, it is started anew")
-			if err := os.RemoveAll(filepath.Join(c.dir, "data")); err != nil {
+			if err := os.RemoveAll(filepath.Join(c.folder, "data")); err != nil {
 				return nil, err
 			}
 			continue
@@ -244,23 +240,31 @@ func (c *client) tor(ctx context.Context) (*daemon, error) {
 
 var errStalled = errors.New("tor made no progress")
 
-func (c *client) start(ctx context.Context, p program) (*daemon, error) {
-	lines := append([]string{"SocksPort unix:" + quoted(filepath.Join(c.dir, socksSocket))}, c.cfg.Torrc...)
-	d, err := startTor(ctx, p, c.dir, filepath.Join(c.dir, "data"), lines, c.env.Log())
+func (c *client) start(ctx context.Context, p program, stall time.Duration) (*daemon, error) {
+	lines := append([]string{"SocksPort unix:" + quoted(filepath.Join(c.folder, socksSocket))}, c.cfg.Torrc...)
+	d, err := startTor(ctx, p, c.folder, filepath.Join(c.folder, "data"), lines, c.env.Log())
 	if err != nil {
 		return nil, err
 	}
-	progress, ready := newWatch(c.cfg.Stall), make(chan struct{})
+	progress, ready := newWatch(stall), make(chan struct{})
 	defer progress.stop()
 	var once sync.Once
 	err = d.follow(func(e control.Event) {
-		if s, ok := e.(*control.StatusEvent); ok && s.Action == "BOOTSTRAP" {
+		switch e := e.(type) {
+		case *control.StatusEvent:
+			if e.Action != "BOOTSTRAP" {
+				return
+			}
 			progress.moved()
-			if s.Arguments["PROGRESS"] == "100" {
+			if e.Arguments["PROGRESS"] == "100" {
 				once.Do(func() { close(ready) })
 			}
+		case *control.HSDescEvent:
+			if e.Action == "FAILED" && (e.Reason == "QUERY_NO_HSDIR" || e.Reason == "QUERY_RATE_LIMITED") {
+				c.dir.lockedOut(strings.ToLower(e.Address))
+			}
 		}
-	}, control.EventCodeStatusClient)
+	}, control.EventCodeStatusClient, control.EventCodeHSDesc)
 	if err == nil {
 		var phase string
 		if phase, err = d.ask("GETINFO status/bootstrap-phase"); err == nil && strings.Contains(phase, "PROGRESS=100") {
@@ -298,8 +302,8 @@ func (c *client) take(ctx context.Context) error {
 
 func (c *client) release() { <-c.turn }
 
-// close ends tor.
-func (c *client) close() {
+// Close ends tor.
+func (c *client) Close() {
 	c.end()
 	c.turn <- struct{}{}
 	defer c.release()
@@ -307,8 +311,8 @@ func (c *client) close() {
 	if c.daemon != nil {
 		c.daemon.stop()
 	}
-	if c.dir != "" {
-		_ = os.RemoveAll(c.dir)
-		c.dir = ""
+	if c.folder != "" {
+		_ = os.RemoveAll(c.folder)
+		c.folder = ""
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cretz/bine/control"
 
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/sdk"
 )
 
@@ -24,7 +25,7 @@ const keyFile = "control-key"
 
 // joinTor opens the control connections of a tor that is not ours.
 func joinTor(ctx context.Context, address, password string, log *slog.Logger) (*daemon, error) {
-	d := &daemon{log: log, done: make(chan struct{}), foreign: true}
+	d := &daemon{log: log, done: make(chan struct{}), foreign: true, changed: make(chan struct{}, 1)}
 	for _, to := range []**textproto.Conn{&d.conn, &d.events} {
 		network, at := "tcp", address
 		if path, ok := strings.CutPrefix(address, "unix:"); ok {
@@ -86,7 +87,7 @@ func (s *service) publish(d *daemon) error {
 	if s.cfg.Defence != "off" {
 		words = append(words, "PoWDefensesEnabled=1", "PoWQueueRate=20", "PoWQueueBurst=100")
 	}
-	rest := []string{fmt.Sprintf("Port=%d,%s", s.cfg.Port, s.ln.Addr())}
+	rest := []string{fmt.Sprintf("Port=%d,%s", s.cfg.Port, s.arrivals.Local())}
 	if s.cfg.Authorise {
 		for _, public := range s.guests.keys() {
 			rest = append(rest, "ClientAuthV3="+base32Of(public))
@@ -113,32 +114,60 @@ func (s *service) publish(d *daemon) error {
 			s.know(address)
 		}
 	}
-	s.mu.Lock()
-	s.published = time.Now()
-	s.mu.Unlock()
+	s.publication(told)
 	return nil
 }
 
-// republish is the least time between two descriptors of one key: their revision counts
-// seconds, and directories refuse a second one with the same.
-const republish = 2 * time.Second
+// republish tells the operator's tor of guests that have changed, which takes a new
+// service each time: circuits that stand go on, but until the new descriptor is with the
+// directories nobody comes in. So many changes in a row are one.
+func (s *service) republish(d *daemon) {
+	// The least is more than a second, which is what descriptors' revisions count:
+	// directories refuse a second one with the same.
+	between := agent.Pauses{Least: 2 * time.Second, Most: 30 * time.Second, Well: time.Minute}
+	var pause time.Duration
+	for last := time.Now(); ; last = time.Now() {
+		select {
+		case <-d.changed:
+		case <-d.done:
+			return
+		case <-s.ctx.Done():
+			return
+		}
+		since := time.Since(last)
+		pause = between.Next(pause, since)
+		select {
+		case <-time.After(pause - since):
+		case <-d.done:
+			return
+		case <-s.ctx.Done():
+			return
+		}
+		if err := s.again(d); err != nil {
+			s.env.Log().Warn("tor does not take the new guests, the service is made anew", slog.Any("error", err))
+			d.hangUp()
+			return
+		}
+	}
+}
 
-// again replaces the service by one with the guests of now. Circuits that stand go on.
+// again replaces the service by one with the guests of now.
 func (s *service) again(d *daemon) error {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	news := s.guests.changes()
+	if news == s.told {
+		return nil
+	}
 	s.mu.Lock()
-	address, wait := s.address, republish-time.Since(s.published)
+	address := s.address
 	s.mu.Unlock()
-	select {
-	case <-time.After(wait):
-	case <-s.ctx.Done():
-		return net.ErrClosed
+	if _, err := d.ask("DEL_ONION " + address); err != nil {
+		return err
 	}
-	_, err := d.ask("DEL_ONION " + address)
-	if err == nil {
-		err = s.publish(d)
+	if err := s.publish(d); err != nil {
+		return err // there is no service any more
 	}
-	if err != nil {
-		d.hangUp() // there may be no service any more: run makes it anew
-	}
-	return err
+	s.told = news
+	return nil
 }

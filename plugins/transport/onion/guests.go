@@ -1,6 +1,7 @@
 package onion
 
 import (
+	"bytes"
 	"crypto/ecdh"
 	"crypto/rand"
 	"crypto/sha256"
@@ -40,7 +41,7 @@ type guests struct {
 	mu   sync.Mutex
 	all  map[string]person
 	hash map[[sha256.Size]byte]string // of a token: whose it is
-	news uint64                       // counts changes
+	news uint64                       // counts changes of the keys
 
 	nobody []byte // a key that nobody has
 }
@@ -94,8 +95,10 @@ func (g *guests) add(id string, public, token []byte, expires time.Time) error {
 	if _, known := g.all[id]; !known && len(g.all) >= g.most {
 		return &sdk.Error{Kind: sdk.Full, Op: "onion", Text: fmt.Sprintf("%d guests are authorised already: revoke some, or set authorise = false", g.most)}
 	}
+	if old, known := g.all[id]; !known || !bytes.Equal(old.Public, public) {
+		g.news++
+	}
 	g.put(person{ID: id, Public: public, Token: sum[:], Expires: expires})
-	g.news++
 	return g.save()
 }
 
@@ -113,7 +116,7 @@ func (g *guests) remove(id string) (bool, error) {
 	return true, g.save()
 }
 
-// changes counts those who were let in and taken out.
+// changes counts how often the keys have changed.
 func (g *guests) changes() uint64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()

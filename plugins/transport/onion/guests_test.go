@@ -82,3 +82,26 @@ func TestGuests(t *testing.T) {
 		t.Errorf("a broken file: %v", err)
 	}
 }
+
+// Only what tor has to be told counts as a change.
+func TestGuestsChanges(t *testing.T) {
+	g, err := openGuests("", 10, time.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, two := make([]byte, 32), append(make([]byte, 31), 1)
+	for i, step := range []struct {
+		public []byte
+		want   uint64
+	}{{one, 1}, {one, 1}, {two, 2}} {
+		if err := g.add("friend", step.public, []byte{byte(i)}, time.Time{}); err != nil || g.changes() != step.want {
+			t.Errorf("invitation %d: %d changes, %v", i, g.changes(), err)
+		}
+		if _, ok := g.who([]byte{byte(i)}); !ok {
+			t.Errorf("invitation %d: the token is not known", i)
+		}
+	}
+	if _, err := g.remove("friend"); err != nil || g.changes() != 3 {
+		t.Errorf("removed: %d changes, %v", g.changes(), err)
+	}
+}

@@ -41,7 +41,7 @@ func half(t *testing.T, n *tornet.Network, env sdk.Env, more map[string]any) tra
 	for _, l := range n.Torrc() {
 		lines = append(lines, l)
 	}
-	raw := map[string]any{"torrc": lines, "stall": "8s"}
+	raw := map[string]any{"torrc": lines, "stall": "15s"}
 	for k, v := range more {
 		raw[k] = v
 	}
@@ -71,9 +71,9 @@ func listening(t *testing.T, o transport.Opened) *service {
 
 func published(t *testing.T, s *service) {
 	t.Helper()
-	for until := time.Now().Add(patience); s.health() != nil; time.Sleep(20 * time.Millisecond) {
+	for until := time.Now().Add(patience); s.Health() != nil; time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(until) {
-			t.Fatalf("not published: %v", s.health())
+			t.Fatalf("not published: %v", s.Health())
 		}
 	}
 }
@@ -120,8 +120,9 @@ func TestOnion(t *testing.T) {
 	t.Cleanup(n.Close)
 	t.Logf("the network is complete after %v", time.Since(began).Round(time.Millisecond))
 
+	operator := operatorTor(t, n) // it is needed later
 	env := plugintest.NewLender(t)
-	server := half(t, n, env, nil)
+	server := half(t, n, env, map[string]any{"circuit_streams": 2})
 	s := listening(t, server)
 	if _, err := s.Invite(t.Context(), "", transport.Guest{}); sdk.KindOf(err) != sdk.Unavailable {
 		t.Errorf("an address for everybody: %v", err)
@@ -132,7 +133,7 @@ func TestOnion(t *testing.T) {
 	published(t, s)
 	t.Logf("published after %v", time.Since(began).Round(time.Millisecond))
 
-	client := half(t, n, plugintest.NewLender(t), nil)
+	client := half(t, n, plugintest.NewLender(t), map[string]any{"dial_limit": "3m"})
 	first := dialWith(t, client, friend)
 	t.Logf("dialled after %v", time.Since(began).Round(time.Millisecond))
 	if err := talk(first, "hello"); err != nil {
@@ -158,6 +159,29 @@ func TestOnion(t *testing.T) {
 	}
 	if c := <-accepted; c.Circuit == a.Circuit {
 		t.Error("two guests are one circuit")
+	}
+
+	// A stream more than one circuit may have ends that circuit, and no other's.
+	for _, word := range []string{"one more", "too many"} {
+		c, err := client.Dial(t.Context(), other, transport.Dial{})
+		if err != nil {
+			t.Log(err)
+			continue
+		}
+		defer c.Close()
+		if err := talk(c, word); err != nil {
+			t.Log(err) // it may be the one that ends
+		}
+	}
+	if _, err := io.ReadAll(third); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a circuit with too many streams goes on")
+	}
+	if err := talk(first, "unharmed"); err != nil {
+		t.Errorf("another guest's circuit has ended: %v", err)
+	}
+	third = dialWith(t, client, other)
+	if err := talk(third, "on a new circuit"); err != nil {
+		t.Fatal(err)
 	}
 
 	// Who is revoked is out; the other one stays.
@@ -186,7 +210,7 @@ func TestOnion(t *testing.T) {
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for until := time.Now().Add(patience); s.health() == nil; time.Sleep(5 * time.Millisecond) {
+	for until := time.Now().Add(patience); s.Health() == nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(until) {
 			t.Fatal("nobody noticed")
 		}
@@ -199,26 +223,45 @@ func TestOnion(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	// A new process: the same address, and guests as before.
+	// A new process: the same address, and guests as before. One of them has dialled
+	// already, and has asked the directories in vain: it comes in by that dial.
+	early := make(chan error, 1)
+	go func() {
+		c, err := client.Dial(t.Context(), other, transport.Dial{})
+		if err == nil {
+			err = talk(c, "already here")
+			c.Close()
+		}
+		early <- err
+	}()
 	again := listening(t, half(t, n, env, nil))
 	if after := again.Addr().String(); after != before {
 		t.Errorf("after a restart the address was %s, now it is %s", before, after)
 	}
-	if _, err := again.guests.remove("other"); err != nil {
-		t.Error(err)
+	go echo(again)
+	published(t, again)
+	if err := <-early; err != nil {
+		t.Errorf("who dialled too early does not come in: %v", err)
 	}
-	if os.Getenv("COMMUCAT_SOAK") != "" { // a dial to it takes a minute now and then
-		operatorsTor(t, n, client)
-	}
+	t.Logf("the early one came in after %v", time.Since(began).Round(time.Millisecond))
+	operatorsTor(t, n, operator, client)
+	t.Logf("the operator's tor served after %v", time.Since(began).Round(time.Millisecond))
+	t.Run("conformance", func(t *testing.T) { few(t, n) })
 }
 
-// The operator's tor, by its control socket: no tor of ours, the same guests.
-func operatorsTor(t *testing.T, n *tornet.Network, client transport.Opened) {
+// operatorTor starts a tor that is not ours.
+func operatorTor(t *testing.T, n *tornet.Network) *tornet.Tor {
 	t.Helper()
 	tor, err := n.Run("operator", "SocksPort 0", "ClientOnly 1", "CookieAuthentication 1", "ControlPort auto", "ControlPortWriteToFile "+n.Path("operator-control"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return tor
+}
+
+// The operator's tor, by its control socket: no tor of ours, the same guests.
+func operatorsTor(t *testing.T, n *tornet.Network, tor *tornet.Tor, client transport.Opened) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := tor.Bootstrap(ctx); err != nil {
@@ -241,12 +284,25 @@ func operatorsTor(t *testing.T, n *tornet.Network, client transport.Opened) {
 	friend := invited(t, s, "friend")
 	go echo(s)
 	published(t, s)
-	c := dialWith(t, client, friend)
-	if err := talk(c, "by the operator's tor"); err != nil {
+	first := dialWith(t, client, friend)
+	if err := talk(first, "by the operator's tor"); err != nil {
 		t.Fatal(err)
+	}
+	// A new guest needs a new service; streams that stand go on.
+	if err := talk(dialWith(t, client, invited(t, s, "other")), "me too"); err != nil {
+		t.Error(err)
+	}
+	if err := talk(first, "still here"); err != nil {
+		t.Error(err)
 	}
 	if err := s.Revoke(t.Context(), "friend"); err != nil {
 		t.Error(err)
+	}
+	if c, err := connectOnce(t, client, friend); err == nil {
+		if err := talk(c, "back"); err == nil {
+			t.Error("a revoked guest comes in")
+		}
+		c.Close()
 	}
 	before := s.Addr().String()
 	if err := s.Close(); err != nil {

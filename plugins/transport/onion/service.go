@@ -2,11 +2,9 @@ package onion
 
 import (
 	"context"
-	"crypto/ecdh"
-	"crypto/rand"
-	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -18,18 +16,13 @@ import (
 
 	"github.com/cretz/bine/control"
 
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
-// Limits of the server half.
-const (
-	maxArriving = 512
-	maxCircuits = 8 // of one guest that are remembered
-	leastPause  = 500 * time.Millisecond
-	mostPause   = time.Minute
-	wellAfter   = 2 * time.Minute
-)
+// maxCircuits bounds the circuits of one guest that are remembered.
+const maxCircuits = 8
 
 // service is a listening onion service.
 type service struct {
@@ -40,35 +33,38 @@ type service struct {
 	temp    bool
 	runtime string
 	guests  *guests
-	ln      net.Listener
 
 	ctx      context.Context
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
-	accepted chan net.Conn
-	slots    chan struct{}
+	arrivals *agent.Arrivals
 	once     sync.Once
-	gone     func()
-	applying sync.Mutex // held while tor is told of the guests
+	stall    time.Duration // doubles with each start that makes no progress
 
-	mu        sync.Mutex
-	daemon    *daemon
-	address   string // without ".onion"
-	reason    error
-	uploaded  bool
-	published time.Time     // of the last ADD_ONION
-	known     chan struct{} // closed when the address is known
-	circuits  map[string][]uint64
-	whose     map[uint64]string
+	applying sync.Mutex // held while tor is told of the guests
+	told     uint64     // the count of their changes that it knows; guarded by applying
+
+	mu       sync.Mutex
+	daemon   *daemon
+	address  string // without ".onion"
+	reason   error
+	news     publication
+	patient  *time.Timer   // ends the wait for the descriptor that counts
+	known    chan struct{} // closed when the address is known
+	circuits map[string][]uint64
+	whose    map[uint64]string
 }
 
-var _ transport.Server = (*service)(nil)
+var (
+	_ transport.Server = (*service)(nil)
+	_ agent.Listener   = (*service)(nil)
+)
 
 var errStarting = &sdk.Error{Kind: sdk.Unavailable, Op: "onion", Text: "tor is starting"}
 
 // listen starts tor. It returns when the address is known; the transport is reported
 // as degraded until the service's descriptor has been uploaded.
-func (p *plugin) listen(ctx context.Context, env sdk.Env, c Config) (net.Listener, error) {
+func listen(ctx context.Context, env sdk.Env, c Config) (agent.Listener, error) {
 	var tor program
 	if c.Control == "" {
 		var err error
@@ -77,8 +73,8 @@ func (p *plugin) listen(ctx context.Context, env sdk.Env, c Config) (net.Listene
 		}
 	}
 	s := &service{
-		cfg: c, env: env, tor: tor, accepted: make(chan net.Conn), slots: make(chan struct{}, maxArriving),
-		reason: errStarting, known: make(chan struct{}), circuits: map[string][]uint64{}, whose: map[uint64]string{},
+		cfg: c, env: env, tor: tor, stall: c.Stall, reason: errStarting,
+		known: make(chan struct{}), circuits: map[string][]uint64{}, whose: map[uint64]string{},
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if err := s.prepare(ctx); err != nil {
@@ -86,18 +82,7 @@ func (p *plugin) listen(ctx context.Context, env sdk.Env, c Config) (net.Listene
 		s.discard()
 		return nil, err
 	}
-	s.gone = func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.probes[env] == s {
-			delete(p.probes, env)
-		}
-	}
-	p.mu.Lock()
-	p.probes[env] = s
-	p.mu.Unlock()
 	env.Degraded(errStarting)
-	s.running.Go(s.arrivals)
 	s.running.Go(s.supervise)
 	var err error
 	select {
@@ -106,7 +91,7 @@ func (p *plugin) listen(ctx context.Context, env sdk.Env, c Config) (net.Listene
 	case <-ctx.Done():
 		err = ctx.Err()
 	case <-time.After(socketTime):
-		err = s.health()
+		err = s.Health()
 	}
 	return nil, errors.Join(err, s.Close())
 }
@@ -138,7 +123,10 @@ func (s *service) prepare(ctx context.Context) error {
 		// a folder of ours.
 		var lc net.ListenConfig
 		lc.SetMultipathTCP(false) // accepted sockets are handed on as what they are: TCP
-		s.ln, err = lc.Listen(ctx, "tcp", "127.0.0.1:0")
+		ln, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+		if err == nil {
+			s.receive(ln)
+		}
 		return err
 	}
 	if s.runtime, err = makeRuntime(); err != nil {
@@ -159,8 +147,15 @@ func (s *service) prepare(ctx context.Context) error {
 	// for tor's data until the one before has ended.
 	_ = s.learn() // the first time there is none
 	// Only who may enter the runtime folder can pose as tor.
-	s.ln, err = net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(s.runtime, targetSocket), Net: "unix"})
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(s.runtime, targetSocket), Net: "unix"})
+	if err == nil {
+		s.receive(ln)
+	}
 	return err
+}
+
+func (s *service) receive(ln net.Listener) {
+	s.arrivals = agent.Receive(ln, s.cfg.Header, s.env.Log(), s.header)
 }
 
 // folder is tor's folder of the service, with its key.
@@ -185,35 +180,18 @@ func (s *service) lines() []string {
 
 // supervise keeps a tor running.
 func (s *service) supervise() {
-	pause := leastPause
-	for s.ctx.Err() == nil {
-		began := time.Now()
-		err := s.run()
-		if s.ctx.Err() != nil {
-			return
-		}
-		if time.Since(began) > wellAfter {
-			pause = leastPause
-		}
+	agent.Keep(s.ctx, agent.Pauses{Least: 500 * time.Millisecond, Most: time.Minute, Well: 2 * time.Minute}, s.run, func(err error) {
 		s.setHealth(&sdk.Error{Kind: sdk.Unavailable, Op: "onion", Err: err})
 		s.env.Log().Warn("tor has ended or did not start", slog.Any("error", err))
-		select {
-		case <-time.After(pause):
-		case <-s.ctx.Done():
-			return
-		}
-		pause = min(2*pause, mostPause)
-	}
+	})
 }
 
 // run is one life of a tor.
 func (s *service) run() error {
-	s.mu.Lock()
-	s.uploaded = false
-	s.mu.Unlock()
+	s.publication(told) // of ours, which reads the guests when it starts
 	var d *daemon
 	var err error
-	before := s.guests.changes()
+	news := s.guests.changes()
 	if s.cfg.Control != "" {
 		d, err = joinTor(s.ctx, s.cfg.Control, s.cfg.Pass.Text(), s.env.Log())
 	} else {
@@ -223,12 +201,13 @@ func (s *service) run() error {
 		return err
 	}
 	defer d.stop()
-	progress := newWatch(s.cfg.Stall)
+	progress := newWatch(s.stall)
 	defer progress.stop()
 	if err := d.follow(func(e control.Event) { s.event(e, progress) }, control.EventCodeStatusClient, control.EventCodeHSDesc, control.EventCodeCircuit); err != nil {
 		return err
 	}
 	if d.foreign {
+		news = s.guests.changes()
 		err = s.publish(d)
 	} else {
 		err = s.learn()
@@ -236,26 +215,36 @@ func (s *service) run() error {
 	if err != nil {
 		return err
 	}
+	s.applying.Lock()
+	s.told = news
+	s.applying.Unlock()
 	s.mu.Lock()
 	s.daemon = d
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
 		s.daemon = nil
+		if s.patient != nil {
+			s.patient.Stop()
+			s.patient = nil
+		}
 		clear(s.circuits)
 		clear(s.whose)
 		s.mu.Unlock()
 	}()
-	if s.guests.changes() != before { // they came while this tor was started
-		if err := s.apply(); err != nil {
-			return err
-		}
+	if err := s.apply(); err != nil { // some may have come while this tor was started
+		return err
+	}
+	if d.foreign {
+		s.running.Go(func() { s.republish(d) })
 	}
 	select {
 	case <-d.done:
 		return d.err
 	case <-progress.late:
-		return fmt.Errorf("no progress for %v: is the network there", s.cfg.Stall)
+		err := fmt.Errorf("no progress for %v: is the network there", s.stall)
+		s.stall *= 2 // a slow machine, or network, comes through as well
+		return err
 	case <-s.ctx.Done():
 		return s.ctx.Err()
 	}
@@ -295,20 +284,7 @@ func (s *service) event(e control.Event, progress *watch) {
 			s.env.Log().Debug("tor starts", slog.String("phase", e.Arguments["SUMMARY"]), slog.String("progress", e.Arguments["PROGRESS"]))
 		}
 	case *control.HSDescEvent:
-		s.mu.Lock()
-		ours := e.Address == s.address || s.address == ""
-		first := !s.uploaded
-		if ours && e.Action == "UPLOADED" {
-			s.uploaded = true
-		}
-		s.mu.Unlock()
-		if ours && e.Action == "UPLOADED" {
-			progress.stop()
-			if first {
-				s.setHealth(nil)
-				s.env.Log().Info("onion service is published")
-			}
-		}
+		s.descriptor(e, progress)
 	case *control.CircuitEvent:
 		if e.Status == "CLOSED" || e.Status == "FAILED" {
 			if id, err := strconv.ParseUint(e.CircuitID, 10, 64); err == nil {
@@ -325,70 +301,31 @@ func (s *service) setHealth(reason error) {
 	s.env.Degraded(reason)
 }
 
-func (s *service) health() error {
+// Health implements agent.Listener.
+func (s *service) Health() error {
+	if s.ctx.Err() != nil {
+		return agent.ErrNotListening()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reason
 }
 
-// arrivals takes streams from tor.
-func (s *service) arrivals() {
-	for {
-		c, err := s.ln.Accept()
-		if err != nil {
-			if s.ctx.Err() != nil {
-				return
-			}
-			select { // descriptors are short
-			case <-time.After(100 * time.Millisecond):
-			case <-s.ctx.Done():
-				return
-			}
-			continue
-		}
-		select {
-		case s.slots <- struct{}{}:
-			s.running.Go(func() {
-				defer func() { <-s.slots }()
-				s.arrive(c)
-			})
-		default:
-			c.Close()
-		}
-	}
-}
-
-// arrive hands on one stream after what stands before it.
-func (s *service) arrive(c net.Conn) {
-	stop := context.AfterFunc(s.ctx, func() { c.Close() })
-	defer stop()
-	_ = c.SetDeadline(time.Now().Add(s.cfg.Header))
-	var circuit uint64
-	var err error
-	if s.cfg.Control == "" {
-		circuit, err = readCircuit(c)
-	}
-	if err == nil && s.cfg.Authorise {
-		err = s.admit(c, circuit)
-	}
-	if err != nil {
-		s.env.Log().Debug("a stream was refused", slog.Any("error", err))
-		c.Close()
-		return
-	}
-	_ = c.SetDeadline(time.Time{})
-	if !stop() {
-		return
-	}
+// header reads what stands before a stream.
+func (s *service) header(c net.Conn) (transport.Facts, error) {
 	facts := transport.Facts{Transport: Name, Hidden: true, Context: context.Background()}
-	if circuit != 0 {
+	var circuit uint64
+	if s.cfg.Control == "" {
+		var err error
+		if circuit, err = readCircuit(c); err != nil {
+			return facts, err
+		}
 		facts.Circuit = strconv.FormatUint(circuit, 10)
 	}
-	select {
-	case s.accepted <- stream{c, facts}:
-	case <-s.ctx.Done():
-		c.Close()
+	if s.cfg.Authorise {
+		return facts, s.admit(c, circuit)
 	}
+	return facts, nil
 }
 
 var errToken = errors.New("the guest's token is not known")
@@ -397,7 +334,7 @@ var errToken = errors.New("the guest's token is not known")
 // a price.
 func (s *service) admit(c net.Conn, circuit uint64) error {
 	var token [tokenSize]byte
-	if _, err := readFull(c, token[:]); err != nil {
+	if _, err := io.ReadFull(c, token[:]); err != nil {
 		return err
 	}
 	// Under the lock: who is revoked now is either refused here, or Revoke finds the circuit.
@@ -456,14 +393,7 @@ func (s *service) forget(circuit uint64) {
 }
 
 // Accept gives clients.
-func (s *service) Accept() (net.Conn, error) {
-	select {
-	case c := <-s.accepted:
-		return c, nil
-	case <-s.ctx.Done():
-		return nil, net.ErrClosed
-	}
-}
+func (s *service) Accept() (net.Conn, error) { return s.arrivals.Accept() }
 
 // Addr is the onion address.
 func (s *service) Addr() net.Addr {
@@ -476,10 +406,9 @@ func (s *service) Addr() net.Addr {
 func (s *service) Close() error {
 	s.once.Do(func() {
 		s.cancel()
-		_ = s.ln.Close()
+		s.arrivals.Close()
 		s.running.Wait()
 		s.discard()
-		s.gone()
 	})
 	return nil
 }
@@ -491,90 +420,4 @@ func (s *service) discard() {
 	if s.temp {
 		_ = os.RemoveAll(s.state)
 	}
-}
-
-// Parameters of our endpoints.
-const (
-	paramToken  = "t" // token of the guest, base64url
-	paramSecret = "k" // X25519 private key of a link, base64url
-)
-
-// Invite implements transport.Server. The host is always the onion address.
-func (s *service) Invite(_ context.Context, _ string, g transport.Guest) (transport.Endpoint, error) {
-	s.mu.Lock()
-	address, reason := s.address, s.reason
-	s.mu.Unlock()
-	if address == "" {
-		return transport.Endpoint{}, reason
-	}
-	to := transport.Endpoint{Transport: Name, Host: address + ".onion", Port: uint16(s.cfg.Port), Params: map[string]string{}}
-	if !s.cfg.Authorise {
-		return to, nil
-	}
-	if g.ID == "" {
-		return to, &sdk.Error{Kind: sdk.Unavailable, Op: "onion", Text: "with authorise = true there is no address for everybody"}
-	}
-	public := g.Public
-	if public == nil {
-		key, err := ecdh.X25519().GenerateKey(rand.Reader)
-		if err != nil {
-			return to, err
-		}
-		public = key.PublicKey().Bytes()
-		to.Params[paramSecret] = base64.RawURLEncoding.EncodeToString(key.Bytes())
-	}
-	if len(public) != 32 {
-		return to, &sdk.Error{Kind: sdk.Invalid, Op: "onion", Text: "the guest's key has not 32 bytes"}
-	}
-	token := make([]byte, tokenSize)
-	if _, err := rand.Read(token); err != nil {
-		return to, err
-	}
-	if err := s.guests.add(g.ID, public, token, g.Expires); err != nil {
-		return to, err
-	}
-	to.Params[paramToken] = base64.RawURLEncoding.EncodeToString(token)
-	return to, s.apply()
-}
-
-// apply makes tor read the authorised clients and publish a descriptor for them.
-func (s *service) apply() error {
-	s.applying.Lock()
-	defer s.applying.Unlock()
-	if s.cfg.Control == "" {
-		if err := s.guests.write(s.folder()); err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	d := s.daemon
-	s.mu.Unlock()
-	if d == nil {
-		return nil // run looks for changes when there is one
-	}
-	if d.foreign {
-		return s.again(d)
-	}
-	_, err := d.ask("SIGNAL RELOAD")
-	return err
-}
-
-// Revoke implements transport.Server: the token is worthless at once, the guest's
-// circuits are cut, and the next descriptor cannot be read by it.
-func (s *service) Revoke(_ context.Context, id string) error {
-	known, err := s.guests.remove(id)
-	if !known || err != nil {
-		return err
-	}
-	s.mu.Lock()
-	list := s.circuits[id]
-	delete(s.circuits, id)
-	for _, c := range list {
-		delete(s.whose, c)
-	}
-	s.mu.Unlock()
-	for _, c := range list {
-		s.cut(c)
-	}
-	return s.apply()
 }

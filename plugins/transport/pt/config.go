@@ -33,7 +33,7 @@ type Config struct {
 
 	// Client half.
 	Limit time.Duration `cfg:"dial_limit" default:"15s" min:"1s" max:"10m" doc:"client: how long a dial may take"`
-	Proxy string        `cfg:"proxy" doc:"client: URL of a proxy that the program goes out by, if it can (socks5://…, http://…)"`
+	Proxy sdk.Secret    `cfg:"proxy" doc:"client: URL of a proxy that the program goes out by, if it can (socks5://…, http://…); it may hold a password"`
 }
 
 // program is what is known of the programs for a method.
@@ -145,8 +145,8 @@ func (c *Config) Check() error {
 			wrong("advertise", "write it as host:port or :port")
 		}
 	}
-	if c.Proxy != "" {
-		if u, err := url.Parse(c.Proxy); err != nil || u.Host == "" || !slices.Contains([]string{"http", "socks5", "socks4a"}, u.Scheme) {
+	if !c.Proxy.IsZero() {
+		if u, err := url.Parse(c.Proxy.Text()); err != nil || u.Host == "" || !slices.Contains([]string{"http", "socks5", "socks4a"}, u.Scheme) {
 			wrong("proxy", "must be a URL of the form socks5://host:port, socks4a://… or http://…")
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/plugins/transport/pt/managed"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
@@ -45,7 +46,7 @@ type client struct {
 	gone   bool // it was swept away
 }
 
-func newClients(env sdk.Env, c Config) *clients {
+func newClients(env sdk.Env, c Config) agent.Client {
 	cs := &clients{env: env, cfg: c, all: map[string]*client{}}
 	cs.life, cs.end = context.WithCancel(context.Background())
 	return cs
@@ -53,14 +54,9 @@ func newClients(env sdk.Env, c Config) *clients {
 
 func errClosed() error { return &sdk.Error{Kind: sdk.Closed, Text: "the transport is closed"} }
 
-// dial opens a stream. When it returns, the relay has been heard, if the endpoint says
+// Dial opens a stream. When it returns, the relay has been heard, if the endpoint says
 // that the relay is heard first; else the child has granted the stream, no more.
-func (cs *clients) dial(ctx context.Context, to transport.Endpoint) (_ net.Conn, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("transport %s: %w", Name, err)
-		}
-	}()
+func (cs *clients) Dial(ctx context.Context, to transport.Endpoint, _ transport.Dial) (net.Conn, error) {
 	method := to.Params[paramMethod]
 	if method == "" {
 		method = cs.cfg.method()
@@ -101,7 +97,7 @@ func (cs *clients) dial(ctx context.Context, to transport.Endpoint) (_ net.Conn,
 		c.Close()
 		return nil, failed(ctx, method, err)
 	}
-	return stream{c, transport.Facts{Transport: Name, Remote: transport.AddrPort(c.RemoteAddr()), Context: context.Background()}}, nil
+	return agent.NewStream(c, transport.Facts{Transport: Name, Remote: transport.AddrPort(c.RemoteAddr()), Context: context.Background()}), nil
 }
 
 // hear asks for the relay's byte: that costs a round trip, and proves that it is there.
@@ -226,7 +222,7 @@ func (cs *clients) start(ctx context.Context, method string, c *client) (*manage
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
 	return managed.Start(ctx, managed.Options{
-		Command: command, Args: cs.cfg.Arguments, State: c.folder, Method: method, Proxy: cs.cfg.Proxy, Log: cs.env.Log(),
+		Command: command, Args: cs.cfg.Arguments, State: c.folder, Method: method, Proxy: cs.cfg.Proxy.Text(), Log: cs.env.Log(),
 	})
 }
 
@@ -241,8 +237,8 @@ func (c *client) stop() {
 	}
 }
 
-// close ends all children.
-func (cs *clients) close() {
+// Close ends all children.
+func (cs *clients) Close() {
 	cs.end()
 	cs.mu.Lock()
 	cs.closed = true

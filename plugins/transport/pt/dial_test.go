@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
 )
@@ -30,7 +31,7 @@ func TestUnknownMethodsTakeNoPlace(t *testing.T) {
 // being started is swept away.
 func TestWaitingForAStartIsBounded(t *testing.T) {
 	o := open(t, sdk.NewEnv(sdk.EnvOptions{}), nil)
-	cs := o.(*opened).clients
+	cs := o.(*agent.Opened).Client.(*clients)
 	held := &client{turn: make(chan struct{}, 1)}
 	held.turn <- struct{}{}
 	cs.all["obfs4"] = held

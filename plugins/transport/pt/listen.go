@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/plugins/transport/pt/managed"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
@@ -21,10 +22,9 @@ import (
 
 // Limits of the server half.
 const (
-	headerTime  = 20 * time.Second // for the child to say whom it has accepted, and for the client's byte
-	maxArriving = 512              // clients that it is saying it of
-	startTime   = 30 * time.Second
-	firstStart  = 10 * time.Second // that Listen waits for
+	headerTime = 20 * time.Second // for the child to say whom it has accepted, and for the client's byte
+	startTime  = 30 * time.Second
+	firstStart = 10 * time.Second // that Listen waits for
 )
 
 // readyByte is what the client sends first, and the relay's answer. The client begins:
@@ -43,16 +43,14 @@ type server struct {
 	bind    netip.AddrPort
 	keep    bool // the port was drawn, and is kept
 
-	ln     *net.TCPListener // ExtORPort or ORPort
-	cookie *managed.Cookie
+	local    net.Addr // ExtORPort or ORPort
+	cookie   *managed.Cookie
+	arrivals *agent.Arrivals
 
-	ctx      context.Context
-	cancel   context.CancelFunc
-	running  sync.WaitGroup
-	accepted chan net.Conn
-	slots    chan struct{}
-	once     sync.Once
-	gone     func()
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+	once    sync.Once
 
 	mu      sync.Mutex
 	line    managed.Line // of the child that is ready, or was
@@ -65,10 +63,9 @@ var _ transport.Server = (*server)(nil)
 
 // listen starts the child. It returns when that is ready, or cannot be, or has taken
 // long: then the transport is reported as degraded until it is.
-func (p *plugin) listen(ctx context.Context, env sdk.Env, c Config) (net.Listener, error) {
+func listen(ctx context.Context, env sdk.Env, c Config) (agent.Listener, error) {
 	s := &server{
-		cfg: c, env: env, method: c.method(), accepted: make(chan net.Conn), slots: make(chan struct{}, maxArriving),
-		settled: make(chan struct{}), reason: &sdk.Error{Kind: sdk.Unavailable, Op: "pt", Text: "the program is starting"},
+		cfg: c, env: env, method: c.method(), settled: make(chan struct{}), reason: &sdk.Error{Kind: sdk.Unavailable, Op: "pt", Text: "the program is starting"},
 	}
 	var err error
 	if s.command, err = c.find(s.method, false); err != nil {
@@ -83,17 +80,6 @@ func (p *plugin) listen(ctx context.Context, env sdk.Env, c Config) (net.Listene
 		s.discard()
 		return nil, err
 	}
-	s.gone = func() {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if p.probes[env] == s {
-			delete(p.probes, env)
-		}
-	}
-	p.mu.Lock()
-	p.probes[env] = s
-	p.mu.Unlock()
-	s.running.Go(s.arrivals)
 	s.running.Go(s.supervise)
 	wait := time.NewTimer(firstStart)
 	defer wait.Stop()
@@ -142,16 +128,17 @@ func (s *server) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.ln = ln.(*net.TCPListener)
+	s.local = ln.Addr()
 	if s.cookie, err = managed.NewCookie(s.cookieFile()); err != nil {
 		return errors.Join(err, ln.Close())
 	}
+	s.arrivals = agent.Receive(ln, headerTime, s.env.Log(), s.header)
 	return nil
 }
 
 // cookieFile has a name of its own in each process: an upgrade runs two.
 func (s *server) cookieFile() string {
-	return filepath.Join(s.folder, "cookie-"+strconv.Itoa(s.ln.Addr().(*net.TCPAddr).Port))
+	return filepath.Join(s.folder, "cookie-"+strconv.Itoa(int(transport.AddrPort(s.local).Port())))
 }
 
 const portFile = "port"
@@ -184,82 +171,37 @@ func (s *server) keepPort(at netip.AddrPort) {
 	s.env.Log().Info("a TCP port was drawn; open it in the firewall", slog.Int("port", int(at.Port())))
 }
 
-// arrivals takes what the child connects.
-func (s *server) arrivals() {
-	for {
-		c, err := s.ln.AcceptTCP()
-		if err != nil {
-			if s.ctx.Err() != nil {
-				return
-			}
-			select { // descriptors are short
-			case <-time.After(100 * time.Millisecond):
-			case <-s.ctx.Done():
-				return
-			}
-			continue
-		}
-		select {
-		case s.slots <- struct{}{}:
-			s.running.Go(func() {
-				defer func() { <-s.slots }()
-				s.arrive(c)
-			})
-		default:
-			c.Close()
-		}
-	}
-}
-
-// arrive hands on one client after the child's header.
-func (s *server) arrive(c *net.TCPConn) {
-	stop := context.AfterFunc(s.ctx, func() { c.Close() })
-	defer stop()
+// header reads what the child says of a client, and the client's byte.
+func (s *server) header(c net.Conn) (transport.Facts, error) {
 	facts := transport.Facts{Transport: Name, Hidden: !s.cfg.Extended, Context: context.Background()}
-	_ = c.SetDeadline(time.Now().Add(headerTime))
 	if s.cfg.Extended {
 		a, err := managed.AcceptExtOR(c, s.cookie)
 		if err != nil {
-			s.env.Log().Debug("a connection to the extended ORPort was refused", slog.Any("error", err))
-			c.Close()
-			return
+			return facts, fmt.Errorf("extended ORPort: %w", err)
 		}
 		facts.Remote, facts.Hidden = a.Client, !a.Client.IsValid()
 	}
-	if s.cfg.Ready && !answer(c) {
-		c.Close()
-		return
+	if s.cfg.Ready {
+		return facts, answer(c)
 	}
-	_ = c.SetDeadline(time.Time{})
-	if !stop() {
-		return
-	}
-	select {
-	case s.accepted <- stream{c, facts}:
-	case <-s.ctx.Done():
-		c.Close()
-	}
+	return facts, nil
 }
 
 // answer tells a client that the relay is there.
-func answer(c *net.TCPConn) bool {
+func answer(c net.Conn) error {
 	var b [1]byte
-	if _, err := c.Read(b[:]); err != nil || b[0] != readyByte {
-		return false
+	if _, err := c.Read(b[:]); err != nil {
+		return err
+	}
+	if b[0] != readyByte {
+		return errors.New("a client did not begin with its byte")
 	}
 	_, err := c.Write(b[:])
-	return err == nil
+	return err
 }
 
 // Accept gives clients.
-func (s *server) Accept() (net.Conn, error) {
-	select {
-	case c := <-s.accepted:
-		return c, nil
-	case <-s.ctx.Done():
-		return nil, net.ErrClosed
-	}
-}
+func (s *server) Accept() (net.Conn, error) { return s.arrivals.Accept() }
 
 // Addr is where the child listens. Its network is the method: the socket is the
 // child's, and cannot be lent to another process.
@@ -277,11 +219,10 @@ func (s *server) Addr() net.Addr {
 func (s *server) Close() error {
 	s.once.Do(func() {
 		s.cancel()
-		_ = s.ln.Close()
+		s.arrivals.Close()
 		s.running.Wait()
 		_ = os.Remove(s.cookieFile())
 		s.discard()
-		s.gone()
 	})
 	return nil
 }
@@ -292,7 +233,11 @@ func (s *server) discard() {
 	}
 }
 
-func (s *server) health() error {
+// Health implements agent.Listener.
+func (s *server) Health() error {
+	if s.ctx.Err() != nil {
+		return agent.ErrNotListening()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reason

@@ -1,7 +1,6 @@
 package pt
 
 import (
-	"context"
 	"errors"
 	"io"
 	"maps"
@@ -13,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/plugins/transport/pt/managed"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/plugintest"
@@ -60,9 +60,9 @@ func listenOn(t *testing.T, env sdk.Env, raw map[string]any) *server {
 // well waits for the child of a listener.
 func well(t *testing.T, s *server) {
 	t.Helper()
-	for until := time.Now().Add(2 * time.Minute); s.health() != nil; time.Sleep(10 * time.Millisecond) {
+	for until := time.Now().Add(2 * time.Minute); s.Health() != nil; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(until) {
-			t.Fatal(s.health())
+			t.Fatal(s.Health())
 		}
 	}
 }
@@ -70,7 +70,7 @@ func well(t *testing.T, s *server) {
 // started starts the child of a dialler, so that a short limit is for the dial alone.
 func started(t *testing.T, o transport.Opened, method string) {
 	t.Helper()
-	if _, err := o.(*opened).clients.child(t.Context(), method); err != nil {
+	if _, err := o.(*agent.Opened).Client.(*clients).child(t.Context(), method); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -82,6 +82,21 @@ func invite(t *testing.T, s *server) transport.Endpoint {
 		t.Fatal(err)
 	}
 	return to
+}
+
+// both dials, and gives the two ends of the stream until the end of the test.
+func both(t *testing.T, o transport.Opened, ln net.Listener, to transport.Endpoint) (c, got net.Conn) {
+	t.Helper()
+	c, err := o.Dial(t.Context(), to, transport.Dial{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	if got, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { got.Close() })
+	return c, got
 }
 
 var local = map[string]any{"listen": "127.0.0.1:0"}
@@ -123,16 +138,7 @@ func TestObfs4TellsTheClientsAddress(t *testing.T) {
 	}
 	// A carrier of our own, whose address is known.
 	o := open(t, sdk.NewEnv(sdk.EnvOptions{}), nil)
-	c, err := o.Dial(t.Context(), to, transport.Dial{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	got, err := s.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer got.Close()
+	c, got := both(t, o, s, to)
 	f := transport.FactsOf(got)
 	if f.Hidden || f.Remote.Addr().String() != "127.0.0.1" || f.Remote.Port() == 0 {
 		t.Errorf("%+v", f)
@@ -301,7 +307,7 @@ func TestStrangersAtTheExtendedPort(t *testing.T) {
 	have(t, "obfs4proxy")
 	s := listenOn(t, plugintest.NewLender(t), local)
 	for _, words := range []string{"", "\x01", "GET / HTTP/1.1\r\n\r\n" + strings.Repeat("x", 100)} {
-		c, err := net.Dial("tcp", s.ln.Addr().String())
+		c, err := net.Dial("tcp", s.local.String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -386,18 +392,7 @@ func TestPlainORPort(t *testing.T) {
 	}
 	to.Host, to.Port = "127.0.0.1", transport.AddrPort(s.Addr()).Port()
 	o := open(t, sdk.NewEnv(sdk.EnvOptions{}), nil)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	c, err := o.Dial(ctx, to, transport.Dial{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	got, err := s.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer got.Close()
+	c, got := both(t, o, s, to)
 	if f := transport.FactsOf(got); !f.Hidden || f.Remote.IsValid() {
 		t.Errorf("%+v", f)
 	}

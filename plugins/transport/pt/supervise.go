@@ -9,47 +9,33 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/plugins/transport/pt/managed"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
-// The pauses between starts of a child. One that was well for a while begins anew.
-const (
-	leastPause = 250 * time.Millisecond
-	mostPause  = time.Minute
-	wellAfter  = time.Minute
-)
-
 // supervise keeps a child running.
 func (s *server) supervise() {
-	pause := leastPause
-	for s.ctx.Err() == nil {
-		began := time.Now()
-		child, err := s.start()
-		if err == nil {
-			select {
-			case <-child.Done():
-				err = child.Err()
-			case <-s.ctx.Done():
-			}
-			child.Stop()
-		}
-		if s.ctx.Err() != nil {
-			return
-		}
-		if time.Since(began) > wellAfter {
-			pause = leastPause
-		}
+	agent.Keep(s.ctx, agent.Pauses{Least: 250 * time.Millisecond, Most: time.Minute, Well: time.Minute}, s.life, func(err error) {
 		var fatal *managed.Fatal
 		s.unwell(err, errors.As(err, &fatal))
-		select {
-		case <-time.After(pause):
-		case <-s.ctx.Done():
-			return
-		}
-		pause = min(2*pause, mostPause)
+	})
+}
+
+// life is that of one child.
+func (s *server) life() error {
+	child, err := s.start()
+	if err != nil {
+		return err
+	}
+	defer child.Stop()
+	select {
+	case <-child.Done():
+		return child.Err()
+	case <-s.ctx.Done():
+		return s.ctx.Err()
 	}
 }
 
@@ -57,7 +43,7 @@ func (s *server) supervise() {
 func (s *server) start() (*managed.Process, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, startTime)
 	defer cancel()
-	at := transport.AddrPort(s.ln.Addr())
+	at := transport.AddrPort(s.local)
 	o := managed.Options{
 		Command: s.command, Args: s.cfg.Arguments, State: s.folder, Method: s.method, Log: s.env.Log(),
 		Server: &managed.Server{Bind: s.bind, ORPort: at, Options: argsOf(s.cfg.Options)},

@@ -47,16 +47,7 @@ func TestWebtunnel(t *testing.T) {
 		t.Fatalf("%+v", to)
 	}
 	o := open(t, sdk.NewEnv(sdk.EnvOptions{}), map[string]any{"command": filepath.Join(dir, "webtunnel-client")})
-	c, err := o.Dial(t.Context(), to, transport.Dial{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	got, err := s.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer got.Close()
+	c, got := both(t, o, s, to)
 	if f := transport.FactsOf(got); f.Remote.Addr().String() != "203.0.113.1" {
 		t.Errorf("%+v", f)
 	}

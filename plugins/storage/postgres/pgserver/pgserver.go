@@ -42,6 +42,20 @@ func Start(t testing.TB, settings ...string) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := folder(t, bin)
+	s.command("initdb", "-D", s.data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
+	s.configure(append([]string{
+		"listen_addresses = '127.0.0.1'", "max_connections = 100", "shared_buffers = 128MB", "logging_collector = off", "log_min_messages = fatal",
+	}, settings...)...)
+	s.Run()
+	s.SQL("postgres", "CREATE ROLE commucat LOGIN")
+	s.SQL("postgres", "CREATE DATABASE commucat OWNER commucat")
+	return s
+}
+
+// folder is the place of a server, with no database yet.
+func folder(t testing.TB, bin string) *Server {
+	t.Helper()
 	// The server's user must reach the folder, which t.TempDir does not allow; the
 	// path of a socket is short.
 	dir, err := os.MkdirTemp("", "pg")
@@ -57,23 +71,106 @@ func Start(t testing.TB, settings ...string) *Server {
 	if err := s.own(); err != nil {
 		t.Fatal(err)
 	}
-	s.command("initdb", "-D", s.data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C")
-	conf := append([]string{
-		"listen_addresses = '127.0.0.1'", fmt.Sprintf("port = %d", s.Port), fmt.Sprintf("unix_socket_directories = '%s'", dir),
-		"max_connections = 100", "shared_buffers = 128MB", "logging_collector = off", "log_min_messages = fatal",
-	}, settings...)
+	return s
+}
+
+// configure adds lines to postgresql.conf.
+func (s *Server) configure(lines ...string) {
+	s.t.Helper()
+	lines = append(lines, fmt.Sprintf("port = %d", s.Port), fmt.Sprintf("unix_socket_directories = '%s'", s.Dir))
 	f, err := os.OpenFile(filepath.Join(s.data, "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err == nil {
-		_, err = f.WriteString(strings.Join(conf, "\n") + "\n")
+		_, err = f.WriteString(strings.Join(lines, "\n") + "\n")
 		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
+	}
+}
+
+// Standby runs a second server that follows this one by streaming replication.
+func (s *Server) Standby() *Server {
+	s.t.Helper()
+	b := folder(s.t, s.bin)
+	b.command("pg_basebackup", "-D", b.data, "-h", s.Dir, "-p", strconv.Itoa(s.Port), "-U", "postgres", "-R", "-c", "fast", "--no-sync")
+	b.configure()
+	b.Run()
+	return b
+}
+
+// Promote makes a standby a server of its own, and waits until it is.
+func (s *Server) Promote() {
+	s.t.Helper()
+	if s.SQL("postgres", "SELECT pg_promote(true, 60)") != "t" {
+		s.t.Fatal("the standby was not promoted")
+	}
+}
+
+// Set changes a setting of the running server.
+func (s *Server) Set(name, value string) {
+	s.t.Helper()
+	s.SQL("postgres", fmt.Sprintf("ALTER SYSTEM SET %s = '%s'", name, value))
+	s.SQL("postgres", "SELECT pg_reload_conf()")
+}
+
+// Certify makes the server offer TLS with a certificate and key, PEM; with only it
+// takes no other connections over TCP.
+func (s *Server) Certify(cert, key []byte, only bool) {
+	s.t.Helper()
+	names := []string{filepath.Join(s.data, "tls.crt"), filepath.Join(s.data, "tls.key")}
+	for i, b := range [][]byte{cert, key} {
+		err := os.WriteFile(names[i], b, 0o600)
+		if err == nil && s.cred != nil {
+			err = os.Chown(names[i], int(s.cred.Uid), int(s.cred.Gid))
+		}
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if only {
+		s.hba("hostnossl all all all reject")
+	}
+	s.SQL("postgres", fmt.Sprintf("ALTER SYSTEM SET ssl_cert_file = '%s'", names[0]))
+	s.SQL("postgres", fmt.Sprintf("ALTER SYSTEM SET ssl_key_file = '%s'", names[1]))
+	s.Set("ssl", "on")
+}
+
+// MoveLog puts the write-ahead log into another folder, of a file system of its own. The
+// server is restarted.
+func (s *Server) MoveLog(dir string) {
+	s.t.Helper()
+	s.Stop()
+	err := os.Chmod(dir, 0o755)
+	if err == nil && s.cred != nil {
+		err = os.Chown(dir, int(s.cred.Uid), int(s.cred.Gid))
+	}
+	from := filepath.Join(s.data, "pg_wal")
+	if err == nil {
+		var out []byte
+		if out, err = exec.Command("cp", "-a", from, filepath.Join(dir, "wal")).CombinedOutput(); err != nil {
+			err = fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	if err == nil {
+		err = errors.Join(os.RemoveAll(from), os.Symlink(filepath.Join(dir, "wal"), from))
+	}
+	if err != nil {
+		s.t.Fatal(err)
 	}
 	s.Run()
-	s.SQL("postgres", "CREATE ROLE commucat LOGIN")
-	s.SQL("postgres", "CREATE DATABASE commucat OWNER commucat")
-	return s
+}
+
+// hba puts a rule before those of pg_hba.conf.
+func (s *Server) hba(rule string) {
+	s.t.Helper()
+	name := filepath.Join(s.data, "pg_hba.conf")
+	rules, err := os.ReadFile(name)
+	if err == nil {
+		err = os.WriteFile(name, append([]byte(rule+"\n"), rules...), 0o600)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // find looks for the server where distributions put it.
@@ -146,14 +243,7 @@ func (s *Server) SQL(database, statement string) string {
 // Guard makes a role that must show a password on TCP.
 func (s *Server) Guard(role, password string) {
 	s.t.Helper()
-	name := filepath.Join(s.data, "pg_hba.conf")
-	rules, err := os.ReadFile(name)
-	if err == nil {
-		err = os.WriteFile(name, append([]byte("host all "+role+" 127.0.0.1/32 scram-sha-256\n"), rules...), 0o600)
-	}
-	if err != nil {
-		s.t.Fatal(err)
-	}
+	s.hba("host all " + role + " 127.0.0.1/32 scram-sha-256")
 	s.SQL("postgres", "CREATE ROLE "+role+" LOGIN PASSWORD '"+password+"'")
 	s.SQL("postgres", "SELECT pg_reload_conf()")
 }

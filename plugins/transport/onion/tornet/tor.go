@@ -3,13 +3,14 @@ package tornet
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 )
 
 // Tor is another tor of the network, beside its relays.
@@ -59,20 +60,29 @@ func (t *Tor) said() []byte {
 // Log is what it has said, for explaining a failure.
 func (t *Tor) Log() string { return string(t.said()) }
 
-// errStalled is a start that makes no progress: tor waits long before it asks again.
-var errStalled = errors.New("no progress")
-
-// Bootstrap waits until it has built a circuit. One that makes no progress for a while
-// is started again.
+// Bootstrap waits until it has built a circuit. One that says nothing for a while is
+// started again, since tor waits long before it repeats what failed; each time it may be
+// silent for longer, as on a slow machine.
 func (t *Tor) Bootstrap(ctx context.Context) error {
-	const done, stall = "Bootstrapped 100%", 8 * time.Second
+	const done = "Bootstrapped 100%"
+	silence, size, since := 10*time.Second, 0, time.Now()
 	for {
-		limit, cancel := context.WithTimeoutCause(ctx, stall, errStalled)
-		err := t.Wait(limit, done)
-		cancel()
-		if err == nil || ctx.Err() != nil {
-			return err
+		stalled := false
+		err := wait(ctx, func() bool {
+			said := t.said()
+			if len(said) != size {
+				size, since = len(said), time.Now()
+			}
+			stalled = time.Since(since) > silence
+			return stalled || bytes.Contains(said, []byte(done))
+		})
+		if err != nil {
+			return fmt.Errorf("%s did not say %q: %w", t.node.name, done, err)
 		}
+		if !stalled {
+			return nil
+		}
+		silence *= 2
 		t.node.stop()
 		if err := os.Rename(t.log, t.log+".before"); err != nil {
 			return err
@@ -80,6 +90,7 @@ func (t *Tor) Bootstrap(ctx context.Context) error {
 		if err := t.n.again(t.node); err != nil {
 			return err
 		}
+		size, since = 0, time.Now()
 	}
 }
 
@@ -103,13 +114,13 @@ func (n *Network) start(one *node, lines []string) error {
 func (n *Network) again(one *node) error {
 	one.cmd = exec.Command(n.tor, "-f", filepath.Join(one.folder, "torrc"), "--defaults-torrc", n.empty(), "--quiet")
 	one.cmd.Env = []string{"HOME=" + one.folder, "PATH=" + os.Getenv("PATH")}
-	if err := one.cmd.Start(); err != nil {
-		return err
-	}
-	one.done = make(chan struct{})
-	go func(cmd *exec.Cmd, done chan struct{}) {
+	cmd, done := one.cmd, make(chan struct{})
+	err := agent.Start(cmd, func() {
 		_ = cmd.Wait() // how it ended stands in its log
 		close(done)
-	}(one.cmd, one.done)
-	return nil
+	})
+	if err == nil {
+		one.done = done
+	}
+	return err
 }

@@ -42,8 +42,8 @@ type node struct {
 }
 
 // Start makes a network in dir, which must be empty, and returns when its consensus
-// names every relay: 10 to 20 seconds. The processes end with Close, or with this
-// process.
+// names every relay and all of them listen: 10 to 20 seconds. The processes end with
+// Close, or with this process.
 func Start(ctx context.Context, dir string) (_ *Network, err error) {
 	n := &Network{dir: dir}
 	if n.tor, err = exec.LookPath("tor"); err != nil {
@@ -101,6 +101,12 @@ func Start(ctx context.Context, dir string) (_ *Network, err error) {
 			return nil, err
 		}
 	}
+	// Who finds a relay closed waits long before it asks again, too.
+	for _, one := range n.nodes {
+		if err := wait(ctx, func() bool { return dials(one.or) || one.ended() }); err != nil || one.ended() {
+			return nil, errors.Join(fmt.Errorf("%s does not listen", one.name), err)
+		}
+	}
 	return n, nil
 }
 
@@ -143,33 +149,54 @@ func (n *Network) found(ctx context.Context) error {
 			identity = strings.TrimSpace(f)
 		}
 	}
-	list := exec.CommandContext(ctx, n.tor, "--list-fingerprint", "-f", n.empty(), "--defaults-torrc", n.empty(), "--DataDirectory", a.folder,
-		"--ORPort", fmt.Sprintf("127.0.0.1:%d", a.or), "--Address", "127.0.0.1", "--Nickname", a.name, "--TestingTorNetwork", "1",
-		"--DirAuthority", fmt.Sprintf("x orport=%d no-v2 v3ident=%s 127.0.0.1:%d %s", a.or, identity, a.d, strings.Repeat("F", 40)))
-	list.Env = []string{"HOME=" + a.folder}
+	dummy := fmt.Sprintf("x orport=%d no-v2 v3ident=%s 127.0.0.1:%d %s", a.or, identity, a.d, strings.Repeat("F", 40))
+	var prints []string
+	for _, one := range n.nodes {
+		f, err := n.fingerprint(ctx, one, dummy)
+		if err != nil {
+			return err
+		}
+		prints = append(prints, f)
+	}
+	if len(identity) != 40 {
+		return fmt.Errorf("the authority's identity is not known: %q", identity)
+	}
+	n.lines = []string{
+		"TestingTorNetwork 1",
+		fmt.Sprintf("DirAuthority %s orport=%d no-v2 v3ident=%s 127.0.0.1:%d %s", a.name, a.or, identity, a.d, prints[0]),
+		"AssumeReachable 1", "PathsNeededToBuildCircuits 0.67", "TestingDirAuthVoteExit *", "TestingDirAuthVoteHSDir *",
+		"V3AuthNIntervalsValid 2", "ShutdownWaitLength 0",
+	}
+	// The circuits that onion services begin with end at a stable relay, which at first
+	// is the authority alone. A tor with the authority as its guard would build relay0,
+	// another, relay0, which the second refuses to extend: after some of those tor builds
+	// nothing for the rest of a minute.
+	a.own = []string{
+		"AuthoritativeDirectory 1", "V3AuthoritativeDirectory 1", "TestingV3AuthInitialVotingInterval 5", "TestingV3AuthInitialVoteDelay 2",
+		"TestingV3AuthInitialDistDelay 2", "V3AuthVotingInterval 10", "V3AuthVoteDelay 2", "V3AuthDistDelay 2", "ContactInfo none@localhost",
+		"TestingDirAuthVoteGuard " + strings.Join(prints[1:], ","), "TestingDirAuthVoteGuardIsStrict 1",
+	}
+	return nil
+}
+
+// fingerprint makes a relay's keys, and says what others know it by.
+func (n *Network) fingerprint(ctx context.Context, one *node, authority string) (string, error) {
+	list := exec.CommandContext(ctx, n.tor, "--list-fingerprint", "-f", n.empty(), "--defaults-torrc", n.empty(), "--DataDirectory", one.folder,
+		"--ORPort", fmt.Sprintf("127.0.0.1:%d", one.or), "--Address", "127.0.0.1", "--Nickname", one.name, "--TestingTorNetwork", "1", "--DirAuthority", authority)
+	list.Env = []string{"HOME=" + one.folder}
 	out, err := list.Output()
 	if err != nil {
-		return fmt.Errorf("tor --list-fingerprint: %w: %s", err, bytes.TrimSpace(out))
+		return "", fmt.Errorf("tor --list-fingerprint: %w", err)
 	}
 	last := strings.TrimSpace(string(out))
 	if i := strings.LastIndexByte(last, '\n'); i >= 0 {
 		last = last[i+1:]
 	}
-	_, fingerprint, _ := strings.Cut(last, " ")
-	if fingerprint = strings.ReplaceAll(fingerprint, " ", ""); len(fingerprint) != 40 || len(identity) != 40 {
-		return fmt.Errorf("the authority's identity is not known: %q, %q", identity, last)
+	_, f, _ := strings.Cut(last, " ")
+	if f = strings.ReplaceAll(f, " ", ""); len(f) != 40 {
+		return "", fmt.Errorf("the fingerprint of %s is not known: %q", one.name, last)
 	}
-	n.lines = []string{
-		"TestingTorNetwork 1",
-		fmt.Sprintf("DirAuthority %s orport=%d no-v2 v3ident=%s 127.0.0.1:%d %s", a.name, a.or, identity, a.d, fingerprint),
-		"AssumeReachable 1", "PathsNeededToBuildCircuits 0.67", "TestingDirAuthVoteExit *", "TestingDirAuthVoteHSDir *", "TestingDirAuthVoteGuard *",
-		"V3AuthNIntervalsValid 2", "ShutdownWaitLength 0",
-	}
-	a.own = []string{
-		"AuthoritativeDirectory 1", "V3AuthoritativeDirectory 1", "TestingV3AuthInitialVotingInterval 5", "TestingV3AuthInitialVoteDelay 2",
-		"TestingV3AuthInitialDistDelay 2", "V3AuthVotingInterval 10", "V3AuthVoteDelay 2", "V3AuthDistDelay 2", "ContactInfo none@localhost",
-	}
-	return nil
+	return f, nil
 }
 
 func (n *Network) run(one *node) error {

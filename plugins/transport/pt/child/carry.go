@@ -96,28 +96,32 @@ func (c *carrier) server(ctx context.Context, group *sync.WaitGroup) error {
 		_ = ready.Close()
 		_ = o.Close()
 	})
-	group.Go(func() {
-		var streams sync.WaitGroup
-		slots := make(chan struct{}, maxStreams)
-		for {
-			conn, err := ready.Accept()
-			if err != nil {
-				break
-			}
-			select {
-			case slots <- struct{}{}:
-				streams.Go(func() {
-					defer func() { <-slots }()
-					c.deliver(ctx, conn)
-				})
-			default:
-				conn.Close()
-			}
-		}
-		streams.Wait()
-	})
+	group.Go(func() { each(ready, func(conn net.Conn) { c.deliver(ctx, conn) }) })
 	c.out.line(line)
 	return nil
+}
+
+// each calls f for every stream of ln, for maxStreams at once, and returns when ln is
+// closed and all calls have ended.
+func each(ln net.Listener, f func(net.Conn)) {
+	var streams sync.WaitGroup
+	slots := make(chan struct{}, maxStreams)
+	for {
+		conn, err := ln.Accept()
+		if err != nil {
+			break
+		}
+		select {
+		case slots <- struct{}{}:
+			streams.Go(func() {
+				defer func() { <-slots }()
+				f(conn)
+			})
+		default:
+			conn.Close()
+		}
+	}
+	streams.Wait()
 }
 
 // bridgeLine is the file in a method's state folder that says what clients need.
@@ -172,26 +176,7 @@ func (c *carrier) client(ctx context.Context, group *sync.WaitGroup) error {
 		_ = ln.Close()
 		_ = o.Close()
 	})
-	group.Go(func() {
-		var streams sync.WaitGroup
-		slots := make(chan struct{}, maxStreams)
-		for {
-			conn, err := ln.Accept()
-			if err != nil {
-				break
-			}
-			select {
-			case slots <- struct{}{}:
-				streams.Go(func() {
-					defer func() { <-slots }()
-					c.request(ctx, o, conn)
-				})
-			default:
-				conn.Close()
-			}
-		}
-		streams.Wait()
-	})
+	group.Go(func() { each(ln, func(conn net.Conn) { c.request(ctx, o, conn) }) })
 	c.out.line(managed.Line{Word: managed.CMethod, Method: c.method.Name, Protocol: "socks5", Addr: transport.AddrPort(ln.Addr())})
 	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 )
 
 // How long a child may take to end after each step of Stop: end of its input,
@@ -69,8 +71,8 @@ type Process struct {
 	once sync.Once
 }
 
-// Start starts a child and returns when its method is ready. ctx bounds the start
-// alone. The error is a *Fatal where the program, its version or its environment is
+// Start starts a child and returns when its method is ready. The child ends with this
+// process, also when that is killed. ctx bounds the start alone. The error is a *Fatal where the program, its version or its environment is
 // at fault.
 func Start(ctx context.Context, o Options) (*Process, error) {
 	p := &Process{done: make(chan struct{}), log: newChatter(o.Log, time.Now)}
@@ -87,17 +89,15 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		p.stdin.Close()
 		return nil, err
 	}
-	p.cmd.Stdout = in
-	err = p.cmd.Start()
+	p.cmd.Stdout, p.out = in, out
+	ready := make(chan error, 1)
+	err = agent.Start(p.cmd, func() { p.read(out, o, ready) })
 	in.Close()
 	if err != nil {
 		out.Close()
 		p.stdin.Close()
 		return nil, &Fatal{fmt.Sprintf("%s cannot be started: %v", o.Command, plain(err))}
 	}
-	p.out = out
-	ready := make(chan error, 1)
-	go p.read(out, o, ready)
 	select {
 	case err = <-ready:
 	case <-ctx.Done():
@@ -218,7 +218,11 @@ func (h *handshake) take(l Line) (over bool, err error) {
 	case EnvError:
 		return done(&Fatal{"the program does not accept its environment: " + l.Text})
 	case ProxyError:
-		return done(&Fatal{"the program cannot use the proxy: " + l.Text})
+		text := l.Text
+		if h.o.Proxy != "" { // with a password, maybe
+			text = strings.ReplaceAll(text, h.o.Proxy, "[redacted]")
+		}
+		return done(&Fatal{"the program cannot use the proxy: " + text})
 	case Version:
 		if l.Text != "1" {
 			return done(&Fatal{fmt.Sprintf("the program speaks version %.20q of the protocol, wanted is 1", l.Text)})
