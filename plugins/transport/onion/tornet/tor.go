@@ -27,7 +27,7 @@ func (n *Network) Run(name string, lines ...string) (*Tor, error) {
 	if err := os.MkdirAll(one.folder, 0o700); err != nil {
 		return nil, err
 	}
-	t := &Tor{n: n, node: one, folder: one.folder, log: filepath.Join(one.folder, "log")}
+	t := &Tor{n: n, node: one, folder: one.folder, log: one.log()}
 	all := append(n.Torrc(), `DataDirectory "`+one.folder+`"`, "Log notice file "+t.log)
 	if err := n.start(one, append(all, lines...)); err != nil {
 		return nil, err

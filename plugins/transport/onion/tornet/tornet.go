@@ -42,7 +42,7 @@ type node struct {
 }
 
 // Start makes a network in dir, which must be empty, and returns when its consensus
-// names every relay and all of them listen: 10 to 20 seconds. The processes end with
+// names every relay and each has built a circuit: 15 to 20 seconds. The processes end with
 // Close, or with this process.
 func Start(ctx context.Context, dir string) (_ *Network, err error) {
 	n := &Network{dir: dir}
@@ -97,14 +97,20 @@ func Start(ctx context.Context, dir string) (_ *Network, err error) {
 	// Those that asked too early wait long before they ask again.
 	for _, one := range n.nodes[1:] {
 		one.stop()
+		if err := os.Remove(one.log()); err != nil {
+			return nil, err
+		}
 		if err := n.run(one); err != nil {
 			return nil, err
 		}
 	}
-	// Who finds a relay closed waits long before it asks again, too.
-	for _, one := range n.nodes {
-		if err := wait(ctx, func() bool { return dials(one.or) || one.ended() }); err != nil || one.ended() {
-			return nil, errors.Join(fmt.Errorf("%s does not listen", one.name), err)
+	// Whoever asks a relay for what it has not got yet waits long, too. One that is late
+	// itself holds up those alone that choose it.
+	limit, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for _, one := range n.nodes[1:] {
+		if err := wait(limit, func() bool { return one.bootstrapped() || one.ended() }); one.ended() || err != nil && ctx.Err() != nil {
+			return nil, errors.Join(fmt.Errorf("%s has ended, or has no circuit", one.name), ctx.Err())
 		}
 	}
 	return n, nil
@@ -202,8 +208,16 @@ func (n *Network) fingerprint(ctx context.Context, one *node, authority string) 
 func (n *Network) run(one *node) error {
 	lines := append(n.Torrc(), one.own...)
 	lines = append(lines, "Nickname "+one.name, `DataDirectory "`+one.folder+`"`, "Address 127.0.0.1", fmt.Sprintf("ORPort 127.0.0.1:%d IPv4Only", one.or),
-		fmt.Sprintf("DirPort 127.0.0.1:%d", one.d), "ExitPolicy reject *:*", "SocksPort 0", "Log notice file "+filepath.Join(one.folder, "log"))
+		fmt.Sprintf("DirPort 127.0.0.1:%d", one.d), "ExitPolicy reject *:*", "SocksPort 0", "Log notice file "+one.log())
 	return n.start(one, lines)
+}
+
+func (n *node) log() string { return filepath.Join(n.folder, "log") }
+
+// bootstrapped says that it has built a circuit.
+func (n *node) bootstrapped() bool {
+	b, err := os.ReadFile(n.log())
+	return err == nil && bytes.Contains(b, []byte("Bootstrapped 100%"))
 }
 
 // ended says that the process is no more.
