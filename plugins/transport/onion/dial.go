@@ -111,9 +111,6 @@ func (c *client) Dial(ctx context.Context, to transport.Endpoint, with transport
 	if err != nil {
 		return nil, err
 	}
-	if err := c.authorise(ctx, d, t); err != nil {
-		return nil, err
-	}
 	var last error
 	for {
 		select {
@@ -123,8 +120,12 @@ func (c *client) Dial(ctx context.Context, to transport.Endpoint, with transport
 			return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "dial", Err: errors.Join(context.Cause(ctx), last)}
 		case <-time.After(c.dir.wait(t.address)):
 		}
+		if err := c.authorise(ctx, d, t); err != nil {
+			return nil, err
+		}
 		once, cancel := context.WithTimeout(ctx, attemptTime)
 		conn, err := connect(once, filepath.Join(d.folder, socksSocket), t)
+		refused := once.Err() == nil
 		cancel()
 		if err == nil {
 			c.dir.reached(t.address)
@@ -134,8 +135,10 @@ func (c *client) Dial(ctx context.Context, to transport.Endpoint, with transport
 			continue
 		}
 		last = err
-		if request := c.dir.failed(t.address); request != "" {
-			_, _ = d.ask(request) // the next attempt shows what came of it
+		if c.dir.failed(t.address, refused) {
+			if err := c.forget(ctx, d); err != nil {
+				last = errors.Join(last, err)
+			}
 		}
 	}
 }
@@ -171,6 +174,18 @@ func connect(ctx context.Context, socket string, t target) (net.Conn, error) {
 		return nil, err
 	}
 	return agent.NewStream(raw, transport.Facts{Transport: Name, Hidden: true, Context: context.Background()}), nil
+}
+
+// forget lets tor forget whom it has asked. It forgets the guests' keys as well.
+func (c *client) forget(ctx context.Context, d *daemon) error {
+	if err := c.take(ctx); err != nil {
+		return err
+	}
+	defer c.release()
+	c.env.Log().Debug("tor is told to forget which directories it has asked")
+	_, err := d.ask("SIGNAL NEWNYM")
+	clear(c.keys)
+	return err
 }
 
 // authorise gives tor the guest's key for the service.
@@ -260,8 +275,8 @@ func (c *client) start(ctx context.Context, p program, stall time.Duration) (*da
 				once.Do(func() { close(ready) })
 			}
 		case *control.HSDescEvent:
-			if e.Action == "FAILED" && (e.Reason == "QUERY_NO_HSDIR" || e.Reason == "QUERY_RATE_LIMITED") {
-				c.dir.lockedOut(strings.ToLower(e.Address))
+			if e.Action == "REQUESTED" {
+				c.dir.asked(strings.ToLower(e.Address))
 			}
 		}
 	}, control.EventCodeStatusClient, control.EventCodeHSDesc)

@@ -13,11 +13,12 @@ const maxServices = 256
 // directories are those that keep services' descriptors, as a client deals with them.
 //
 // tor asks each of a service's directories (clients know six) once in a quarter of an
-// hour, whatever came of it. A client that dials before the descriptor is there, and asks
-// again every second, has soon asked all of them, and is locked out. So the pauses
-// between attempts grow, also from one dial to the next. Where tor is locked out all the
-// same, it is told to forget whom it has asked: rarely, since with that signal (NEWNYM)
-// every service's later streams need new circuits.
+// hour. A client that dials before the descriptor with its key is there, and again every
+// second, has soon asked all of them, and is locked out. So the pauses between attempts
+// grow, also from one dial to the next. tor does not say that it is locked out: it is
+// where it refuses two attempts in a row for which it asked no directory. Then it is told to forget what it
+// knows of services and whom it has asked: rarely, since with that signal (NEWNYM) every
+// service's later streams need new circuits.
 type directories struct {
 	now          func() time.Time
 	again, purge agent.Pauses
@@ -29,9 +30,10 @@ type directories struct {
 
 // paced is what happens again and again.
 type paced struct {
-	pause  time.Duration
-	last   time.Time
-	locked bool // of a service: tor has asked all directories
+	pause time.Duration
+	last  time.Time
+	asked bool // of a service: tor has asked a directory since
+	idle  int  // attempts in a row that it refused without
 }
 
 func (p *paced) next() time.Time { return p.last.Add(p.pause) }
@@ -54,11 +56,11 @@ func (d *directories) wait(address string) time.Duration {
 	return 0
 }
 
-// lockedOut notes that tor finds no directory of a service that it may ask.
-func (d *directories) lockedOut(address string) {
+// asked notes that tor asks a directory of a service.
+func (d *directories) asked(address string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.service(address).locked = true
+	d.service(address).asked = true
 }
 
 // reached notes an attempt that came through.
@@ -68,28 +70,28 @@ func (d *directories) reached(address string) {
 	delete(d.services, address)
 }
 
-// failed notes an attempt that did not come through, and gives the request that tor needs
-// before the next one, "" none. Of attempts that fail at the same time one asks.
-func (d *directories) failed(address string) string {
+// failed notes an attempt that did not come through, and says whether tor has to forget
+// what it knows. refused is that tor gave it up; else it took too long, and tor still
+// tries. Of attempts that fail at the same time one counts.
+func (d *directories) failed(address string, refused bool) (forget bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	now, p := d.now(), d.service(address)
 	if now.Before(p.next()) {
-		return ""
+		return false
 	}
 	p.pause, p.last = d.again.Next(p.pause, now.Sub(p.last)), now
-	if !p.locked {
-		// A descriptor from before the guest was let in would be kept for hours.
-		return "HSFETCH " + address
+	if p.asked || !refused {
+		p.asked, p.idle = false, 0
+		return false
 	}
-	if now.Before(d.purged.next()) {
-		return ""
+	p.idle++
+	if p.idle < 2 || now.Before(d.purged.next()) {
+		return false
 	}
+	p.idle = 0
 	d.purged.pause, d.purged.last = d.purge.Next(d.purged.pause, now.Sub(d.purged.last)), now
-	for _, other := range d.services {
-		other.locked = false
-	}
-	return "SIGNAL NEWNYM"
+	return true
 }
 
 // service finds what is known of one; d.mu is held.

@@ -6,89 +6,94 @@ import (
 	"time"
 )
 
-// asked is what a client asks tor for in a time, each attempt failing at once.
-func asked(d *directories, clock *time.Time, address string, during time.Duration, locked func(request string) bool) (attempts int, requests []string) {
-	for end := clock.Add(during); clock.Before(end); {
-		*clock = clock.Add(d.wait(address))
-		if !clock.Before(end) {
-			break
+// directoryOf is tor as it is with a service whose descriptor cannot be read: each attempt
+// asks one more directory, and one that was asked is let alone for a while.
+type directoryOf struct {
+	clock *time.Time
+	until [6]time.Time
+}
+
+func (t *directoryOf) attempt() (asked bool) {
+	for i, until := range t.until {
+		if !t.clock.Before(until) {
+			t.until[i] = t.clock.Add(15 * time.Minute)
+			return true
+		}
+	}
+	return false
+}
+
+// dialling attempts to reach a service for a time.
+func dialling(d *directories, tor *directoryOf, during time.Duration) (attempts, asked, purges int) {
+	for end := tor.clock.Add(during); ; {
+		*tor.clock = tor.clock.Add(d.wait("a") + time.Millisecond)
+		if !tor.clock.Before(end) {
+			return attempts, asked, purges
 		}
 		attempts++
-		request := d.failed(address)
-		if request != "" {
-			requests = append(requests, request)
+		if tor.attempt() {
+			asked++
+			d.asked("a")
 		}
-		if locked(request) {
-			d.lockedOut(address)
-		}
-		*clock = clock.Add(time.Millisecond)
-	}
-	return attempts, requests
-}
-
-func count(requests []string, one string) (n int) {
-	for _, r := range requests {
-		if r == one {
-			n++
+		if d.failed("a", true) {
+			purges++
+			tor.until = [6]time.Time{}
 		}
 	}
-	return n
 }
 
-// A service that never comes: tor is asked a few times at first, then ever more rarely,
-// in one long dial as in many short ones.
+// A service that does not come: directories are asked some times at first, then ever more
+// rarely, and never not at all.
 func TestPausesGrow(t *testing.T) {
 	clock := time.Unix(1e9, 0)
 	d := newDirectories(func() time.Time { return clock })
-	// As tor: after six questions it is locked out, until it is told to forget.
-	left := 6
-	directory := func(request string) bool {
-		if request == "SIGNAL NEWNYM" {
-			left = 6
-		}
-		left--
-		return left < 0
+	tor := &directoryOf{clock: &clock}
+	if attempts, asked, purges := dialling(d, tor, time.Minute); attempts < 5 || attempts > 9 || asked < 5 || purges > 1 {
+		t.Errorf("in a minute %d attempts, of which %d asked, %d purges", attempts, asked, purges)
 	}
-	minute, requests := asked(d, &clock, "a", time.Minute, directory)
-	if minute < 5 || minute > 9 || len(requests) > minute || count(requests, "SIGNAL NEWNYM") > 1 {
-		t.Errorf("in a minute %d attempts and %q", minute, requests)
-	}
-	hour, requests := asked(d, &clock, "a", time.Hour, directory)
-	if n := count(requests, "SIGNAL NEWNYM"); hour > 245 || n == 0 || n > 12 {
-		t.Errorf("in an hour %d attempts, %d purges", hour, n)
+	if attempts, asked, purges := dialling(d, tor, time.Hour); attempts > 245 || asked < 24 || purges == 0 || purges > 12 {
+		t.Errorf("in an hour %d attempts, of which %d asked, %d purges", attempts, asked, purges)
 	}
 }
 
-// Attempts at the same time are one question, and who comes through ends the pauses of
-// that service alone.
+// Attempts at the same time are one, and who comes through ends the pauses of that service
+// alone.
 func TestPausesAreShared(t *testing.T) {
 	clock := time.Unix(1e9, 0)
 	d := newDirectories(func() time.Time { return clock })
-	if first, second := d.failed("a"), d.failed("a"); first != "HSFETCH a" || second != "" {
-		t.Errorf("%q and %q", first, second)
+	d.asked("a")
+	for range 2 {
+		if d.failed("a", true) {
+			t.Error("a purge, though directories were asked")
+		}
 	}
 	if d.wait("a") != time.Second || d.wait("b") != 0 {
 		t.Errorf("waits of %v and %v", d.wait("a"), d.wait("b"))
 	}
-	d.failed("b")
+	d.asked("b")
+	d.failed("b", true)
 	d.reached("a")
 	if d.wait("a") != 0 || d.wait("b") != time.Second {
 		t.Errorf("then waits of %v and %v", d.wait("a"), d.wait("b"))
 	}
-	// Locked out: one purge serves all, and another must wait.
+	// It took too long, and tor goes on.
 	clock = clock.Add(time.Minute)
-	d.lockedOut("a")
-	d.lockedOut("b")
-	if got := d.failed("a"); got != "SIGNAL NEWNYM" {
-		t.Errorf("%q", got)
+	if d.failed("a", false) {
+		t.Error("a purge under tor's attempt")
 	}
-	if got := d.failed("b"); got != "HSFETCH b" {
-		t.Errorf("%q", got)
-	}
-	d.lockedOut("a")
-	clock = clock.Add(2 * time.Second)
-	if got := d.failed("a"); got != "" {
-		t.Errorf("%q", got)
+	// Nobody was asked, twice: one purge serves all, and another must wait.
+	want := []string{"", "a", "", "", "a"}
+	for i, after := range []time.Duration{time.Minute, 4 * time.Second, 8 * time.Second, 9 * time.Second, 15 * time.Second} {
+		clock = clock.Add(after)
+		got := ""
+		for _, address := range []string{"a", "b"} {
+			if d.failed(address, true) {
+				got += address
+			}
+		}
+		if got != want[i] {
+			t.Errorf("attempt %d: purges for %q, want %q", i, got, want[i])
+		}
 	}
 }
 
@@ -96,7 +101,7 @@ func TestPausesAreBounded(t *testing.T) {
 	clock := time.Unix(1e9, 0)
 	d := newDirectories(func() time.Time { return clock })
 	for i := range 3 * maxServices {
-		d.failed(fmt.Sprint(i))
+		d.failed(fmt.Sprint(i), true)
 		clock = clock.Add(time.Millisecond)
 	}
 	if len(d.services) != maxServices || d.services[fmt.Sprint(3*maxServices-1)] == nil {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/plugins/transport/onion/tornet"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/plugintest"
@@ -246,7 +247,51 @@ func TestOnion(t *testing.T) {
 	t.Logf("the early one came in after %v", time.Since(began).Round(time.Millisecond))
 	operatorsTor(t, n, operator, client)
 	t.Logf("the operator's tor served after %v", time.Since(began).Round(time.Millisecond))
+	nobody := make(chan error, 1)
+	go func() { nobody <- lockedOut(t.Context(), client, friend) }()
 	t.Run("conformance", func(t *testing.T) { few(t, n) })
+	if err := <-nobody; err != nil {
+		t.Error(err)
+	}
+}
+
+// lockedOut dials as a guest who was revoked, and so cannot read the descriptor, while every
+// directory is asked for it: attempts for which tor asks none make it forget that.
+func lockedOut(ctx context.Context, o transport.Opened, revoked transport.Endpoint) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	c := o.(*agent.Opened).Client.(*client)
+	c.dir.mu.Lock()
+	c.dir.again = agent.Pauses{Least: 300 * time.Millisecond, Most: 300 * time.Millisecond, Well: time.Hour}
+	clear(c.dir.services)
+	c.dir.mu.Unlock()
+	end := make(chan struct{})
+	go func() {
+		defer close(end)
+		if c, err := o.Dial(ctx, revoked, transport.Dial{}); err == nil {
+			c.Close()
+		}
+	}()
+	tor, err := c.tor(ctx)
+	for purged := false; err == nil && !purged; time.Sleep(100 * time.Millisecond) {
+		if _, err = tor.ask("HSFETCH " + strings.TrimSuffix(revoked.Host, ".onion")); ctx.Err() != nil {
+			err = errors.New("tor was locked out, and never told to forget it")
+		}
+		c.dir.mu.Lock()
+		purged = !c.dir.purged.last.IsZero()
+		c.dir.mu.Unlock()
+	}
+	for again := false; err == nil && !again; time.Sleep(20 * time.Millisecond) {
+		c.dir.mu.Lock()
+		again = c.dir.services[strings.TrimSuffix(revoked.Host, ".onion")].asked
+		c.dir.mu.Unlock()
+		if ctx.Err() != nil {
+			err = errors.New("tor does not ask directories again")
+		}
+	}
+	cancel()
+	<-end
+	return err
 }
 
 // operatorTor starts a tor that is not ours.
