@@ -95,28 +95,26 @@ func Run(ctx context.Context, name string, o Options) (out []Case, err error) {
 
 // sender keeps at most n messages unacknowledged.
 type sender struct {
-	from    *peer
-	number  uint32
-	size    int
-	counts  map[string]uint64
-	ring    []*client.Ticket
-	started []time.Time
-	acks    []time.Duration
-	acked   int64
-	warmed  int64 // acknowledged before the measurement
+	from   *peer
+	number uint32
+	size   int
+	counts map[string]uint64
+	ring   []*client.Ticket
+	acked  int64
+	warmed int64 // acknowledged before the measurement
 }
 
 func newSender(from *peer, number uint32, size, outstanding int) *sender {
 	return &sender{
 		from: from, number: number, size: size, counts: make(map[string]uint64),
-		ring: make([]*client.Ticket, 0, outstanding), started: make([]time.Time, 0, outstanding),
+		ring: make([]*client.Ticket, 0, outstanding),
 	}
 }
 
 // send waits for the oldest acknowledgement when the ring is full.
-func (s *sender) send(ctx context.Context, d client.Draft, key string, timed bool) error {
+func (s *sender) send(ctx context.Context, d client.Draft, key string) error {
 	if len(s.ring) == cap(s.ring) {
-		if err := s.take(ctx, timed); err != nil {
+		if err := s.take(ctx); err != nil {
 			return err
 		}
 	}
@@ -127,13 +125,10 @@ func (s *sender) send(ctx context.Context, d client.Draft, key string, timed boo
 		return err
 	}
 	s.ring = append(s.ring, t)
-	if timed {
-		s.started = append(s.started, time.Now())
-	}
 	return nil
 }
 
-func (s *sender) take(ctx context.Context, timed bool) error {
+func (s *sender) take(ctx context.Context) error {
 	res, err := s.ring[0].Wait(ctx)
 	if err != nil {
 		return err
@@ -141,18 +136,14 @@ func (s *sender) take(ctx context.Context, timed bool) error {
 	if len(res.Refused) > 0 {
 		return fmt.Errorf("the relay refused a message: %s", res.Refused[0].Code)
 	}
-	if timed {
-		s.acks = append(s.acks, time.Since(s.started[0]))
-		s.started = s.started[:copy(s.started, s.started[1:])]
-	}
 	s.ring = s.ring[:copy(s.ring, s.ring[1:])]
 	s.acked++
 	return nil
 }
 
-func (s *sender) drain(ctx context.Context, timed bool) error {
+func (s *sender) drain(ctx context.Context) error {
 	for len(s.ring) > 0 {
-		if err := s.take(ctx, timed); err != nil {
+		if err := s.take(ctx); err != nil {
 			return err
 		}
 	}
@@ -169,11 +160,11 @@ func load(ctx context.Context, d time.Duration, senders []*sender, to func(i int
 	err := each(ctx, len(senders), len(senders), func(ctx context.Context, i int) error {
 		draft := to(i)
 		for stop.Err() == nil {
-			if err := senders[i].send(ctx, draft, "", false); err != nil {
+			if err := senders[i].send(ctx, draft, ""); err != nil {
 				return err
 			}
 		}
-		return senders[i].drain(ctx, false)
+		return senders[i].drain(ctx)
 	})
 	var n int64
 	for _, s := range senders {
@@ -273,29 +264,24 @@ func latency(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error
 			case <-ctx.Done():
 				return ctx.Err()
 			}
-			if err := s.send(ctx, client.Draft{To: []string{peer}}, "", true); err != nil {
+			if err := s.send(ctx, client.Draft{To: []string{peer}}, ""); err != nil {
 				return err
 			}
 			for len(s.ring) > 0 && isDone(s.ring[0]) {
-				if err := s.take(ctx, true); err != nil {
+				if err := s.take(ctx); err != nil {
 					return err
 				}
 			}
 		}
-		return s.drain(ctx, true)
+		return s.drain(ctx)
 	})
 	if err != nil {
 		return nil, err
 	}
-	var (
-		count int64
-		acks  []time.Duration
-	)
+	var count int64
 	for _, s := range senders {
 		count += s.acked
-		acks = append(acks, s.acks...)
 	}
-	c.Ack = percentiles(acks)
 	if err := m.stop(&c, count); err != nil {
 		return nil, err
 	}
@@ -423,11 +409,11 @@ func offline(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error
 		s := newSender(f.peers[o.Recipients+i], uint32(i), o.Size, 256)
 		for k := i; sent.Add(1) <= int64(o.Messages); k++ {
 			to := away[k%len(away)].profile.DeviceID
-			if err := s.send(ctx, client.Draft{To: []string{to}}, to, false); err != nil {
+			if err := s.send(ctx, client.Draft{To: []string{to}}, to); err != nil {
 				return err
 			}
 		}
-		return s.drain(ctx, false)
+		return s.drain(ctx)
 	})
 	if err != nil {
 		return nil, err

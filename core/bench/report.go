@@ -39,8 +39,6 @@ type Case struct {
 	LoadCPU   float64 `json:"load_cpu_us"`
 	// Latency from Send to the recipient's handler, milliseconds.
 	Latency *Percentiles `json:"latency_ms,omitempty"`
-	// Ack is from Send to the relay's acknowledgement, milliseconds.
-	Ack *Percentiles `json:"ack_ms,omitempty"`
 	// Disk is what the same messages would have waited, milliseconds, in a log on the
 	// relay's disk that does nothing else, measured before and after the case; Sync is
 	// the disk's time for one write made durable. Together they say how much of Latency
@@ -93,14 +91,14 @@ func (c *Case) finish(count int64, elapsed time.Duration, server, load time.Dura
 // Print writes the report as a table.
 func (r *Report) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "case\ttransport\tclients\tcount\trate\tunit\tserver us\tload us\tp50 ms\tp99 ms\tdisk p50\tdisk p99\tack p50\tmemory\t")
+	fmt.Fprintln(t, "case\ttransport\tclients\tcount\trate\tunit\tserver us\tload us\tp50 ms\tp99 ms\tdisk p50\tdisk p99\tmemory\t")
 	for _, c := range r.Cases {
 		if c.Error != "" {
 			fmt.Fprintf(t, "%s\t%s\t%d\t\t\t%s\t\n", c.Name, c.Transport, c.Clients, c.Error)
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%s\t%.1f\t%.1f\t%s\t%s\t%s\t%s\t%s\t%s\t\n", c.Name, c.Transport, c.Clients, c.Count, c.Rate, c.Unit,
-			c.ServerCPU, c.LoadCPU, c.Latency.p50(), c.Latency.p99(), c.Disk.p50(), c.Disk.p99(), c.Ack.p50(), memory(c))
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%s\t%.1f\t%.1f\t%s\t%s\t%s\t%s\t%s\t\n", c.Name, c.Transport, c.Clients, c.Count, c.Rate, c.Unit,
+			c.ServerCPU, c.LoadCPU, c.Latency.p50(), c.Latency.p99(), c.Disk.p50(), c.Disk.p99(), memory(c))
 	}
 	return t.Flush()
 }
