@@ -53,7 +53,7 @@ func conformance(n *tornet.Network) plugintest.PluginOptions {
 // processes of their own.
 func few(t *testing.T, n *tornet.Network) {
 	o := conformance(n)
-	o.Skip = []string{"transport", "junk", "half handshakes", "probe", "listener handed over", "revoked", "process"}
+	o.Skip = []string{"transport", "junk", "half handshakes", "probe", "listener handed over", "revoked", "registered", "process"}
 	file := plugintest.Build(t, process)
 	start := func(t testing.TB) *host.Process { return plugintest.Start(t, file, host.Options{}) }
 	plugintest.ProcessCases(plugintest.Wrap(t), start, Name, o)
