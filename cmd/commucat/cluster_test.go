@@ -188,6 +188,7 @@ type fleet struct {
 	c       *cluster
 	log     chronicle.Log
 	members []*member
+	pace    atomic.Pointer[pace] // while messages are timed
 }
 
 // member is one device. It connects to its home node, and to the other one where that
@@ -296,6 +297,9 @@ func (m *member) handle(msg client.Message) error {
 	var n uint64
 	if _, err := fmt.Sscanf(string(msg.Body), "%d %d", &from, &n); err != nil {
 		return err
+	}
+	if p := m.f.pace.Load(); p != nil {
+		p.shown(from, m.index, n)
 	}
 	m.f.log.Add(chronicle.Shown, from, m.index, n)
 	m.f.shown.Add(1)

@@ -52,6 +52,7 @@ func TestLoadNodes(t *testing.T) {
 	f.join(t, ctx, devices)
 
 	t.Run("the recipe is a configuration", checkRecipe)
+	t.Run("from node to node", func(t *testing.T) { f.nodeToNode(t, ctx) })
 	t.Run("a session resumes at the other node", func(t *testing.T) {
 		m := f.members[1]
 		for i := range 4 {
