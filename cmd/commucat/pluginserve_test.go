@@ -21,6 +21,9 @@ type plainConfig struct {
 	Listen string     `cfg:"listen" default:"127.0.0.1:0" doc:"TCP address"`
 	Words  []string   `cfg:"words" doc:"short words, for mistakes that no field shows"`
 	Shut   sdk.Secret `cfg:"shut" doc:"client: why it dials nothing"`
+
+	Rotated transport.Moment `cfg:"rotated" doc:"when keys were to be drawn, of which there are none"`
+	Overlap time.Duration    `cfg:"overlap" default:"14d" max:"90d" doc:"how long former ones are good"`
 }
 
 // Check implements sdk.Checker.

@@ -24,7 +24,7 @@ import (
 func (a *app) transportCommand() *cobra.Command {
 	return group("transport", "Ways between clients and the relay",
 		a.transportListCommand(), a.transportSwitchCommand("enable", true), a.transportSwitchCommand("disable", false), a.transportTestCommand(),
-		a.transportExportCommand())
+		a.transportExportCommand(), a.transportRotateCommand())
 }
 
 func (a *app) transportListCommand() *cobra.Command {
@@ -112,23 +112,9 @@ func (a *app) transportSwitchCommand(use string, on bool) *cobra.Command {
 
 // switchTransport writes the configuration file, unless it says so already.
 func (f *relayFlags) switchTransport(name string, on bool, keys []string) (changed bool, err error) {
-	_, env, data, err := f.load()
+	file, text, before, env, err := f.written()
 	if err != nil {
 		return false, err
-	}
-	file := f.config
-	if file == "" {
-		file = filepath.Join(data, "commucat.toml")
-	}
-	text, err := os.ReadFile(file)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
-	alone := env
-	alone.Variables = nil // it is the file that is to say so
-	before, err := config.Parse(file, text, alone)
-	if err != nil {
-		return false, configFailure{err}
 	}
 	if err := knownTransport(name, before, env.Plugins); err != nil {
 		return false, err
@@ -154,6 +140,26 @@ func (f *relayFlags) switchTransport(name string, on bool, keys []string) (chang
 		return false, configFailure{err}
 	}
 	return true, replaceFile(file, next)
+}
+
+// written is the configuration file as it stands, and what it says by itself.
+func (f *relayFlags) written() (file string, text []byte, cfg *config.Config, env config.Env, err error) {
+	_, env, data, err := f.load()
+	if err != nil {
+		return "", nil, nil, env, err
+	}
+	if file = f.config; file == "" {
+		file = filepath.Join(data, "commucat.toml")
+	}
+	if text, err = os.ReadFile(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", nil, nil, env, err
+	}
+	alone := env
+	alone.Variables = nil // it is the file that is to say so
+	if cfg, err = config.Parse(file, text, alone); err != nil {
+		return "", nil, nil, env, configFailure{err}
+	}
+	return file, text, cfg, env, nil
 }
 
 // knownTransport refuses a name that neither the file nor the program nor a list of

@@ -9,6 +9,37 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
+// SetTransportKey gives the text of a configuration whose [transport.NAME], which must be
+// there, has a key with a text as its value; everything else stays as it is.
+func SetTransportKey(name string, text []byte, transport, key, value string) ([]byte, error) {
+	if _, err := parse(name, text); err != nil {
+		return nil, err
+	}
+	var p unstable.Parser
+	p.Reset(text)
+	var table []string
+	for p.NextExpression() {
+		e := p.Expression()
+		keys := keyParts(e)
+		switch e.Kind {
+		case unstable.Table, unstable.ArrayTable:
+			table = keys
+		case unstable.KeyValue:
+			full := append(append([]string{}, table...), keys...)
+			if len(full) != 3 || full[0] != "transport" || full[1] != transport || full[2] != key {
+				continue
+			}
+			v := e.Value()
+			if v.Kind != unstable.String || v.Raw.Length == 0 {
+				return nil, fmt.Errorf("%s: transport.%s.%s is no text; set it to %q by hand", name, transport, key, value)
+			}
+			from := int(v.Raw.Offset)
+			return splice(text, from, from+int(v.Raw.Length), strconv.Quote(value)), nil
+		}
+	}
+	return AddTransportKey(name, text, transport, key, strconv.Quote(value))
+}
+
 // AddTransportKey gives the text of a configuration whose [transport.NAME], which must
 // be there, begins with one key more; everything else stays as it is. value is TOML, or
 // else a text. A key that is there already is not touched and is an error.

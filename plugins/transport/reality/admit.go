@@ -15,6 +15,7 @@ import (
 type figures struct {
 	entered, strangers, unanswered, coverErrors          atomic.Int64
 	outside, repeated, crowded, unsure, unready, revoked atomic.Int64
+	former, ended                                        atomic.Int64 // hellos for former keys, while they are good and after
 	skewed                                               atomic.Int64 // hellos outside the window since the last good one
 }
 
@@ -25,6 +26,7 @@ func (f *figures) attrs() []any {
 		slog.Int64("outside_window", f.outside.Load()), slog.Int64("repeated", f.repeated.Load()),
 		slog.Int64("not_recorded", f.crowded.Load()), slog.Int64("after_crash", f.unsure.Load()),
 		slog.Int64("not_ready", f.unready.Load()), slog.Int64("unknown_ids", f.revoked.Load()),
+		slog.Int64("former_keys", f.former.Load()), slog.Int64("ended_keys", f.ended.Load()),
 	}
 }
 
@@ -35,17 +37,21 @@ func (s *server) admit(record []byte) *pass {
 	if !ok || !h.tls13 || h.share() == nil || !s.names[h.serverName] {
 		return nil
 	}
-	p := s.open(h)
+	p, key := s.open(h)
 	if p == nil {
 		return nil
 	}
 	now := s.now()
+	if !key.until.IsZero() && !now.Before(key.until) {
+		s.figures.ended.Add(1)
+		return nil
+	}
 	if off := now.Sub(p.claim.time); off.Abs() > s.Window {
 		s.figures.outside.Add(1)
 		s.outsideWindow(off)
 		return nil
 	}
-	if !s.ids[p.claim.id] {
+	if !key.ids[p.claim.id] {
 		if p.guest, ok = s.guests.admits(p.claim.id); !ok {
 			s.figures.revoked.Add(1)
 			return nil
@@ -61,25 +67,28 @@ func (s *server) admit(record []byte) *pass {
 		return nil
 	}
 	s.figures.skewed.Store(0)
+	if !key.until.IsZero() {
+		s.figures.former.Add(1)
+	}
 	return p
 }
 
 // open finds the key that the session id was sealed for.
-func (s *server) open(h *clientHello) *pass {
+func (s *server) open(h *clientHello) (*pass, serverKey) {
 	public, err := ecdh.X25519().NewPublicKey(h.share())
 	if err != nil {
-		return nil
+		return nil, serverKey{}
 	}
 	for _, private := range s.keys {
-		key, err := deriveKey(private, public, h.message)
+		key, err := deriveKey(private.PrivateKey, public, h.message)
 		if err != nil {
-			return nil
+			return nil, serverKey{}
 		}
 		if c, err := openClaim(key, h.message); err == nil {
-			return &pass{key: private.Bytes(), hello: h, claim: c}
+			return &pass{key: private.Bytes(), hello: h, claim: c}, private
 		}
 	}
-	return nil
+	return nil, serverKey{}
 }
 
 func (s *server) firstTime(h *clientHello, made time.Time) bool {

@@ -60,7 +60,7 @@ func (d *dialer) dial(ctx context.Context, to transport.Endpoint, with transport
 	if !a.proved {
 		// What a browser does with this site; nothing of ours was sent.
 		browse(conn, a, with.ServerTime)
-		return nil, fmt.Errorf("reality: %s showed its site: wrong key or short id, or this device's clock is off: %w", p.name, transport.ErrRefused)
+		return nil, fmt.Errorf("reality: %s showed its site: the link's key or short id is wrong, was replaced or revoked (ask for a new link), or this device's clock is off: %w", p.name, transport.ErrRefused)
 	}
 	return &stream{tlsStream: conn, raw: tcp, facts: transport.Facts{Transport: Name, Remote: transport.AddrPort(tcp.RemoteAddr()), Context: context.Background()}}, nil
 }
@@ -79,7 +79,7 @@ type attempt struct {
 // errMiddle is neither the relay nor a cover that browsers trust. A cover without a public
 // certificate (force = true) looks just like somebody in between.
 var errMiddle = errors.New("answered with a certificate that browsers do not trust either: " +
-	"if the relay's cover has no public certificate, the link is wrong or revoked, this device's clock is off, or the relay lets nobody in yet; otherwise somebody is in between")
+	"if the relay's cover has no public certificate, the link is wrong, replaced or revoked, this device's clock is off, or the relay lets nobody in yet; otherwise somebody is in between")
 
 func (a *attempt) handshake(ctx context.Context, sock *socket) (*tls.UConn, error) {
 	conn := tls.UClient(sock, &tls.Config{

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/transport"
 )
 
 // coverSelf is the value of "cover" for the relay's own site.
@@ -24,23 +25,25 @@ const (
 
 // Config is the table of the transport. The client half needs none of it.
 type Config struct {
-	Listen      string        `cfg:"listen" default:":443" doc:"TCP address of the port that shows the cover"`
-	Cover       string        `cfg:"cover" default:"self" doc:"who answers strangers: \"self\" is the relay's own site, else host:port of a site"`
-	ServerNames []string      `cfg:"server_names" max:"16" doc:"names that clients show in the hello; the cover must have a certificate for each; when empty the cover's host, or the names of the certificate"`
-	PrivateKey  sdk.Secret    `cfg:"private_key" doc:"X25519 private key in base64; without one it is drawn once and kept in the state folder"`
-	OldKeys     []sdk.Secret  `cfg:"old_private_keys" max:"3" doc:"former private keys that links made earlier still use"`
-	ShortIDs    []string      `cfg:"short_ids" max:"256" doc:"hexadecimal ids that may come; the first is put into links for everybody; without any they are drawn once and kept"`
-	Window      time.Duration `cfg:"window" default:"60s" min:"10s" max:"2m" doc:"how far a client's clock may be off"`
-	Fingerprint string        `cfg:"fingerprint" default:"chrome" enum:"chrome,firefox,safari,ios,edge,rotate" doc:"the browser that clients imitate, as links say"`
-	Version     string        `cfg:"client_version" default:"26.7.28" doc:"the version that clients announce, as links say"`
-	Certificate sdk.File      `cfg:"certificate" doc:"PEM chain of the own site, with cover = \"self\""`
-	Key         sdk.Secret    `cfg:"key" doc:"PEM private key of the certificate, with cover = \"self\""`
-	Roots       sdk.File      `cfg:"roots" doc:"PEM roots that the cover's certificate is checked with; the system's if not given"`
-	Strangers   int           `cfg:"strangers" default:"512" min:"16" max:"65536" doc:"connections to the cover at one time; the longest silent one of the busiest network gives way"`
-	FreeBytes   sdk.Size      `cfg:"stranger_bytes" default:"32MiB" doc:"what a connection to the cover may carry in one direction at full speed"`
-	SlowRate    sdk.Size      `cfg:"stranger_rate" default:"4MiB" doc:"its bytes a second after that; 0 is no limit"`
-	Remembered  int           `cfg:"remembered" default:"131072" min:"1024" max:"4194304" doc:"clients let in within two windows; beyond it new ones are shown the cover"`
-	Force       bool          `cfg:"force" doc:"let clients in although the cover is unfit"`
+	Listen      string           `cfg:"listen" default:":443" doc:"TCP address of the port that shows the cover"`
+	Cover       string           `cfg:"cover" default:"self" doc:"who answers strangers: \"self\" is the relay's own site, else host:port of a site"`
+	ServerNames []string         `cfg:"server_names" max:"16" doc:"names that clients show in the hello; the cover must have a certificate for each; when empty the cover's host, or the names of the certificate"`
+	PrivateKey  sdk.Secret       `cfg:"private_key" doc:"X25519 private key in base64; without one it is drawn once and kept in the state folder"`
+	OldKeys     []sdk.Secret     `cfg:"old_private_keys" max:"3" doc:"former private keys that links made earlier still use"`
+	ShortIDs    []string         `cfg:"short_ids" max:"256" doc:"hexadecimal ids that may come; the first is put into links for everybody; without any they are drawn once and kept"`
+	Rotated     transport.Moment `cfg:"rotated" doc:"when drawn keys and short ids were to be drawn anew; 'commucat transport rotate' writes it"`
+	Overlap     time.Duration    `cfg:"overlap" default:"14d" max:"90d" doc:"how long former drawn ones go on to be good after that; 0s ends them at once"`
+	Window      time.Duration    `cfg:"window" default:"60s" min:"10s" max:"2m" doc:"how far a client's clock may be off"`
+	Fingerprint string           `cfg:"fingerprint" default:"chrome" enum:"chrome,firefox,safari,ios,edge,rotate" doc:"the browser that clients imitate, as links say"`
+	Version     string           `cfg:"client_version" default:"26.7.28" doc:"the version that clients announce, as links say"`
+	Certificate sdk.File         `cfg:"certificate" doc:"PEM chain of the own site, with cover = \"self\""`
+	Key         sdk.Secret       `cfg:"key" doc:"PEM private key of the certificate, with cover = \"self\""`
+	Roots       sdk.File         `cfg:"roots" doc:"PEM roots that the cover's certificate is checked with; the system's if not given"`
+	Strangers   int              `cfg:"strangers" default:"512" min:"16" max:"65536" doc:"connections to the cover at one time; the longest silent one of the busiest network gives way"`
+	FreeBytes   sdk.Size         `cfg:"stranger_bytes" default:"32MiB" doc:"what a connection to the cover may carry in one direction at full speed"`
+	SlowRate    sdk.Size         `cfg:"stranger_rate" default:"4MiB" doc:"its bytes a second after that; 0 is no limit"`
+	Remembered  int              `cfg:"remembered" default:"131072" min:"1024" max:"4194304" doc:"clients let in within two windows; beyond it new ones are shown the cover"`
+	Force       bool             `cfg:"force" doc:"let clients in although the cover is unfit"`
 }
 
 // Check implements sdk.Checker: what is given must be well formed. What a server
@@ -73,6 +76,9 @@ func (c *Config) Check() error {
 			wrong("private_key", "%v", err)
 		}
 	}
+	if !c.Rotated.IsZero() && !c.PrivateKey.IsZero() {
+		wrong("rotated", "is for drawn keys, and private_key names one: write a new key file, name it in private_key, and move the old reference to old_private_keys")
+	}
 	for i, k := range c.OldKeys {
 		if _, err := parsePrivate(k.Text()); err != nil {
 			wrong(fmt.Sprintf("old_private_keys[%d]", i), "%v", err)
@@ -95,17 +101,23 @@ func plainName(n string) bool {
 // settings are a server's configuration, checked and parsed.
 type settings struct {
 	Config
-	keys        []*ecdh.PrivateKey // the current one first
+	keys        []serverKey // the current one first
 	names       map[string]bool
-	ids         map[shortID]bool
 	first       shortID
 	certificate *tls.Certificate
 	roots       *x509.CertPool // nil is the system's
 }
 
-// newSettings asks draft for the key and the short ids that the table does not name.
-func newSettings(c Config, draft func() (Draft, error)) (*settings, error) {
-	s := &settings{Config: c, names: map[string]bool{}, ids: map[shortID]bool{}}
+// serverKey is a private key, the short ids that may come with it, and until when.
+type serverKey struct {
+	*ecdh.PrivateKey
+	ids   map[shortID]bool
+	until time.Time // zero is without end
+}
+
+// newSettings asks lots for the keys and the short ids that the table does not name.
+func newSettings(c Config, lots func() ([]lot, error)) (*settings, error) {
+	s := &settings{Config: c, names: map[string]bool{}}
 	self := c.Cover == coverSelf
 	if self && (c.Certificate.IsZero() || c.Key.IsZero()) {
 		return nil, &sdk.ConfigError{Key: "certificate", Text: "and key are required with cover = \"self\": the site's own, publicly trusted certificate; or name another site, cover = \"host:port\""}
@@ -120,29 +132,8 @@ func newSettings(c Config, draft func() (Draft, error)) (*settings, error) {
 		return nil, &sdk.ConfigError{Key: "server_names", Text: "must name at least one name that the cover has a certificate for; " + s.whyNoNames() +
 			" and clients show host names in lower case with a dot in them, like \"www.example.org\""}
 	}
-	keys, err := s.draw(draft)
-	if err != nil {
+	if err := s.readKeys(lots); err != nil {
 		return nil, err
-	}
-	for _, k := range c.OldKeys {
-		keys = append(keys, k.Text())
-	}
-	for _, k := range keys {
-		key, err := parsePrivate(k)
-		if err != nil {
-			return nil, &sdk.ConfigError{Key: "private_key", Text: err.Error()}
-		}
-		s.keys = append(s.keys, key)
-	}
-	for i, text := range s.ShortIDs {
-		id, err := parseShortID(text)
-		if err != nil {
-			return nil, &sdk.ConfigError{Key: "short_ids", Text: err.Error()}
-		}
-		if i == 0 {
-			s.first = id
-		}
-		s.ids[id] = true
 	}
 	for _, n := range s.ServerNames {
 		s.names[n] = true
@@ -150,21 +141,56 @@ func newSettings(c Config, draft func() (Draft, error)) (*settings, error) {
 	return s, nil
 }
 
-// draw gives the private key, and sets the short ids if there are none.
-func (s *settings) draw(draft func() (Draft, error)) (keys []string, err error) {
-	var d Draft
+// readKeys sets the keys, the ids that go with each, and the first id. What the table
+// names takes the place of what is drawn.
+func (s *settings) readKeys(lots func() ([]lot, error)) error {
+	var drawn []lot
 	if s.PrivateKey.IsZero() || len(s.ShortIDs) == 0 {
-		if d, err = draft(); err != nil {
-			return nil, err
+		var err error
+		if drawn, err = lots(); err != nil {
+			return err
 		}
 	}
-	if len(s.ShortIDs) == 0 {
-		s.ShortIDs = d.ShortIDs
+	present := s.ShortIDs
+	if len(present) == 0 {
+		present = drawn[0].Value.ShortIDs
+	}
+	add := func(text string, ids []string, until time.Time) error {
+		key, err := parsePrivate(text)
+		if err != nil {
+			return &sdk.ConfigError{Key: "private_key", Text: err.Error()}
+		}
+		k := serverKey{PrivateKey: key, ids: map[shortID]bool{}, until: until}
+		for _, text := range ids {
+			id, err := parseShortID(text)
+			if err != nil {
+				return &sdk.ConfigError{Key: "short_ids", Text: err.Error()}
+			}
+			k.ids[id] = true
+		}
+		s.keys = append(s.keys, k)
+		return nil
 	}
 	if s.PrivateKey.IsZero() {
-		return []string{string(d.PrivateKey)}, nil
+		for _, l := range drawn {
+			ids := present
+			if len(s.ShortIDs) == 0 {
+				ids = l.Value.ShortIDs
+			}
+			if err := add(l.Value.PrivateKey, ids, l.Until); err != nil {
+				return err
+			}
+		}
+	} else if err := add(s.PrivateKey.Text(), present, time.Time{}); err != nil {
+		return err
 	}
-	return []string{s.PrivateKey.Text()}, nil
+	for _, k := range s.OldKeys {
+		if err := add(k.Text(), present, time.Time{}); err != nil {
+			return err
+		}
+	}
+	s.first, _ = parseShortID(present[0])
+	return nil
 }
 
 // coverNames are the names that the cover must have a certificate for.

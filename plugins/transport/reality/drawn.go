@@ -2,70 +2,50 @@ package reality
 
 import (
 	"crypto/rand"
-	"encoding/json"
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/transport"
 )
 
-// drawnName is the file in the state folder that holds the key and the short ids of a
-// server whose table names none.
-const drawnName = "drawn.json"
+// drawnName begins the names of the files in the state folder that hold the keys and the
+// short ids of a server whose table names none.
+const drawnName = "drawn"
 
 type drawn struct {
 	PrivateKey string   `json:"private_key"`
 	ShortIDs   []string `json:"short_ids"`
 }
 
-// keptDraft draws once for a state folder, and gives the same from then on. Several
-// processes may ask at once; all get what the first one drew.
-func keptDraft(folder string) (Draft, error) {
-	if folder == "" {
-		return Draft{}, &sdk.ConfigError{Key: "private_key", Text: "and short_ids are required where there is no state folder to keep drawn ones in"}
-	}
-	path := filepath.Join(folder, drawnName)
-	if d, err := readDraft(path); !errors.Is(err, fs.ErrNotExist) {
-		return d, err
-	}
+// lot is a drawn key with its ids, and until when it is good.
+type lot = transport.Lot[drawn]
+
+// draw is a new lot's content.
+func draw() (drawn, error) {
 	d, err := Draw(rand.Reader)
-	if err != nil {
-		return Draft{}, err
-	}
-	b, err := json.Marshal(drawn{PrivateKey: strings.TrimSpace(string(d.PrivateKey)), ShortIDs: d.ShortIDs})
-	if err != nil {
-		return Draft{}, err
-	}
-	f, err := os.CreateTemp(folder, drawnName+"-*") // 0600
-	if err != nil {
-		return Draft{}, err
-	}
-	_, err = f.Write(append(b, '\n'))
-	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
-		err = os.Link(f.Name(), path) // fails if another was first
-	}
-	_ = os.Remove(f.Name())
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		return Draft{}, err
-	}
-	return readDraft(path)
+	return drawn{PrivateKey: strings.TrimSpace(string(d.PrivateKey)), ShortIDs: d.ShortIDs}, err
 }
 
-func readDraft(path string) (Draft, error) {
-	b, err := os.ReadFile(path)
+// unkept draws for who keeps nothing: whatever is drawn is as good as what will be.
+func unkept() ([]lot, error) {
+	d, err := draw()
+	return []lot{{Value: d}}, err
+}
+
+// kept gives what was drawn for a state folder, the present lot first.
+func kept(folder string, r transport.Rotation, now time.Time) ([]lot, error) {
+	if folder == "" {
+		return nil, &sdk.ConfigError{Key: "private_key", Text: "and short_ids are required where there is no state folder to keep drawn ones in"}
+	}
+	lots, err := transport.Lots(folder, drawnName, r, now, draw)
 	if err != nil {
-		return Draft{}, err
+		return nil, err
 	}
-	var in drawn
-	key, err := parsePrivate("")
-	if json.Unmarshal(b, &in) == nil {
-		key, err = parsePrivate(in.PrivateKey)
+	for _, l := range lots {
+		if _, err := parsePrivate(l.Value.PrivateKey); err != nil || len(l.Value.ShortIDs) == 0 {
+			return nil, &sdk.Error{Kind: sdk.Corrupt, Op: "reality: " + folder, Text: "what was drawn holds no key and short ids; restore " + drawnName + "*.json from a backup, or remove them and make all links anew"}
+		}
 	}
-	if err != nil || len(in.ShortIDs) == 0 {
-		return Draft{}, &sdk.Error{Kind: sdk.Corrupt, Op: "reality: " + path, Text: "holds no key and short ids; restore it from a backup, or remove it and make all links anew"}
-	}
-	return Draft{PrivateKey: []byte(in.PrivateKey), PublicKey: encodeKey(key.PublicKey().Bytes()), ShortIDs: in.ShortIDs}, nil
+	return lots, nil
 }

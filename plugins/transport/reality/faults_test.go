@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strings"
@@ -192,6 +193,72 @@ func TestRotation(t *testing.T) {
 	if err := checkEcho(before, "", 100); !errors.Is(err, transport.ErrRefused) {
 		t.Errorf("without the former key: %v", err)
 	}
+}
+
+// TestRotationDrawn: new links have a new drawn key and id at once, former links work until
+// the overlap ends, whatever is restarted meanwhile, and guests keep their own id.
+func TestRotationDrawn(t *testing.T) {
+	raw := baseConfig(t, coverSelf)
+	delete(raw, "private_key")
+	delete(raw, "short_ids")
+	r := newRig(t, raw)
+	restart := func() {
+		t.Helper()
+		r.restart()
+		r.echoAll()
+		raw["listen"] = r.addr
+	}
+	r.start()
+	r.awaitHealth(nil)
+	r.echoAll()
+	raw["listen"] = r.addr
+	before := r.endpoint()
+	guest, err := r.ln.Invite(t.Context(), "127.0.0.1", transport.Guest{ID: "g"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw["rotated"], raw["overlap"] = time.Now().UTC().Format(time.RFC3339), "1h"
+	restart()
+	after := r.endpoint()
+	again, err := r.ln.Invite(t.Context(), "127.0.0.1", transport.Guest{ID: "g"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.Params[ParamPublicKey] == before.Params[ParamPublicKey] || after.Params[ParamShortID] == before.Params[ParamShortID] {
+		t.Error("the link has the former key or id")
+	}
+	if again.Params[ParamShortID] != guest.Params[ParamShortID] || again.Params[ParamPublicKey] != after.Params[ParamPublicKey] {
+		t.Error("a guest has another id, or the former key")
+	}
+	check := func(when string, formerGood bool) {
+		t.Helper()
+		if err := errors.Join(checkEcho(after, "", 100), checkEcho(again, "", 100)); err != nil {
+			t.Errorf("%s: new links: %v", when, err)
+		}
+		for name, e := range map[string]transport.Endpoint{"link": before, "guest": guest} {
+			switch err := checkEcho(e, "", 100); {
+			case formerGood && err != nil:
+				t.Errorf("%s: the former %s: %v", when, name, err)
+			case !formerGood && (!errors.Is(err, transport.ErrRefused) || !strings.Contains(err.Error(), "ask for a new link")):
+				t.Errorf("%s: the former %s: %v", when, name, err)
+			}
+		}
+		mixed := after
+		mixed.Params = maps.Clone(after.Params)
+		mixed.Params[ParamShortID] = before.Params[ParamShortID]
+		if err := checkEcho(mixed, "", 100); !errors.Is(err, transport.ErrRefused) {
+			t.Errorf("%s: the former id with the new key: %v", when, err)
+		}
+	}
+	check("within the overlap", true)
+	if n := r.ln.figures.former.Load(); n != 2 {
+		t.Errorf("%d by former keys, want 2", n)
+	}
+	restart()
+	check("after a restart", true)
+	raw["overlap"] = "0s"
+	restart()
+	check("ended", false)
 }
 
 // TestCoverDown: nothing hangs while the cover is away, the reason is told, and all is

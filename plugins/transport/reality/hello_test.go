@@ -40,7 +40,7 @@ func TestSealOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &server{settings: &settings{}}
-	s.keys = append(s.keys, private)
+	s.keys = append(s.keys, serverKey{PrivateKey: private})
 	for _, prof := range profiles() {
 		now := time.Now()
 		b := shape{params: p, profile: prof.name, now: now}.record(t)
@@ -51,7 +51,7 @@ func TestSealOpen(t *testing.T) {
 		if !ok || h.serverName != siteName || !h.tls13 || h.protocol != offersHTTP2 {
 			t.Fatalf("%s: %+v", prof.name, h)
 		}
-		got := s.open(h)
+		got, _ := s.open(h)
 		if got == nil {
 			t.Fatalf("%s: not opened", prof.name)
 		}
@@ -61,8 +61,10 @@ func TestSealOpen(t *testing.T) {
 		for i := range b[recordHeader:] {
 			bad := bytes.Clone(b)
 			bad[recordHeader+i] ^= 0x80
-			if h, ok := parseClientHello(bad[recordHeader:]); ok && h.share() != nil && s.open(h) != nil {
-				t.Errorf("%s: opened with byte %d changed", prof.name, i)
+			if h, ok := parseClientHello(bad[recordHeader:]); ok && h.share() != nil {
+				if p, _ := s.open(h); p != nil {
+					t.Errorf("%s: opened with byte %d changed", prof.name, i)
+				}
 			}
 		}
 	}
@@ -92,7 +94,7 @@ func FuzzClientHello(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	s.keys = append(s.keys, private)
+	s.keys = append(s.keys, serverKey{PrivateKey: private})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if inspect(b) != recordHello {
 			return
@@ -104,7 +106,10 @@ func FuzzClientHello(f *testing.F) {
 		if !ok {
 			return
 		}
-		if h.share() != nil && s.open(h) != nil {
+		if h.share() == nil {
+			return
+		}
+		if p, _ := s.open(h); p != nil {
 			t.Error("opened without the key")
 		}
 	})
@@ -192,7 +197,7 @@ func certificateFor(t *testing.T, names ...string) (sdk.File, sdk.Secret) {
 // TestDrawn: who names no key has one that lasts, and the names of the cover.
 func TestDrawn(t *testing.T) {
 	dir := t.TempDir()
-	keep := func() (Draft, error) { return keptDraft(dir) }
+	keep := func() ([]lot, error) { return kept(dir, transport.Rotation{}, time.Now()) }
 	a, err := newSettings(Config{Cover: siteName + ":443"}, keep)
 	if err != nil {
 		t.Fatal(err)
@@ -201,10 +206,10 @@ func TestDrawn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(a.keys) != 1 || !a.keys[0].Equal(b.keys[0]) || a.first != b.first || len(a.ids) != drawnIDs || !a.names[siteName] {
-		t.Errorf("%v and %v, ids %v", a.names, b.names, a.ids)
+	if len(a.keys) != 1 || !a.keys[0].Equal(b.keys[0].PrivateKey) || a.first != b.first || len(a.keys[0].ids) != drawnIDs || !a.names[siteName] {
+		t.Errorf("%v and %v, ids %v", a.names, b.names, a.keys[0].ids)
 	}
-	if info, err := os.Stat(filepath.Join(dir, drawnName)); err != nil || info.Mode().Perm() != 0o600 {
+	if info, err := os.Stat(filepath.Join(dir, drawnName+".json")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v %v", info, err)
 	}
 	own := Config{Cover: coverSelf, Certificate: sdk.NewFile("chain.pem", testAuthority().chain), Key: sdk.NewSecret(testAuthority().key)}
@@ -223,13 +228,13 @@ func TestDrawn(t *testing.T) {
 			t.Errorf("%v, want %s", err, text)
 		}
 	}
-	if _, err := keptDraft(""); err == nil {
+	if _, err := kept("", transport.Rotation{}, time.Now()); err == nil {
 		t.Error("kept nowhere")
 	}
-	if err := os.WriteFile(filepath.Join(dir, drawnName), []byte("{}"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, drawnName+".json"), []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := keptDraft(dir); sdk.KindOf(err) != sdk.Corrupt {
+	if _, err := keep(); sdk.KindOf(err) != sdk.Corrupt {
 		t.Errorf("%v", err)
 	}
 }
@@ -261,5 +266,51 @@ func TestRotateChoice(t *testing.T) {
 	}
 	if _, err := chooseProfile("netscape", params{}, time.Now()); err == nil {
 		t.Error("an unknown fingerprint was taken")
+	}
+}
+
+// TestFormerKey: what was sealed for a former key is opened until that one's end, by the
+// server's clock, and with its own ids alone.
+func TestFormerKey(t *testing.T) {
+	p, d := testParams(t)
+	private, err := parsePrivate(string(d.PrivateKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	now := time.Now()
+	until := now.Add(time.Minute)
+	s := &server{settings: &settings{Config: Config{Window: time.Minute}}, now: func() time.Time { return now }, log: testLog(t)}
+	s.names = map[string]bool{siteName: true}
+	s.guests, err = openGuests("", s.now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.seen, _, err = openSeen("", time.Minute, 100, s.now); err != nil {
+		t.Fatal(err)
+	}
+	s.health.tell = func(error) {}
+	s.ready.Store(true)
+	s.records.instance = "TestFormerKey"
+	s.records.set(siteName, offersHTTP2, []int{100}, false)
+	defer s.records.forget()
+	for _, tc := range []struct {
+		name string
+		ids  map[shortID]bool
+		at   time.Time
+		in   bool
+	}{
+		{"in time", map[shortID]bool{p.id: true}, until.Add(-time.Second), true},
+		{"other ids", map[shortID]bool{{}: true}, until.Add(-time.Second), false},
+		{"at its end", map[shortID]bool{p.id: true}, until, false},
+	} {
+		now = tc.at
+		s.keys = []serverKey{{PrivateKey: private, ids: tc.ids, until: until}}
+		b := shape{params: p, profile: "chrome", now: now}.record(t)
+		if in := s.admit(b) != nil; in != tc.in {
+			t.Errorf("%s: let in %v", tc.name, in)
+		}
+	}
+	if s.figures.former.Load() != 1 || s.figures.ended.Load() != 1 || s.figures.revoked.Load() != 1 {
+		t.Errorf("counted %v", s.figures.attrs())
 	}
 }

@@ -2,7 +2,6 @@ package reality
 
 import (
 	"context"
-	"crypto/rand"
 	"net"
 	"time"
 
@@ -33,7 +32,7 @@ func Plugin() sdk.Plugin {
 			return s, nil
 		},
 		Check: func(c Config) error {
-			_, err := newSettings(c, func() (Draft, error) { return Draw(rand.Reader) }) // what is drawn is right
+			_, err := newSettings(c, unkept)
 			return err
 		},
 		Dial: func(ctx context.Context, env sdk.Env, c Config, to transport.Endpoint, with transport.Dial) (net.Conn, error) {
@@ -60,7 +59,7 @@ func Plugin() sdk.Plugin {
 // configuration that cannot be used or a cover that does not answer; a cover that
 // answers has a Verdict, also an unfit one.
 func Judge(ctx context.Context, env sdk.Env, c Config) (Verdict, error) {
-	set, err := newSettings(c, func() (Draft, error) { return Draw(rand.Reader) }) // keys have no part in it
+	set, err := newSettings(c, unkept) // keys have no part in it
 	if err != nil {
 		return Verdict{}, err
 	}

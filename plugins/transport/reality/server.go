@@ -52,7 +52,9 @@ var _ transport.Server = (*server)(nil)
 // listen starts the server half. Clients are let in once the cover has been learnt;
 // strangers meet it from the first moment.
 func listen(ctx context.Context, env sdk.Env, c Config, now func() time.Time) (_ *server, err error) {
-	set, err := newSettings(c, func() (Draft, error) { return keptDraft(env.State()) })
+	set, err := newSettings(c, func() ([]lot, error) {
+		return kept(env.State(), transport.Rotation{At: c.Rotated, Overlap: c.Overlap}, now())
+	})
 	if err != nil {
 		return nil, err
 	}
