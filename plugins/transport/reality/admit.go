@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ecdh"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -130,12 +131,28 @@ func (s *server) Invite(_ context.Context, host string, g transport.Guest) (tran
 	if p.version, err = parseVersion(s.Version); err != nil {
 		return transport.Endpoint{}, err
 	}
-	if g.ID != "" {
+	port := transport.AddrPort(s.ln.Addr()).Port()
+	switch {
+	case g.Public != nil:
+		if err := s.Register(context.Background(), []transport.Guest{g}); err != nil {
+			return transport.Endpoint{}, err
+		}
+		e := p.endpoint(host, port)
+		delete(e.Params, ParamShortID) // the device has its own
+		return e, nil
+	case g.ID != "":
 		if p.id, err = s.guests.invite(g.ID, g.Expires); err != nil {
 			return transport.Endpoint{}, err
 		}
 	}
-	return p.endpoint(host, transport.AddrPort(s.ln.Addr()).Port()), nil
+	return p.endpoint(host, port), nil
+}
+
+// Register implements transport.Registrar: a device's key is a short id that it has drawn.
+func (s *server) Register(_ context.Context, list []transport.Guest) error {
+	return s.guests.register(list, func(id shortID) bool {
+		return slices.ContainsFunc(s.keys, func(k serverKey) bool { return k.ids[id] })
+	})
 }
 
 // Revoke implements transport.Server.

@@ -32,6 +32,9 @@ func (d *dialer) dial(ctx context.Context, to transport.Endpoint, with transport
 	if err != nil {
 		return nil, err
 	}
+	if len(with.Key) == shortIDSize {
+		p.id = shortID(with.Key)
+	}
 	prof, err := chooseProfile(p.fingerprint, p, d.now())
 	if err != nil {
 		return nil, err

@@ -169,6 +169,53 @@ func TestGuests(t *testing.T) {
 	}
 }
 
+// TestDevices: a device has a short id that it has drawn itself, which nobody else can take.
+func TestDevices(t *testing.T) {
+	r := startServer(t, baseConfig(t, coverSelf))
+	r.echoAll()
+	ctx := t.Context()
+	private, public, err := newKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := r.ln.Invite(ctx, "127.0.0.1", transport.Guest{ID: "device", Public: public})
+	if err != nil || e.Params[ParamShortID] != "" {
+		t.Fatalf("%v %v", e, err)
+	}
+	try := func(key []byte) error {
+		c, err := (&dialer{now: time.Now}).dial(ctx, e, transport.Dial{Roots: testAuthority().roots, Key: key})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		return echoOver(c, 100)
+	}
+	if err := errors.Join(try(private), r.ln.Register(ctx, []transport.Guest{{ID: "device", Public: public}}), try(private)); err != nil {
+		t.Error(err)
+	}
+	_, other, _ := newKey()
+	everybody := mustID(r.endpoint().Params[ParamShortID])
+	for name, g := range map[string]transport.Guest{
+		"taken": {ID: "thief", Public: public}, "everybody's": {ID: "thief", Public: everybody[:]}, "short": {ID: "thief", Public: []byte{1}},
+	} {
+		if err := r.ln.Register(ctx, []transport.Guest{g}); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	if err := r.ln.Register(ctx, []transport.Guest{{ID: "thief", Public: public}, {ID: "next", Public: other}}); err == nil || try(other) != nil {
+		t.Errorf("one that cannot be let in keeps another out: %v", err)
+	}
+	r.restart()
+	r.echoAll()
+	e.Port = transport.AddrPort(r.ln.Addr()).Port()
+	if err := errors.Join(try(private), try(other), r.ln.Revoke(ctx, "device"), try(other)); err != nil {
+		t.Errorf("after a restart: %v", err)
+	}
+	if err := try(private); !errors.Is(err, transport.ErrRefused) {
+		t.Errorf("revoked: %v", err)
+	}
+}
+
 // TestRotation: links with the former key work beside new ones, and stop working when
 // it is taken out.
 func TestRotation(t *testing.T) {

@@ -10,12 +10,13 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/transport"
 )
 
-// maxGuests bounds the invitations that stand at one time.
-const maxGuests = 16384
+// maxGuests bounds the invitations and devices that stand at one time.
+const maxGuests = 65536
 
-// guest is one invitation with a short id of its own.
+// guest is one invitation, or one device, with a short id of its own.
 type guest struct {
 	ID      string    `json:"id"`
 	ShortID string    `json:"short_id"`
@@ -60,6 +61,56 @@ func openGuests(folder string, now func() time.Time) (*guests, error) {
 	return g, nil
 }
 
+// register lets guests in that have drawn their short ids themselves. What is known
+// already costs nothing. Those that cannot be let in, also because everybody has their id,
+// do not keep the others out.
+func (g *guests) register(list []transport.Guest, everybodys func(shortID) bool) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sweep()
+	changed := false
+	var refused error
+	for _, one := range list {
+		fresh, err := g.take(one, everybodys)
+		changed = changed || fresh
+		if err != nil && refused == nil {
+			refused = err
+		}
+	}
+	if changed {
+		if err := g.save(); err != nil {
+			return err
+		}
+	}
+	return refused
+}
+
+// take puts a guest with an id of its own into the tables, in place of what it had.
+func (g *guests) take(one transport.Guest, everybodys func(shortID) bool) (changed bool, err error) {
+	wrong := func(kind sdk.ErrorKind, text string) error {
+		return &sdk.Error{Kind: kind, Op: "reality: invite", Text: text}
+	}
+	if len(one.Public) != shortIDSize || one.ID == "" {
+		return false, wrong(sdk.Invalid, "a device's key is not a short id of 8 bytes")
+	}
+	short := shortID(one.Public)
+	next := guest{ID: one.ID, ShortID: short.String(), Expires: one.Expires}
+	before, known := g.byID[one.ID]
+	if has, taken := g.byShort[short]; everybodys(short) || taken && has.ID != one.ID {
+		return false, wrong(sdk.Conflict, "another has this short id: draw a new one")
+	} else if taken && has.Expires.Equal(one.Expires) {
+		return false, nil
+	}
+	if !known && len(g.byID) >= maxGuests {
+		return false, wrong(sdk.Full, "too many invitations and devices stand; revoke some")
+	}
+	if known {
+		delete(g.byShort, before)
+	}
+	g.byShort[short], g.byID[one.ID] = next, short
+	return true, nil
+}
+
 // invite gives the short id of a guest, drawing one for a new guest.
 func (g *guests) invite(id string, expires time.Time) (shortID, error) {
 	g.mu.Lock()
@@ -75,7 +126,7 @@ func (g *guests) invite(id string, expires time.Time) (shortID, error) {
 	}
 	g.sweep()
 	if len(g.byID) >= maxGuests {
-		return shortID{}, &sdk.Error{Kind: sdk.Full, Op: "reality: invite", Text: "too many invitations stand; revoke some"}
+		return shortID{}, &sdk.Error{Kind: sdk.Full, Op: "reality: invite", Text: "too many invitations and devices stand; revoke some"}
 	}
 	short, err := drawShortID(rand.Reader)
 	if err != nil {

@@ -2,6 +2,7 @@ package reality
 
 import (
 	"context"
+	"crypto/rand"
 	"net"
 	"time"
 
@@ -42,6 +43,7 @@ func Plugin() sdk.Plugin {
 			}
 			return conn, nil
 		},
+		NewKey: newKey,
 		Probe: func(ctx context.Context, env sdk.Env, c Config) error {
 			verdict, err := Judge(ctx, env, c)
 			if err != nil {
@@ -53,6 +55,12 @@ func Plugin() sdk.Plugin {
 			return verdict.Err()
 		},
 	})
+}
+
+// newKey draws a device's short id. Who shows it is let in, so both halves are the same.
+func newKey() (private, public []byte, err error) {
+	id, err := drawShortID(rand.Reader)
+	return id[:], id[:], err
 }
 
 // Judge looks at the configured cover as the transport will. The error is for a
