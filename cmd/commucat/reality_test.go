@@ -15,6 +15,7 @@ import (
 
 	"github.com/commucat/commucat/core/pluginhost"
 	"github.com/commucat/commucat/core/pluginhost/sandbox"
+	"github.com/commucat/commucat/sdk/link"
 )
 
 // withReality builds the plugin and adds it.
@@ -150,5 +151,93 @@ force = true
 	}
 	if strings.Contains(srv.said(), "after a pause") {
 		t.Errorf("a killed plugin is taken for a crash of the machine: %s", srv.said())
+	}
+}
+
+// TestLoadRealityRotated: new links have a new key at once; who comes by a former link
+// within the overlap learns it, and is let in after its end, when the former link is
+// refused with words that say what to do.
+func TestLoadRealityRotated(t *testing.T) {
+	if testing.Short() || raceDetector {
+		t.Skip("builds a plugin, which needs more memory under the race detector than it is allowed")
+	}
+	withReality(t)
+	dir := dataFolder(t, wide+`[transport.reality]
+listen = "127.0.0.1:0"
+server_names = ["relay.test"]
+force = true
+certificate = "cover.crt"
+key = "file:cover.key"
+`)
+	if err := os.Chmod(filepath.Dir(dir), 0o711); err != nil { // its process has another user
+		t.Fatal(err)
+	}
+	openssl := exec.Command("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "cover.key", "-out", "cover.crt",
+		"-days", "90", "-subj", "/", "-addext", "subjectAltName=DNS:relay.test")
+	openssl.Dir = dir
+	if out, err := openssl.CombinedOutput(); err != nil {
+		t.Fatalf("%v %s", err, out)
+	}
+	srv := relay(t, dir)
+	ready := func(before int) (pid int) {
+		t.Helper()
+		for end := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+			s := srv.plugins(t)["reality"]
+			if s.State == pluginhost.Running && s.Degraded == "" && s.PID != before {
+				return s.PID
+			}
+			if time.Now().After(end) {
+				t.Fatalf("not in time: %+v\n%s", s, srv.said())
+			}
+		}
+	}
+	rotate := func(pid int, args ...string) int {
+		t.Helper()
+		if code, out, notes := commucat(t, append([]string{"transport", "rotate", "reality", "--data", dir}, args...)...); code != exitOK || !strings.Contains(out, "(reloaded)") {
+			t.Fatalf("rotate %v: %d %s %s", args, code, out, notes)
+		}
+		return ready(pid)
+	}
+	profiles := t.TempDir()
+	register := func(link, handle string) (int, string) {
+		code, out, notes := commucat(t, "client", "register", "--server", link, "--handle", handle, "--profile", filepath.Join(profiles, handle), "--transport", "reality")
+		return code, out + notes
+	}
+	key := func(text string) string {
+		t.Helper()
+		l, err := link.Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range l.Endpoints {
+			if e.Transport == "reality" {
+				return e.Values()["pbk"]
+			}
+		}
+		t.Fatal("no reality in the link")
+		return ""
+	}
+	pid := ready(0)
+	former := srv.invitation(t, 5, time.Hour)
+	pid = rotate(pid, "--overlap", "1h")
+	present := srv.invitation(t, 5, time.Hour)
+	if key(former) == key(present) {
+		t.Error("a new link has the former key")
+	}
+	for handle, l := range map[string]string{"alice": former, "bob": present} {
+		if code, out := register(l, handle); code != exitOK || !strings.Contains(out, "by reality") {
+			t.Fatalf("register %s: %d %s", handle, code, out)
+		}
+	}
+	rotate(pid, "--end")
+	for from, to := range map[string]string{"alice": "bob", "bob": "alice"} {
+		if code, _, notes := commucat(t, "client", "send", "--profile", filepath.Join(profiles, from), "--to", to, "--transport", "reality", "--timeout", "30s", "hello"); code != exitOK {
+			t.Errorf("%s after the end: %d %s\n%s", from, code, notes, srv.said())
+		}
+	}
+	// This cover has no public certificate, so that the client cannot tell it from
+	// somebody in between.
+	if code, out := register(former, "carol"); code == exitOK || !strings.Contains(out, "replaced or revoked") {
+		t.Errorf("by the former link: %d %s", code, out)
 	}
 }

@@ -47,7 +47,10 @@ type server struct {
 	sessions map[string]map[*stream]struct{} // by guest
 }
 
-var _ transport.Server = (*server)(nil)
+var (
+	_ transport.Server    = (*server)(nil)
+	_ transport.Registrar = (*server)(nil)
+)
 
 // listen starts the server half. Clients are let in once the cover has been learnt;
 // strangers meet it from the first moment.
