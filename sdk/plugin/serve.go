@@ -57,6 +57,7 @@ func (m *program) run(args []string, getenv func(string) string) int {
 		m.explain(m.stderr, filepath.Base(args[0]))
 		return 2
 	}
+	showName(filepath.Base(args[0]))
 	if err := m.serve(); err != nil {
 		fmt.Fprintln(m.stderr, err)
 		return 1
