@@ -58,6 +58,9 @@ func Add(ctx context.Context, path string, o AddOptions) ([]Found, error) {
 	if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() || info.Size() > maxBinary {
 		return nil, refuse(path, "is no program")
 	}
+	if isScript(in) {
+		return nil, refuse(path, "is a script, and the sandbox executes only programs of this machine's own format: build one program of it and its interpreter, and add that ('commucat plugin check' runs scripts, without a sandbox)")
+	}
 	all, err := o.Describe(ctx, in)
 	if err != nil {
 		return nil, refuse(path, "does not describe itself as a plugin: %v", err)
@@ -84,6 +87,13 @@ func Add(ctx context.Context, path string, o AddOptions) ([]Found, error) {
 		return nil, err
 	}
 	return f.enter(entries, sum)
+}
+
+// isScript says whether the kernel would run a file by an interpreter that it names.
+func isScript(f *os.File) bool {
+	var head [2]byte
+	n, _ := f.ReadAt(head[:], 0)
+	return string(head[:n]) == "#!"
 }
 
 // entriesOf makes the entries of a binary, without their sums.

@@ -256,6 +256,7 @@ func TestAddRefuses(t *testing.T) {
 		"not a file":  {says(pt()), "is no program"},
 		"not there":   {says(pt()), "cannot be opened"},
 		"for the all": {says(pt()), "is a folder for everybody"},
+		"script":      {says(pt()), "is a script"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -266,6 +267,8 @@ func TestAddRefuses(t *testing.T) {
 				file = dir
 			case "not there":
 				file += "-absent"
+			case "script":
+				put(t, file, "#!/bin/sh\n", 0o755)
 			case "for the all":
 				must(t, os.Chmod(dir, 0o777|os.ModeSticky))
 			}

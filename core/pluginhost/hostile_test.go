@@ -69,7 +69,7 @@ func contained(t *testing.T, tests []hostility) {
 			}
 			seen := func() bool {
 				st := state()
-				if tt.behave == "foreign" && st.Foreign == 0 {
+				if tt.behave == "foreign" && st.Foreign == 0 || tt.behave == "flood" && st.LogDropped == 0 {
 					return false
 				}
 				return (tt.state == "" || st.State == tt.state) && strings.Contains(st.Error, tt.want) && strings.Contains(s.notes.String(), tt.log)
