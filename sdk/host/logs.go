@@ -21,8 +21,6 @@ const (
 	maxLogAttrs = 32               // attributes of a record
 	logBurst    = 200              // records at once
 	logPer      = time.Second / 50 // and one more in this time
-	logBytes    = 64 << 10         // bytes at once: what a pipe holds
-	logRate     = 1 << 20          // and as many more each second
 )
 
 // logs turns the standard error of a process into records. Lines of slog's JSON
@@ -39,27 +37,18 @@ type logs struct {
 	dropped uint64
 	unsaid  uint64 // dropped and not yet said
 	panicky string // the first line of a panic
-	wait    func(time.Duration)
 }
 
 func newLogs(pid int, now func() time.Time, logger func(plugin string) *slog.Logger) *logs {
-	return &logs{logger: logger, pid: pid, now: now, tokens: logBurst, last: now(), wait: time.Sleep}
+	return &logs{logger: logger, pid: pid, now: now, tokens: logBurst, last: now()}
 }
 
-// read takes lines until the end of r. What comes faster than it may is left in the
-// pipe: the process then waits in its own writing, and the relay does no work for it.
+// read takes lines until the end of r.
 func (l *logs) read(r io.Reader) {
 	var buf [4 << 10]byte
-	room, last := float64(logBytes), l.now()
 	for {
 		n, err := r.Read(buf[:])
 		_, _ = l.Write(buf[:n])
-		now := l.now()
-		room = min(logBytes, room+logRate*now.Sub(last).Seconds()) - float64(n)
-		last = now
-		if room < 0 {
-			l.wait(time.Duration(-room / logRate * float64(time.Second)))
-		}
 		if err != nil {
 			l.mu.Lock()
 			if len(l.line) > 0 {

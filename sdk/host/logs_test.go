@@ -2,11 +2,19 @@ package host
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"log/slog"
 	"strings"
 	"testing"
 	"time"
 	"unicode"
+
+	"google.golang.org/grpc"
+
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/internal/wire"
+	"github.com/commucat/commucat/sdk/internal/wire/wirepb"
 )
 
 // lines feeds pieces to a parser and gives what it logged.
@@ -59,10 +67,62 @@ func TestLogsArePaced(t *testing.T) {
 	now := time.Unix(1_700_000_000, 0)
 	began := now
 	l := newLogs(7, func() time.Time { return now }, func(string) *slog.Logger { return slog.New(slog.DiscardHandler) })
-	l.wait = func(d time.Duration) { now = now.Add(d) }
-	l.read(strings.NewReader(strings.Repeat("x\n", 5<<20)))
+	pace := newPace(l.now, func(d time.Duration) { now = now.Add(d) })
+	l.read(pacedReader{strings.NewReader(strings.Repeat("x\n", 5<<20)), pace})
 	if took := now.Sub(began).Round(time.Second); took != 10*time.Second {
 		t.Errorf("10 MiB were read within %v", took)
+	}
+}
+
+// stdio is a stream of messages of a kibibyte each.
+type stdio struct {
+	grpc.ClientStream
+	left int
+}
+
+func (s *stdio) RecvMsg(m any) error {
+	if s.left--; s.left < 0 {
+		return io.EOF
+	}
+	m.(*wirepb.OpenRequest).State = make([]byte, 1<<10)
+	return nil
+}
+
+// TestOutputIsPaced: what comes by a call is taken at the same rate, whatever it says;
+// other calls are left alone.
+func TestOutputIsPaced(t *testing.T) {
+	now := time.Unix(1_700_000_000, 0)
+	began := now
+	s := &pacedStream{&stdio{left: 10 << 10}, newPace(func() time.Time { return now }, func(d time.Duration) { now = now.Add(d) })}
+	n := 0
+	for m := new(wirepb.OpenRequest); s.RecvMsg(m) == nil; n++ {
+	}
+	if took := now.Sub(began); n != 10<<10 || took < 10*time.Second || took > 12*time.Second {
+		t.Errorf("%d messages were read within %v", n, took)
+	}
+	p := &Process{life: t.Context()}
+	open := func(context.Context, *grpc.StreamDesc, *grpc.ClientConn, string, ...grpc.CallOption) (grpc.ClientStream, error) {
+		return &stdio{}, nil
+	}
+	for method, want := range map[string]bool{wire.OutputCall: true, "/commucat.Control/Events": false} {
+		got, err := p.paceOutput(t.Context(), nil, nil, method, open)
+		if _, paced := got.(*pacedStream); err != nil || paced != want {
+			t.Errorf("%s: %T, %v", method, got, err)
+		}
+	}
+}
+
+// TestTidyingIsBounded: what does not end is named, and left behind.
+func TestTidyingIsBounded(t *testing.T) {
+	var out bytes.Buffer
+	p := &Process{o: Options{Name: "x"}, log: slog.New(slog.NewTextHandler(&out, nil))}
+	if err := p.settled(make(chan struct{}), time.Millisecond); sdk.KindOf(err) != sdk.Unavailable || !strings.Contains(out.String(), "left behind") {
+		t.Error(err, out.String())
+	}
+	ended := make(chan struct{})
+	close(ended)
+	if err := p.settled(ended, time.Hour); err != nil {
+		t.Error(err)
 	}
 }
 

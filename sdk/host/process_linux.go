@@ -20,8 +20,12 @@ import (
 const (
 	// grace is how long a process may take to end when it should.
 	grace = 4 * time.Second
-	// lag is how long one that has let go of its hand-off socket may still live.
+	// lag is how long one that has let go of its hand-off socket may still live, and
+	// how long what it wrote is still read once it has ended.
 	lag = 500 * time.Millisecond
+	// tidying bounds what comes after the end: a process that the kernel does not let
+	// die, or a callback that does not return, holds nobody up for longer.
+	tidying = 10 * time.Second
 )
 
 // Process is a started plugin binary. All methods may be called concurrently.
@@ -33,7 +37,8 @@ type Process struct {
 	counters    handoff.Counters
 	pumps       *handoff.Pumps // of carriers
 	runner      *runner
-	logs        *logs
+	logs        *logs // of its standard error
+	stray       *logs // of what it writes to os.Stderr, which comes by a call
 	client      *goplugin.Client
 	conn        *grpc.ClientConn
 	control     wirepb.ControlClient
@@ -49,6 +54,7 @@ type Process struct {
 	done    chan struct{} // closed when everything after that is over
 	err     error         // why, set before ended is closed
 	closing atomic.Bool
+	leave   chan struct{} // closed with closing
 	once    sync.Once
 
 	pumped, bare atomic.Int64 // open streams by kind
@@ -137,40 +143,49 @@ func (p *Process) Drain(ctx context.Context) error {
 }
 
 // Close ends the process, with what is open in it, and removes the private folder. A
-// plugin gets a few seconds to close its stores; then it is killed.
+// plugin gets a few seconds to close its stores; then it is killed. The error says
+// that something of it is still there after a few seconds more.
 func (p *Process) Close() error {
 	p.once.Do(func() {
 		p.closing.Store(true)
+		close(p.leave)
 		p.main.Close()
-		<-p.ended
-		p.cancel()
-		p.client.Kill()
-		p.runner.closePipes()
-		p.pumps.Close()
-		_ = p.pumps.Wait(context.Background())
-		p.group.Wait()
-		p.dir.remove()
-		close(p.done)
+		go func() {
+			defer close(p.done)
+			<-p.ended
+			p.cancel()
+			p.runner.finish()
+			p.client.Kill()
+			p.pumps.Close()
+			_ = p.pumps.Wait(context.Background())
+			p.group.Wait()
+			p.dir.remove()
+		}()
 	})
-	<-p.done
-	return nil
+	return p.settled(p.done, grace+tidying)
+}
+
+// settled waits for the end of what is being tidied up, within bounds.
+func (p *Process) settled(done <-chan struct{}, limit time.Duration) error {
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-done:
+		return nil
+	case <-t.C:
+	}
+	err := &sdk.Error{Kind: sdk.Unavailable, Op: "plugin " + p.o.Name, Text: "it does not end although it was killed: look at the process and at what it holds"}
+	p.log.Error("plugin process is left behind", "error", err)
+	return err
 }
 
 // watch waits for the end: of the hand-off socket or of the process itself.
 func (p *Process) watch(received <-chan struct{}) {
 	select {
 	case <-received:
-		limit := lag
-		if p.closing.Load() {
-			limit = grace
-		}
-		t := time.NewTimer(limit)
-		select {
-		case <-p.runner.exited:
-		case <-t.C:
-			_ = p.runner.Kill(context.Background())
-		}
-		t.Stop()
+		p.expire()
+	case <-p.leave: // receive may be held up by who answers the plugin
+		p.expire()
 	case <-p.runner.exited:
 	}
 	<-p.runner.exited
@@ -184,6 +199,21 @@ func (p *Process) watch(received <-chan struct{}) {
 	}
 	close(p.ended)
 	_ = p.conn.Close() // calls that wait end now
+}
+
+// expire gives the process a moment to end by itself.
+func (p *Process) expire() {
+	limit := lag
+	if p.closing.Load() {
+		limit = grace
+	}
+	t := time.NewTimer(limit)
+	defer t.Stop()
+	select {
+	case <-p.runner.exited:
+	case <-t.C:
+		_ = p.runner.Kill(context.Background())
+	}
 }
 
 // reason says in one line how the process ended.
@@ -211,7 +241,7 @@ func (p *Process) Stats() Stats {
 		Foreign: p.counters.Foreign.Load(), Truncated: p.counters.Truncated.Load(), Malformed: p.counters.Malformed.Load(),
 	}
 	if p.logs != nil {
-		s.LogDropped = p.logs.drops()
+		s.LogDropped = p.logs.drops() + p.stray.drops()
 	}
 	return s
 }

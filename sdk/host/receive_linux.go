@@ -52,7 +52,11 @@ func (p *Process) receive() {
 			p.counters.Malformed.Add(1)
 			continue
 		}
-		i.binds <- struct{}{} // one plugin process waits for itself
+		select {
+		case i.binds <- struct{}{}: // one plugin process waits for itself
+		case <-p.leave:
+			return
+		}
 		p.group.Go(func() {
 			defer func() { <-i.binds }()
 			if m.Type == handoff.Bind {
@@ -97,7 +101,7 @@ func (p *Process) stream(from *handoff.Socket, m *handoff.Message, fd int) (net.
 
 // bind answers Env.Listen and Env.ListenPacket of a plugin.
 func (p *Process) bind(i *instance, m handoff.Message) {
-	ctx, cancel := context.WithTimeout(context.Background(), lending)
+	ctx, cancel := context.WithTimeout(p.life, lending)
 	defer cancel()
 	var s any
 	var err error

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,8 +32,10 @@ type runner struct {
 	stdout *os.File
 	stderr *os.File
 	exited chan struct{}
+	heard  chan struct{} // closed when its standard error is read to the end
 	pid    int
 	killed atomic.Bool
+	pace   *pace // of what is thrown away
 	// onStart is called when the process runs.
 	onStart func()
 
@@ -42,7 +45,7 @@ type runner struct {
 
 // newRunner completes cmd, which has environment and arguments.
 func newRunner(cmd *exec.Cmd, o *Options, dir string) (*runner, error) {
-	r := &runner{cmd: cmd, dir: dir, exited: make(chan struct{})}
+	r := &runner{cmd: cmd, dir: dir, exited: make(chan struct{}), heard: make(chan struct{})}
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -125,6 +128,8 @@ func (r *runner) live(started chan<- error) {
 	r.state = r.cmd.ProcessState
 	r.mu.Unlock()
 	close(r.exited)
+	// Others may hold its pipes for as long as they like.
+	time.AfterFunc(lag, r.closePipes)
 }
 
 // reason says in one line how the process ended; it must have.
@@ -151,10 +156,20 @@ func (r *runner) wasKilled() bool {
 
 // closePipes ends the reading of what the process writes.
 func (r *runner) closePipes() {
-	if r != nil && r.stdout != nil {
-		r.stdout.Close()
-		r.stderr.Close()
+	r.stdout.Close()
+	r.stderr.Close()
+}
+
+// finish kills the process, if it has not ended, and ends the reading of its pipes:
+// with what it wrote, unless somebody else holds them.
+func (r *runner) finish() {
+	if r == nil || r.pid == 0 {
+		return
 	}
+	if r.Kill(context.Background()) == nil {
+		<-r.heard
+	}
+	r.closePipes()
 }
 
 // clean says that the process ended without an error.
@@ -170,7 +185,8 @@ func (r *runner) Wait(context.Context) error {
 	return nil
 }
 
-// Kill implements runner.Runner.
+// Kill implements runner.Runner. It does not wait for ever for a process that the
+// kernel does not let die.
 func (r *runner) Kill(context.Context) error {
 	if r.pid == 0 {
 		return nil // it was never started
@@ -179,12 +195,20 @@ func (r *runner) Kill(context.Context) error {
 	if err := r.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return err
 	}
-	<-r.exited
-	return nil
+	t := time.NewTimer(tidying)
+	defer t.Stop()
+	select {
+	case <-r.exited:
+		return nil
+	case <-t.C:
+		return errors.New("it does not end although it was killed")
+	}
 }
 
 // Stdout implements runner.Runner: the first line, bounded; the rest is thrown away.
-func (r *runner) Stdout() io.ReadCloser { return &firstLine{from: r.stdout, left: maxLine} }
+func (r *runner) Stdout() io.ReadCloser {
+	return &firstLine{from: r.stdout, left: maxLine, pace: r.pace}
+}
 
 // Stderr implements runner.Runner. go-plugin's own parser of log lines panics on
 // some; it gets none.
@@ -218,6 +242,7 @@ func (r *runner) HostToPlugin(network, address string) (string, string, error) {
 type firstLine struct {
 	from *os.File
 	left int
+	pace *pace
 }
 
 func (f *firstLine) Read(p []byte) (int, error) {
@@ -230,7 +255,7 @@ func (f *firstLine) Read(p []byte) (int, error) {
 		n, f.left = i+1, 0
 	}
 	if err == nil && f.left == 0 {
-		go func() { _, _ = io.Copy(io.Discard, f.from) }() // until the process ends
+		go func() { _, _ = io.Copy(io.Discard, pacedReader{f.from, f.pace}) }() // until the process ends
 	}
 	return n, err
 }

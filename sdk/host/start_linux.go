@@ -54,7 +54,7 @@ func start(ctx context.Context, o Options) (_ *Process, err error) {
 		return nil, err
 	}
 	p := &Process{
-		o: o, log: o.Log.With("plugin_binary", o.Name), dir: dir, pumps: handoff.NewPumps(), ended: make(chan struct{}), done: make(chan struct{}),
+		o: o, log: o.Log.With("plugin_binary", o.Name), dir: dir, pumps: handoff.NewPumps(), ended: make(chan struct{}), done: make(chan struct{}), leave: make(chan struct{}),
 		instances: map[uint64]*instance{}, dials: map[uint64]chan handed{},
 	}
 	p.life, p.cancel = context.WithCancel(context.Background())
@@ -85,7 +85,7 @@ func start(ctx context.Context, o Options) (_ *Process, err error) {
 
 func (p *Process) config(ctx context.Context, theirs *os.File) *goplugin.ClientConfig {
 	deadline, _ := ctx.Deadline()
-	stray := newLogs(0, time.Now, p.logger)
+	p.stray = newLogs(0, time.Now, p.logger)
 	return &goplugin.ClientConfig{
 		HandshakeConfig:  goplugin.HandshakeConfig{MagicCookieKey: wire.CookieKey, MagicCookieValue: wire.CookieValue},
 		VersionedPlugins: map[int]goplugin.PluginSet{wire.Base: {wire.Service: dispenser{}}},
@@ -96,9 +96,10 @@ func (p *Process) config(ctx context.Context, theirs *os.File) *goplugin.ClientC
 		UnixSocketConfig: &goplugin.UnixSocketConfig{TempDir: p.dir.path},
 		Logger:           hclog.New(&hclog.LoggerOptions{Level: hclog.Off, Output: io.Discard}),
 		SyncStdout:       io.Discard,
-		SyncStderr:       stray,
+		SyncStderr:       p.stray,
 		GRPCDialOptions: []grpc.DialOption{
 			grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(wire.MaxControl), grpc.MaxCallSendMsgSize(wire.MaxMessage)),
+			grpc.WithChainStreamInterceptor(p.paceOutput),
 		},
 		RunnerFunc: func(_ hclog.Logger, spec *exec.Cmd, dir string) (gorunner.Runner, error) {
 			cmd := p.o.command()
@@ -108,14 +109,46 @@ func (p *Process) config(ctx context.Context, theirs *os.File) *goplugin.ClientC
 			if err != nil {
 				return nil, err
 			}
-			p.runner = r
+			p.runner, r.pace = r, p.pace()
 			r.onStart = func() {
-				p.logs = newLogs(r.pid, time.Now, p.logger)
-				p.group.Go(func() { p.logs.read(r.stderr) })
+				p.logs, p.stray.pid = newLogs(r.pid, time.Now, p.logger), r.pid
+				p.group.Go(func() {
+					defer close(r.heard)
+					p.logs.read(pacedReader{r.stderr, p.pace()})
+				})
 			}
 			return r, nil
 		},
 	}
+}
+
+// pace is one for output of this process, until Close.
+func (p *Process) pace() *pace {
+	return newPace(time.Now, func(d time.Duration) { pause(p.life, d) })
+}
+
+// paceOutput slows that call down like the pipes.
+func (p *Process) paceOutput(ctx context.Context, d *grpc.StreamDesc, c *grpc.ClientConn, method string, open grpc.Streamer, o ...grpc.CallOption) (grpc.ClientStream, error) {
+	s, err := open(ctx, d, c, method, o...)
+	if err != nil || method != wire.OutputCall {
+		return s, err
+	}
+	return &pacedStream{s, p.pace()}, nil
+}
+
+// pacedStream is a stream of messages that is read at a pace.
+type pacedStream struct {
+	grpc.ClientStream
+	pace *pace
+}
+
+// RecvMsg implements grpc.ClientStream.
+func (s *pacedStream) RecvMsg(m any) error {
+	err := s.ClientStream.RecvMsg(m)
+	if err == nil {
+		s.pace.took(wire.Size(m) + paceEach)
+	}
+	return err
 }
 
 // dispenser gives the connection itself.
@@ -236,12 +269,18 @@ func (p *Process) abandon() {
 	if p.main != nil {
 		p.main.Close()
 	}
-	if p.client != nil {
-		p.client.Kill()
-	}
-	p.runner.closePipes()
-	p.group.Wait()
-	p.dir.remove()
+	go func() {
+		defer close(p.done)
+		// First: what the process left behind may hold its pipes for ever, and the
+		// library waits for their end.
+		p.runner.finish()
+		if p.client != nil {
+			p.client.Kill()
+		}
+		p.group.Wait()
+		p.dir.remove()
+	}()
+	_ = p.settled(p.done, tidying)
 }
 
 // logger is where a plugin's log lines go; "" is the process's own.

@@ -35,6 +35,9 @@ func main() {
 	case "noise":
 		fmt.Println(strings.Repeat("noise ", 10_000))
 		select {}
+	case "leaves":
+		leave()
+		os.Exit(4)
 	case "dies":
 		fmt.Fprintln(os.Stderr, "panic: at once")
 		os.Exit(2)
@@ -92,6 +95,9 @@ func listen(_ context.Context, env sdk.Env, c Config) (net.Listener, error) {
 	case "let go":
 		syscall.Close(wire.Handoff)
 		select {}
+	case "escape":
+		leave()
+		os.Exit(4)
 	case "orphan":
 		cmd := exec.Command("/bin/sleep", "1000")
 		cmd.ExtraFiles = []*os.File{os.NewFile(wire.Handoff, "")}
@@ -113,6 +119,18 @@ func listen(_ context.Context, env sdk.Env, c Config) (net.Listener, error) {
 		go misuse(c.Mode)
 	}
 	return ln, err
+}
+
+// leave starts a process in a session of its own that holds everything this one has.
+func leave() {
+	cmd := exec.Command("/bin/sleep", "1000")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.ExtraFiles = []*os.File{os.NewFile(wire.Handoff, "")}
+	cmd.Stdout, cmd.Stderr = os.NewFile(1, ""), os.NewFile(2, "")
+	if err := cmd.Start(); err != nil {
+		panic(err)
+	}
+	fmt.Fprintf(os.NewFile(2, ""), `{"level":"INFO","msg":"left","left":%d}`+"\n", cmd.Process.Pid)
 }
 
 // flood writes everything that a parser of log lines does not like.
