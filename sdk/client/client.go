@@ -20,6 +20,8 @@ type Client struct {
 	in   *inbox
 	skew atomic.Int64 // server time minus ours, nanoseconds
 
+	saving sync.Mutex // held while the profile is written
+
 	mu      sync.Mutex
 	bearer  string // REST token of the newest session
 	profile *Profile

@@ -69,7 +69,7 @@ func (c *Client) established(s *session, d *dialled, ack ccp.Established) error 
 	c.mu.Unlock()
 
 	if changed {
-		if err := p.Save(p.dir); err != nil {
+		if err := c.save(); err != nil {
 			return err
 		}
 	}
@@ -176,11 +176,20 @@ func (c *Client) keyUpdate(payload []byte) {
 		return
 	}
 	if p.dir != "" {
-		if err := p.Save(p.dir); err != nil {
+		if err := c.save(); err != nil {
 			c.opt.Log.Warn("the renewed certificate could not be saved", "error", err)
 		}
 	}
 	c.opt.OnEvent(Event{Name: "certificate", Payload: p.Certificate})
+}
+
+// save writes the profile as it is now: what others have changed meanwhile is not
+// written over with something older.
+func (c *Client) save() error {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	p := *c.Profile()
+	return p.Save(p.dir)
 }
 
 // revise replaces the profile by a changed copy.

@@ -90,8 +90,7 @@ func (c *Client) takeKeys(names []string) error {
 		all.Go(func() { drawn[i], none[i] = c.drawKey(name) })
 	}
 	all.Wait()
-	changed := false
-	p := c.revise(func(p *Profile) {
+	change := func(p *Profile) (changed bool) {
 		keys := slices.Clone(p.Keys)
 		for i, name := range names {
 			if none[i] && len(p.Keyless) < maxEndpoints {
@@ -101,7 +100,6 @@ func (c *Client) takeKeys(names []string) error {
 				p.Keyless[name], changed = c.opt.Now(), true
 			}
 			if drawn[i] == nil {
-				c.keyless[name] = true
 				continue
 			}
 			// A key that never came into use gives way.
@@ -109,11 +107,26 @@ func (c *Client) takeKeys(names []string) error {
 			keys, changed = append(keys, *drawn[i]), true
 		}
 		p.Keys = keys
-	})
-	if !changed || p.dir == "" {
-		return nil
+		return changed
 	}
-	return p.Save(p.dir)
+	// A key that is not on the disk must not be announced, now or later: the relay would
+	// end the one that is.
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	if next := *c.Profile(); change(&next) && next.dir != "" {
+		if err := next.Save(next.dir); err != nil {
+			return err
+		}
+	}
+	c.revise(func(p *Profile) {
+		change(p)
+		for i, name := range names {
+			if drawn[i] == nil {
+				c.keyless[name] = true
+			}
+		}
+	})
+	return nil
 }
 
 // drawKey asks a transport for a key pair. It is nil where there is none; none says that

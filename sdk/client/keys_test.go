@@ -278,3 +278,44 @@ func TestConfirmedEndpoints(t *testing.T) {
 		t.Errorf("%q, %v", got, p.Keys)
 	}
 }
+
+// A key that could not be saved is not announced, neither at once nor later.
+func TestUnsavedKeyIsNotUsed(t *testing.T) {
+	k := &keyed{relay: newRelay(t), known: "public-0", now: time.Now()}
+	k.ack = k.answer
+	opt := k.options(0)
+	opt.Dialers = []transport.Dialer{k}
+	old := TransportKey{Transport: "pipe", Private: []byte("private-0"), Public: []byte("public-0"), Confirmed: time.Now()}
+	opt.Profile.Keys = []TransportKey{old}
+	for i := range opt.Profile.Relay.Endpoints {
+		opt.Profile.Relay.Endpoints[i].Own = true
+	}
+	dir := t.TempDir() + "/profile"
+	if err := opt.Profile.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	u := start(t, opt)
+	u.connected()
+	if err := os.Rename(dir, dir+".away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir, nil, 0o600); err != nil { // no folder can be made here
+		t.Fatal(err)
+	}
+	if err := u.RenewKeys(); err == nil {
+		t.Error("nothing was saved")
+	}
+	if keys := u.Profile().Keys; len(keys) != 1 || string(keys[0].Public) != "public-0" {
+		t.Error(keys)
+	}
+	if err := errors.Join(os.Remove(dir), os.Rename(dir+".away", dir)); err != nil {
+		t.Fatal(err)
+	}
+	u.cut()
+	if names := k.announced(); len(names) != 0 || k.lastUsed() != "public-0" {
+		t.Error(names, k.lastUsed())
+	}
+	if err := u.RenewKeys(); err != nil {
+		t.Error(err)
+	}
+}
