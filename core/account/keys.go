@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -82,6 +83,40 @@ func (s *Store) SetTransportKey(ctx context.Context, device string, key ccp.Tran
 		s.tell(c)
 	}
 	return err
+}
+
+// HasTransportKey says that a device is active and has this key in this slot now. It
+// asks the storage, not what is remembered.
+func (s *Store) HasTransportKey(ctx context.Context, device string, key ccp.TransportKey) (bool, error) {
+	h, err := load[deviceRecord](ctx, s, kindDevice, device)
+	return err == nil && h.exists() && h.value.has(key), err
+}
+
+// DropTransportKey takes a key out of its slot, unless another one stands there by now.
+func (s *Store) DropTransportKey(ctx context.Context, device string, key ccp.TransportKey) error {
+	c := Change{Kind: KeysChanged, Device: device, Gone: []ccp.TransportKey{key}}
+	err := s.changeDevice(ctx, device, func(d *deviceRecord) error {
+		if !d.has(key) {
+			return ErrNotFound
+		}
+		c.User, c.Public = d.User, d.Public.key()
+		d.Keys = maps.Clone(d.Keys)
+		delete(d.Keys, key.Transport)
+		return nil
+	})
+	switch {
+	case err == nil:
+		s.tell(c)
+	case errors.Is(err, ErrNotFound):
+		return nil
+	}
+	return err
+}
+
+// has says that a key of this device is good.
+func (r *deviceRecord) has(key ccp.TransportKey) bool {
+	public, ok := r.Keys[key.Transport]
+	return ok && r.Status == Active && bytes.Equal(public, key.Public)
 }
 
 // setKeys puts keys in, and answers what came and what is no longer good. Keys that

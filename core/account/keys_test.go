@@ -140,6 +140,53 @@ func TestTransportKeysAreBounded(t *testing.T) {
 	}
 }
 
+// What a transport refuses goes alone, and not if it has been replaced.
+func TestDropTransportKey(t *testing.T) {
+	ctx := context.Background()
+	w := newWorld(t, account.Options{})
+	_, public := w.join(t, "alice", "dev-a")
+	request := account.Request{Device: "dev-a", Public: public, Session: "s", Keys: []ccp.TransportKey{key("one", "1"), key("two", "2")}}
+	if _, err := w.Establish(ctx, request); err != nil {
+		t.Fatal(err)
+	}
+	has := func(k ccp.TransportKey) bool {
+		t.Helper()
+		ok, err := w.HasTransportKey(ctx, "dev-a", k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return ok
+	}
+	if !has(key("one", "1")) || has(key("one", "2")) || has(key("three", "")) {
+		t.Error("what the device has")
+	}
+	_, before := w.last()
+	if err := w.DropTransportKey(ctx, "dev-a", key("one", "of before")); err != nil {
+		t.Error(err)
+	}
+	if _, n := w.last(); n != before {
+		t.Error("nothing changed, and it was told")
+	}
+	if err := w.DropTransportKey(ctx, "dev-a", key("one", "1")); err != nil {
+		t.Error(err)
+	}
+	if c, n := w.last(); n != before+1 || c.Kind != account.KeysChanged || c.Device != "dev-a" || cmp.Diff([]ccp.TransportKey{key("one", "1")}, c.Gone) != "" {
+		t.Errorf("%+v", c)
+	}
+	if has(key("one", "1")) || !has(key("two", "2")) {
+		t.Error("not that key alone is gone")
+	}
+	if err := w.RevokeDevice(ctx, "", "dev-a"); err != nil {
+		t.Fatal(err)
+	}
+	if has(key("two", "2")) {
+		t.Error("a revoked device has a key")
+	}
+	if ok, err := w.HasTransportKey(ctx, "nobody", key("two", "2")); ok || err != nil {
+		t.Error(ok, err)
+	}
+}
+
 func TestGuestID(t *testing.T) {
 	seen := map[string]bool{}
 	for _, id := range []string{

@@ -13,8 +13,25 @@ import (
 	"github.com/commucat/commucat/sdk/transport"
 )
 
-// keyPage is how many devices are read at a time, to hand their keys to a transport.
-const keyPage = 500
+const (
+	// keyPage is how many devices are read at a time, to hand their keys to a transport.
+	keyPage = 500
+	// lateCheck bounds how long it is asked whether a key is still a device's, where
+	// whoever announced it does not wait any more.
+	lateCheck = 30 * time.Second
+)
+
+// pageTime is how long one page may take. Tests change it.
+var pageTime = 10 * time.Second
+
+// doorkeeper is a transport that lets keys in; a *pluginhost.Transport.
+type doorkeeper interface {
+	Name() string
+	Invite(ctx context.Context, host string, g transport.Guest) (transport.Endpoint, error)
+	Register(ctx context.Context, guests []transport.Guest) error
+}
+
+var _ doorkeeper = (*pluginhost.Transport)(nil)
 
 // transportNamed is a transport that a plugin process serves, nil if there is none.
 func (s *Server) transportNamed(name string) *pluginhost.Transport {
@@ -40,8 +57,10 @@ func (s *Server) keyedEndpoints(ctx context.Context, device string, keys []ccp.T
 			switch {
 			case err == nil:
 				found[i] = e
-			case !errors.Is(err, sdk.Unavailable) && ctx.Err() == nil:
-				s.log.Warn("a transport does not take a device's key", "transport", k.Transport, "error", err)
+			case errors.Is(err, sdk.Conflict):
+				s.conflicting(ctx, device, k, err)
+			default:
+				s.notTaken(ctx, k, err)
 			}
 		})
 	}
@@ -55,6 +74,23 @@ func (s *Server) keyedEndpoints(ctx context.Context, device string, keys []ccp.T
 	return out
 }
 
+// notTaken tells the log why, where it is neither a matter of time nor of the device.
+func (s *Server) notTaken(ctx context.Context, k ccp.TransportKey, err error) {
+	if !errors.Is(err, sdk.Unavailable) && !errors.Is(err, sdk.Denied) && ctx.Err() == nil {
+		s.log.Warn("a transport does not take a device's key", "transport", k.Transport, "error", err)
+	}
+}
+
+// conflicting forgets a key that was announced here and is another guest's, or can be
+// nobody's. Kept, it would stand against its owner's when the transport has lost what
+// it knew and is handed all keys anew.
+func (s *Server) conflicting(ctx context.Context, device string, k ccp.TransportKey, err error) {
+	s.log.Warn("a device's key is not its own, and is forgotten", "transport", k.Transport, "device", device, "error", err)
+	if err := s.accounts.DropTransportKey(ctx, device, k); err != nil {
+		s.log.Error("a device's key could not be forgotten", "transport", k.Transport, "device", device, "error", err)
+	}
+}
+
 // keyedEndpoint lets one key in; k names a slot.
 func (s *Server) keyedEndpoint(ctx context.Context, device string, k ccp.TransportKey) (ccp.Endpoint, error) {
 	name := account.SlotTransport(k.Transport)
@@ -62,22 +98,56 @@ func (s *Server) keyedEndpoint(ctx context.Context, device string, k ccp.Transpo
 	if t == nil {
 		return ccp.Endpoint{}, &sdk.Error{Kind: sdk.Unavailable, Op: "transport " + name, Text: "it is not configured"}
 	}
-	id := account.GuestID(device, k.Public)
+	return s.letIn(ctx, t, s.publicHost(), device, k)
+}
+
+// letIn lets a key in that is a device's, and out again where it is not any more: a
+// revocation that came before the invitation has found nothing to end.
+func (s *Server) letIn(ctx context.Context, t doorkeeper, host, device string, k ccp.TransportKey) (ccp.Endpoint, error) {
+	name, id := t.Name(), account.GuestID(device, k.Public)
+	if err := s.holds(ctx, name, device, k); err != nil {
+		return ccp.Endpoint{}, err
+	}
 	// A key that comes again after another one is not to be revoked late.
 	if err := s.revocations.done(name, []string{id}); err != nil {
 		return ccp.Endpoint{}, err
 	}
-	e, err := t.Invite(ctx, s.publicHost(), transport.Guest{ID: id, Public: k.Public})
-	if err != nil {
-		return ccp.Endpoint{}, err
+	e, err := t.Invite(ctx, host, transport.Guest{ID: id, Public: k.Public})
+	if err == nil {
+		if err = s.holds(ctx, name, device, k); errors.Is(err, sdk.Denied) {
+			s.revokeAt([]string{name}, id)
+			return ccp.Endpoint{}, err
+		}
 	}
-	// A revocation that came before the invitation, and did not find it.
-	if d, err := s.accounts.Device(ctx, device); err == nil && d.Status != account.Active {
-		s.revokeAt([]string{name}, id)
-		return ccp.Endpoint{}, &sdk.Error{Kind: sdk.Denied, Op: "transport " + name, Text: "the device was revoked"}
+	if err != nil {
+		// Without its answer an invitation may have been made all the same.
+		go s.checkLate(name, device, k)
+		return ccp.Endpoint{}, err
 	}
 	named := ccp.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: ccp.ParamsOf(e.Params)}
 	return named, named.Check()
+}
+
+// holds is an error of kind Denied for a key that is not a device's any more: the device
+// was revoked, has another owner, or has announced another key since.
+func (s *Server) holds(ctx context.Context, name, device string, k ccp.TransportKey) error {
+	held, err := s.accounts.HasTransportKey(ctx, device, k)
+	if err == nil && !held {
+		err = &sdk.Error{Kind: sdk.Denied, Op: "transport " + name, Text: "the key is not the device's any more"}
+	}
+	return err
+}
+
+// checkLate revokes a key that is not a device's any more, and may be known.
+func (s *Server) checkLate(name, device string, k ccp.TransportKey) {
+	ctx, cancel := context.WithTimeout(context.Background(), lateCheck)
+	defer cancel()
+	switch err := s.holds(ctx, name, device, k); {
+	case errors.Is(err, sdk.Denied):
+		s.revokeAt([]string{name}, account.GuestID(device, k.Public))
+	case err != nil:
+		s.log.Warn("whether a key is still a device's is not known", "transport", name, "device", device, "error", err)
+	}
 }
 
 // setTransportKey lets in a key that the operator has for a device, for a program that
@@ -94,14 +164,27 @@ func (s *Server) setTransportKey(ctx context.Context, device, name string, publi
 	if err := s.accounts.SetTransportKey(ctx, device, k); err != nil {
 		return ccp.Endpoint{}, err
 	}
-	return s.keyedEndpoint(ctx, device, k)
+	e, err := s.keyedEndpoint(ctx, device, k)
+	if errors.Is(err, sdk.Conflict) {
+		s.conflicting(ctx, device, k, err)
+	}
+	return e, err
 }
 
-// keysCame lets in the keys that another node was told of.
+// keysCame lets in the keys that another node was told of. What that node's transport
+// makes of them is for that node to judge.
 func (s *Server) keysCame(device string, keys []ccp.TransportKey) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	_ = s.keyedEndpoints(ctx, device, keys) // it has said what is wrong
+	var all sync.WaitGroup
+	for _, k := range keys {
+		all.Go(func() {
+			if _, err := s.keyedEndpoint(ctx, device, k); err != nil {
+				s.notTaken(ctx, k, err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // keysGone ends what the transports allowed to keys of a device.
@@ -124,7 +207,7 @@ func (s *Server) handAll(t *pluginhost.Transport) {
 }
 
 // handKeys hands the keys of all devices to a transport, page by page.
-func (s *Server) handKeys(ctx context.Context, t *pluginhost.Transport) error {
+func (s *Server) handKeys(ctx context.Context, t doorkeeper) error {
 	var refused error // the first one, for the log
 	for after, more := "", true; more; {
 		next, err := s.handPage(ctx, t, after)
@@ -143,12 +226,13 @@ func (s *Server) handKeys(ctx context.Context, t *pluginhost.Transport) error {
 
 // handPage hands over the keys of the devices that come after one. Who revokes a key
 // that stands in the page waits until the page is handed over.
-func (s *Server) handPage(ctx context.Context, t *pluginhost.Transport, after string) (next string, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
+func (s *Server) handPage(ctx context.Context, t doorkeeper, after string) (next string, err error) {
 	mu := s.handing(t.Name())
 	mu.Lock()
 	defer mu.Unlock()
+	// Its time begins here: many revocations may be told before it.
+	ctx, cancel := context.WithTimeout(ctx, pageTime)
+	defer cancel()
 	page, next, err := s.accounts.TransportKeys(ctx, after, keyPage)
 	if err != nil {
 		return "", err

@@ -111,7 +111,8 @@ type Server interface {
 	net.Listener
 	// Invite answers how a client reaches this listener from outside: host is
 	// the relay's public name, the port is the listener's own. With a zero Guest
-	// it answers what is the same for all.
+	// it answers what is the same for all. An error of kind Conflict says that the
+	// guest's key is another guest's, or can be nobody's: the relay forgets it then.
 	Invite(ctx context.Context, host string, g Guest) (Endpoint, error)
 	// Revoke ends what Invite allowed to a guest, and that guest's connections,
 	// within a second. An unknown id is no error.

@@ -1,0 +1,201 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/commucat/commucat/core/account"
+	"github.com/commucat/commucat/core/account/accounttest"
+	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/identity"
+	"github.com/commucat/commucat/sdk/transport"
+)
+
+// keeper is a transport that notes who it lets in.
+type keeper struct {
+	mu     sync.Mutex
+	let    []string
+	invite func() error // asked before a guest is let in
+	after  func() error // and when it is
+}
+
+func (k *keeper) Name() string { return "door" }
+
+func (k *keeper) Invite(_ context.Context, host string, g transport.Guest) (transport.Endpoint, error) {
+	if k.invite != nil {
+		if err := k.invite(); err != nil {
+			return transport.Endpoint{}, err
+		}
+	}
+	k.note(g)
+	if k.after != nil {
+		if err := k.after(); err != nil {
+			return transport.Endpoint{}, err
+		}
+	}
+	return transport.Endpoint{Transport: "door", Host: host, Port: 444}, nil
+}
+
+func (k *keeper) Register(ctx context.Context, guests []transport.Guest) error {
+	k.note(guests...)
+	return ctx.Err()
+}
+
+func (k *keeper) note(guests ...transport.Guest) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, g := range guests {
+		k.let = append(k.let, g.ID)
+	}
+}
+
+// keyedServer is as much of a Server as keys of devices need, with one device.
+func keyedServer(t *testing.T) (s *Server, announce func(public string) ccp.TransportKey) {
+	t.Helper()
+	r, err := openRevocations(filepath.Join(t.TempDir(), revocationsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := identity.NewCA(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = &Server{log: slog.New(slog.DiscardHandler), revocations: r}
+	s.accounts = account.New(&accounttest.Directory{}, account.Options{Domain: "relay.example", CA: func() identity.CA { return ca }})
+	s.accounts.OnChange(func(c account.Change) { s.keysGone(c.Device, c.Gone) })
+	secret, _, err := s.accounts.CreateInvite(t.Context(), 1, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := identity.GenerateDevice(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	invite := secret[:]
+	return s, func(public string) ccp.TransportKey {
+		t.Helper()
+		k := ccp.TransportKey{Transport: "door", Public: []byte(public)}
+		_, err := s.accounts.Establish(t.Context(), account.Request{
+			Device: "dev-a", Public: d.Public(), User: account.Hint{Handle: "alice"}, Invite: invite,
+			Capabilities: ccp.AllCapabilities, Session: "s", Keys: []ccp.TransportKey{k},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		invite = nil
+		return k
+	}
+}
+
+// A key is let in while it is the device's, and is out again where it stopped being so
+// while it was let in, whatever the transport has answered.
+func TestKeyLetInWhileItGoes(t *testing.T) {
+	lost := errors.New("the answer is lost")
+	for name, x := range map[string]struct {
+		gone   func(s *Server, announce func(string) ccp.TransportKey) // while it is let in
+		answer error
+		want   error
+		stays  bool
+	}{
+		"stays":                 {stays: true},
+		"stays, answer lost":    {answer: lost, want: lost, stays: true},
+		"revoked":               {gone: revokeA, want: sdk.Denied},
+		"revoked, answer lost":  {gone: revokeA, answer: lost, want: lost},
+		"replaced":              {gone: func(_ *Server, announce func(string) ccp.TransportKey) { announce("2") }, want: sdk.Denied},
+		"replaced, answer lost": {gone: func(_ *Server, announce func(string) ccp.TransportKey) { announce("2") }, answer: lost, want: lost},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, announce := keyedServer(t)
+			k := announce("1")
+			id := account.GuestID("dev-a", k.Public)
+			// From long ago: it comes again.
+			if _, err := s.revocations.add([]string{"door"}, id); err != nil {
+				t.Fatal(err)
+			}
+			door := &keeper{}
+			door.invite = func() error {
+				if slices.Contains(s.revocations.of("door"), id) {
+					t.Error("it would be revoked late")
+				}
+				if x.gone != nil {
+					x.gone(s, announce)
+					// The transport was told at once, and knew nobody.
+					return s.revocations.done("door", []string{id})
+				}
+				return nil
+			}
+			door.after = func() error { return x.answer }
+			e, err := s.letIn(t.Context(), door, "relay.example", "dev-a", k)
+			if !errors.Is(err, x.want) || (err == nil) != (e.Transport == "door" && e.Host == "relay.example") {
+				t.Error(e, err)
+			}
+			if !slices.Equal(door.let, []string{id}) {
+				t.Error(door.let)
+			}
+			revoked := func() bool { return slices.Contains(s.revocations.of("door"), id) }
+			for until := time.Now().Add(10 * time.Second); !x.stays && !revoked() && time.Now().Before(until); {
+				time.Sleep(time.Millisecond)
+			}
+			if revoked() == x.stays {
+				t.Errorf("revoked: %v", revoked())
+			}
+		})
+	}
+}
+
+func revokeA(s *Server, _ func(string) ccp.TransportKey) {
+	_ = s.accounts.RevokeDevice(context.Background(), "", "dev-a")
+}
+
+// What waits to be revoked goes on waiting where its key is nobody's any more: another
+// node's word of it may come late.
+func TestKeyThatIsGoneStaysOut(t *testing.T) {
+	s, announce := keyedServer(t)
+	k := announce("1")
+	announce("2")
+	id, door := account.GuestID("dev-a", k.Public), &keeper{}
+	if _, err := s.letIn(t.Context(), door, "relay.example", "dev-a", k); !errors.Is(err, sdk.Denied) {
+		t.Error(err)
+	}
+	if len(door.let) != 0 || !slices.Contains(s.revocations.of("door"), id) {
+		t.Error(door.let, s.revocations.of("door"))
+	}
+}
+
+// A key that is another guest's is not kept.
+func TestConflictingKeyIsForgotten(t *testing.T) {
+	s, announce := keyedServer(t)
+	k := announce("1")
+	door := &keeper{invite: func() error { return &sdk.Error{Kind: sdk.Conflict, Text: "another guest's"} }}
+	_, err := s.letIn(t.Context(), door, "relay.example", "dev-a", k)
+	if !errors.Is(err, sdk.Conflict) {
+		t.Fatal(err)
+	}
+	s.conflicting(t.Context(), "dev-a", k, err)
+	door = &keeper{}
+	if err := s.handKeys(t.Context(), door); err != nil || len(door.let) != 0 {
+		t.Error(door.let, err)
+	}
+}
+
+// Keys that wait for revocations to be told have all their time then.
+func TestPageAfterRevocations(t *testing.T) {
+	defer func(d time.Duration) { pageTime = d }(pageTime)
+	pageTime = time.Second
+	s, announce := keyedServer(t)
+	k := announce("1")
+	door := &keeper{}
+	mu := s.handing("door")
+	mu.RLock()
+	time.AfterFunc(pageTime+pageTime/10, mu.RUnlock)
+	if err := s.handKeys(t.Context(), door); err != nil || !slices.Equal(door.let, []string{account.GuestID("dev-a", k.Public)}) {
+		t.Error(door.let, err)
+	}
+}
