@@ -22,7 +22,7 @@ import (
 
 func (a *app) clientCommand() *cobra.Command {
 	c := group("client", "Register a device, send and receive messages",
-		a.registerCommand(), a.pairCommand(), a.sendCommand(), a.listenCommand(), a.chatCommand(), a.devicesCommand())
+		a.registerCommand(), a.pairCommand(), a.sendCommand(), a.listenCommand(), a.chatCommand(), a.devicesCommand(), a.clientLinkCommand())
 	c.Long = c.Short + ".\n\n" +
 		"What a transport of this program should do otherwise than by default stands in the file " + settingsFile + "\n" +
 		"in the profile's folder, which may be there before the device is, or in the one that --config names:\n\n" +
@@ -135,7 +135,7 @@ func (a *app) open(f profileFlags, opt client.Options) (*device, error) {
 }
 
 func (a *app) openProfile(p *client.Profile, f profileFlags, opt client.Options) (*device, error) {
-	ds, err := f.dialers()
+	ds, err := f.dialers(p)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/commucat/commucat/core/config"
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/client"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
@@ -19,7 +20,7 @@ const settingsFile = "client.toml"
 
 // dialers are the transports that the client may use, with the settings of its
 // configuration.
-func (f *profileFlags) dialers() ([]transport.Dialer, error) {
+func (f *profileFlags) dialers(p *client.Profile) ([]transport.Dialer, error) {
 	file := f.config
 	if file == "" {
 		if file = filepath.Join(f.dir, settingsFile); !exists(file) {
@@ -30,7 +31,11 @@ func (f *profileFlags) dialers() ([]transport.Dialer, error) {
 	if err != nil {
 		return nil, configFailure{err}
 	}
-	ds, err := chosenOf(withSettings(append(dialers(), pluginDialers()...), c), f.transport)
+	all := withSettings(append(dialers(), pluginDialers()...), c)
+	if err := f.shut(c, p, names(all)); err != nil {
+		return nil, err
+	}
+	ds, err := chosenOf(all, f.transport)
 	if err != nil {
 		return nil, err
 	}
@@ -45,6 +50,28 @@ func (f *profileFlags) dialers() ([]transport.Dialer, error) {
 		return nil, mistakes
 	}
 	return ds, nil
+}
+
+// shut names the line that takes away a transport that was asked for, or without which
+// the profile's relay cannot be dialled.
+func (f *profileFlags) shut(c *config.Client, p *client.Profile, usable []string) error {
+	var wanted []string
+	for _, e := range p.Relay.Endpoints {
+		wanted = append(wanted, e.Transport)
+	}
+	if f.transport != "" {
+		wanted = strings.Split(f.transport, ",")
+	} else if slices.ContainsFunc(wanted, func(name string) bool { return slices.Contains(usable, name) }) {
+		return nil
+	}
+	for _, text := range wanted {
+		name, _, _ := strings.Cut(strings.TrimSpace(text), "=")
+		if t, ok := c.Transports[name]; ok && !t.Enabled {
+			key := "transport." + name + ".enabled"
+			return sdk.ConfigErrors{{Key: key, Pos: c.Locate(key), Text: "this line keeps the client from using " + name}}
+		}
+	}
+	return nil
 }
 
 // mistakes starts the plugin and gives what it finds wrong with its table, which no

@@ -53,26 +53,37 @@ func (a *app) transportExportCommand() *cobra.Command {
 				return a.exportDevice(c.Context(), &f, device, name, format, write)
 			}
 			made := api.Link{Text: text}
-			if text == "" {
-				if ttl < time.Second {
-					return usageError{errors.New("--ttl: the shortest life of a link is one second")}
-				}
-				if made, err = a.newInvitation(c.Context(), &f, ttl); err != nil {
+			show := func() error {
+				file, err := exportOf(made.Text, name, write)
+				if err != nil {
 					return err
 				}
+				if a.json {
+					return a.emit(map[string]any{"transport": name, "format": format, "file": string(file), "link": made.Text, "invitation": made.ID})
+				}
+				if made.ID != "" {
+					fmt.Fprintf(a.err, "invitation %s, for who gets the file:\n%s\n", made.ID, made.Text)
+				}
+				_, err = a.out.Write(file)
+				return err
 			}
-			file, err := exportOf(made.Text, name, write)
+			if text != "" {
+				return show()
+			}
+			if ttl < time.Second {
+				return usageError{errors.New("--ttl: the shortest life of a link is one second")}
+			}
+			cl, err := f.client()
 			if err != nil {
 				return err
 			}
-			if a.json {
-				return a.emit(map[string]any{"transport": name, "format": format, "file": string(file), "link": made.Text, "invitation": made.ID})
+			ctx, cancel := context.WithTimeout(c.Context(), 30*time.Second)
+			defer cancel()
+			made, err = cl.CreateLink(ctx, api.LinkRequest{Kind: api.InviteLink, Quota: 1, TTLSeconds: int64(ttl / time.Second)})
+			if err != nil {
+				return err
 			}
-			if made.ID != "" {
-				fmt.Fprintf(a.err, "invitation %s, for who gets the file:\n%s\n", made.ID, made.Text)
-			}
-			_, err = a.out.Write(file)
-			return err
+			return a.handOut(ctx, cl, made.ID, show)
 		},
 	}
 	f.add(c)
@@ -109,17 +120,6 @@ func (a *app) exportDevice(ctx context.Context, f *operatorFlags, device, name, 
 	}
 	_, err = a.out.Write(file)
 	return err
-}
-
-// newInvitation asks the running relay for a link for one account.
-func (a *app) newInvitation(ctx context.Context, f *operatorFlags, ttl time.Duration) (api.Link, error) {
-	cl, err := f.client()
-	if err != nil {
-		return api.Link{}, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	return cl.CreateLink(ctx, api.LinkRequest{Kind: api.InviteLink, Quota: 1, TTLSeconds: int64(ttl / time.Second)})
 }
 
 // exporterOf reads NAME or NAME=PLUGIN.

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -87,14 +89,17 @@ func (a *app) linkCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if a.json {
-			return a.emit(l)
+		err = a.handOut(ctx, cl, l.ID, func() error {
+			if a.json {
+				return a.emit(l)
+			}
+			_, err := fmt.Fprintln(a.out, l.Text)
+			return err
+		})
+		if err != nil || a.json || !qr {
+			return err
 		}
-		fmt.Fprintln(a.out, l.Text)
-		if qr {
-			return a.printQR(l.Text)
-		}
-		return nil
+		return a.printQR(l.Text)
 	})
 	create.Flags().IntVar(&quota, "quota", 1, "accounts that can be made with it")
 	create.Flags().DurationVar(&ttl, "ttl", 7*24*time.Hour, "how long it is good for")
@@ -146,6 +151,23 @@ func (a *app) linkCommand() *cobra.Command {
 		},
 	}
 	return group("link", "Invitation links", create, list, revoke, show, code)
+}
+
+// handOut shows a fresh invitation. One that nobody could read is revoked again.
+func (a *app) handOut(ctx context.Context, cl *api.Client, id string, show func() error) error {
+	closed := make(chan os.Signal, 1) // a closed pipe fails the write, and does not end the program
+	signal.Notify(closed, syscall.SIGPIPE)
+	defer signal.Stop(closed)
+	err := show()
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	if failed := cl.RevokeLink(ctx, id); failed != nil {
+		return fmt.Errorf("%w; the invitation lives on until 'commucat link revoke %s' ends it: %w", err, id, failed)
+	}
+	return fmt.Errorf("%w; the invitation %s is revoked again", err, id)
 }
 
 func (a *app) showLink(text string) error {

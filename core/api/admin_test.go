@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/commucat/commucat/sdk/ccp"
 )
 
 // serveAdmin runs an Admin on its socket and gives a client of it.
@@ -51,6 +53,9 @@ func TestAdminOverTheSocket(t *testing.T) {
 		o.Record = func(_ context.Context, action, _ string) { recorded = append(recorded, action) }
 		o.Keys = func() any { return []string{"root"} }
 		o.RotateKeys = func(context.Context) error { return nil }
+		o.TransportKey = func(ctx context.Context, device, name string, public []byte) (ccp.Endpoint, error) {
+			return ccp.Endpoint{}, w.accounts.SetTransportKey(ctx, device, ccp.TransportKey{Transport: name, Public: public})
+		}
 	})
 	ctx := context.Background()
 	info, err := os.Stat(path)
@@ -88,6 +93,9 @@ func TestAdminOverTheSocket(t *testing.T) {
 	}
 	if l, err := c.PairUser(ctx, "alice", time.Minute); err != nil || l.Kind != PairingLink {
 		t.Errorf("%+v %v", l, err)
+	}
+	if _, err := c.SetTransportKey(ctx, "bob", "door", []byte{1}); !errors.As(err, &p) || p.Status != 404 || !strings.Contains(p.Detail, `no device with the id "bob"`) {
+		t.Errorf("%v", err)
 	}
 	if err := c.RevokeDevice(ctx, w.device); err != nil {
 		t.Error(err)

@@ -307,6 +307,9 @@ func (a *Admin) setTransportKey(r *http.Request, w http.ResponseWriter) (any, er
 	case sdk.Invalid:
 		return nil, problem(400, "invalid", err.Error())
 	}
+	if errors.Is(err, sdk.NotFound) {
+		return nil, problem(404, "not_found", fmt.Sprintf("there is no device with the id %q; 'commucat device list' shows them", id))
+	}
 	if err != nil {
 		return nil, err
 	}

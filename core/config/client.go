@@ -15,7 +15,12 @@ type Client struct {
 	Transports map[string]Transport
 	// Files resolves what the tables refer to.
 	Files sdk.Files
+
+	raw map[string]any
 }
+
+// Locate is where a dotted key stands in the file, or the nearest table above it.
+func (c *Client) Locate(key string) sdk.Position { return sdk.Locate(c.raw, key) }
 
 // LoadClient reads the file of a client program, which has [transport.NAME] tables
 // alone. They are checked as those of a relay, and no environment variable is put over
@@ -58,5 +63,5 @@ func LoadClient(path string, env Env) (*Client, error) {
 		mistakes.Sort()
 		return nil, mistakes
 	}
-	return &Client{Transports: c.Transports, Files: files}, nil
+	return &Client{Transports: c.Transports, Files: files, raw: raw}, nil
 }

@@ -45,6 +45,9 @@ func TestLoadClient(t *testing.T) {
 	if c.Transports["http2"].Enabled || !c.Transports["door"].Enabled {
 		t.Error("enabled")
 	}
+	if at := c.Locate("transport.http2.enabled"); at.Line != 6 || at.Column != 11 {
+		t.Error(at)
+	}
 	for name, test := range map[string]struct{ text, want string }{
 		"unknown key":    {"[transport.tunnel]\nmood = \"udp\"\n", "client.toml:2:1: transport.tunnel.mood: unknown key (did you mean \"mode\"?)"},
 		"wrong value":    {"[transport.tunnel]\n mode = \"udq\"\n", "client.toml:2:9: transport.tunnel.mode: \"udq\" is not one of stream, udp (did you mean \"udp\"?)"},

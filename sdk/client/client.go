@@ -70,10 +70,7 @@ func New(opt Options) (*Client, error) {
 	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{}), keyless: make(map[string]bool), stale: make(map[string]bool)}
 	c.keys = keys{static: noise.KeyPairFrom(opt.Profile.Static), public: opt.Profile.device().Public()}
 	if len(c.endpoints()) == 0 {
-		if opt.Transport != "" {
-			return nil, invalid("the relay offers no endpoint for transport %q that this program can dial", opt.Transport)
-		}
-		return nil, invalid("this program can dial none of the relay's transports")
+		return nil, c.noWay()
 	}
 	var err error
 	if c.state, err = opt.Store.State(); err == nil {

@@ -1,0 +1,90 @@
+package client
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/link"
+)
+
+// AddLink takes over the ways to the relay that a link of the same relay names: those
+// that the profile does not know yet, and other parameters for those that it does. It
+// answers both. It takes over a newer Noise key and the entry credential as well. The
+// account, the device's keys and what the relay promised stay, and the link's secret is
+// neither kept nor spent. At a transport whose devices have keys such a way is good as long
+// as the link is; the device's own follows it with the next connection.
+//
+// A link of another relay is an error of kind Invalid. Whether it has expired is the
+// caller's to ask, and Save makes the change last.
+func (p *Profile) AddLink(l link.Link) (added, changed []Endpoint, err error) {
+	r := &p.Relay
+	switch root := Hex32(l.Root); {
+	case r.Root == Hex32{}:
+		return nil, nil, invalid("this profile was made without a link and knows no root key of %s: nothing proves that the link is this relay's; register anew with it", r.Domain)
+	case root == Hex32{} || root != r.Root && root != r.RootNext:
+		return nil, nil, invalid("this is the link of another relay, %s with another root key: this device is registered at %s", printable(l.Domain), r.Domain)
+	case l.Domain != r.Domain:
+		return nil, nil, invalid("this link is for the domain %s: this device is registered at %s", printable(l.Domain), r.Domain)
+	}
+	ways := slices.Clone(r.Endpoints)
+	for _, e := range l.Endpoints {
+		way := Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values()}
+		same := func(w Endpoint) bool { return w.key() == way.key() }
+		known := slices.ContainsFunc(ways, same)
+		at := slices.IndexFunc(ways, func(w Endpoint) bool { return !w.Own && same(w) })
+		switch {
+		case at >= 0 && maps.Equal(ways[at].Params, way.Params):
+			continue
+		case at >= 0:
+			ways[at] = way
+		case len(ways) < keptEndpoints:
+			ways = append(ways, way)
+		default: // the oldest one learnt makes room
+			ways = append(slices.Delete(ways, ccp.MaxEndpoints, ccp.MaxEndpoints+1), way)
+		}
+		if known {
+			changed = append(changed, way)
+		} else {
+			added = append(added, way)
+		}
+	}
+	r.Endpoints = ways
+	// A device that was away for long has neither a key of the relay in force nor a
+	// credential that opens its front.
+	if l.NoiseVersion > r.NoiseVersion {
+		r.Noise, r.NoiseVersion = l.NoisePublic, l.NoiseVersion
+	}
+	if e := l.Entry; e != nil {
+		r.Entry = append([]EntryCredential{{ID: e.ID[:], Key: e.Key[:]}}, r.Entry[max(0, len(r.Entry)-keptEntries+1):]...)
+	}
+	return added, changed, nil
+}
+
+// noWay says why there is nothing to dial, and what helps.
+func (c *Client) noWay() error {
+	var asked, known []string
+	for _, d := range c.opt.Dialers {
+		if c.dials(d.Name()) {
+			asked = append(asked, d.Name())
+		}
+	}
+	if len(asked) == 0 {
+		return invalid("this program has no transport %q", printable(c.opt.Transport))
+	}
+	for _, e := range c.profile.Relay.Endpoints {
+		if !slices.Contains(asked, e.Transport) && !slices.Contains(known, e.Transport) {
+			known = append(known, printable(e.Transport))
+		}
+	}
+	text := "this profile knows no way over " + strings.Join(asked, " or ")
+	if len(known) > 0 {
+		text += ", only over " + join(known)
+	}
+	dir := c.profile.dir
+	if dir == "" {
+		dir = "DIR"
+	}
+	return invalid("%s: take a link that names one: commucat client link add --profile %s LINK", text, dir)
+}
