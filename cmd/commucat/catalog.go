@@ -38,7 +38,7 @@ func listed() []config.Known {
 		kind := f.PluginKind()
 		out = append(out, config.Known{
 			Plugin: &listedPlugin{found: f}, Kind: kind, Name: f.Name,
-			UDP: slices.Contains(f.Needs, string(transport.UDPPort)) && !slices.Contains(f.Needs, string(transport.TCPPort)),
+			UDP: slices.Contains(f.Needs, string(transport.UDPPort)), TCP: slices.Contains(f.Needs, string(transport.TCPPort)),
 		})
 	}
 	for _, f := range catalog().Untrusted() { // refused when it is started, and nothing else

@@ -13,7 +13,11 @@ import (
 )
 
 func (a *app) configCommand() *cobra.Command {
+	var named string
 	file := func(args []string) (string, error) {
+		if named != "" {
+			args = append(args, named)
+		}
 		switch {
 		case len(args) > 1:
 			return "", usageError{fmt.Errorf("expected one configuration file")}
@@ -72,6 +76,9 @@ func (a *app) configCommand() *cobra.Command {
 			_, err = a.out.Write(cfg.TOML())
 			return err
 		},
+	}
+	for _, c := range []*cobra.Command{check, show} {
+		c.Flags().StringVar(&named, "config", "", "configuration file, as FILE")
 	}
 	env := &cobra.Command{
 		Use: "env", Short: "List the environment variable of every key", Args: exactly(0, ""),

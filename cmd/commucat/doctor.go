@@ -14,6 +14,7 @@ import (
 	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/config"
 	"github.com/commucat/commucat/core/doctor"
+	"github.com/commucat/commucat/core/pluginhost"
 	"github.com/commucat/commucat/core/server"
 )
 
@@ -71,7 +72,21 @@ func (a *app) patient(f *relayFlags) doctor.Options {
 	if socket == "" {
 		socket = filepath.Join(data, "admin.sock")
 	}
-	opt.Relay = func(ctx context.Context) (*doctor.Status, error) { return relayStatus(ctx, api.NewClient(socket)) }
+	opt.Relay = func(ctx context.Context) (*doctor.Status, error) {
+		cl := api.NewClient(socket)
+		st, err := relayStatus(ctx, cl)
+		if err != nil || st == nil {
+			return nil, err
+		}
+		rows, err := pluginStates(ctx, cl)
+		for _, p := range rows {
+			st.Plugins = append(st.Plugins, doctor.Plugin{
+				Name: p.Name, Kind: p.Kind, State: string(p.State), Error: p.Error,
+				Down: p.State == pluginhost.Parked || p.State == pluginhost.Backoff,
+			})
+		}
+		return st, err
+	}
 	return opt
 }
 

@@ -18,8 +18,10 @@ type Known struct {
 	Plugin sdk.Plugin // may be nil for a built-in that has no keys
 	Kind   sdk.Kind
 	Name   string
-	// UDP says that the transport's listen key claims a UDP port, not a TCP one.
-	UDP bool
+	// UDP says that the transport's listen key claims a UDP port, not a TCP one; with TCP
+	// it claims both, but for a table with tcp = "front": there the relay's own listener
+	// has the TCP port.
+	UDP, TCP bool
 	// Check asks the plugin itself about keys that its fields take, with files and
 	// secrets read; nil asks nothing. What it finds wrong is an sdk.ConfigErrors with keys
 	// relative to raw; any other error means that it was not asked.

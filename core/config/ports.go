@@ -11,16 +11,16 @@ import (
 
 // claim is an address that some key wants to listen on.
 type claim struct {
-	key     string
-	udp     bool
-	address Address
-	pos     sdk.Position
+	key      string
+	tcp, udp bool
+	address  Address
+	pos      sdk.Position
 }
 
-// overlaps reports whether both cannot be bound: the same network and port, and
+// overlaps reports whether both cannot be bound: a network in common, one port, and
 // the same host or one of them every address of its family.
 func (a claim) overlaps(b claim) bool {
-	if a.udp != b.udp || a.address.Port() != b.address.Port() || a.address.Port() == 0 {
+	if !(a.tcp && b.tcp || a.udp && b.udp) || a.address.Port() != b.address.Port() || a.address.Port() == 0 {
 		return false
 	}
 	x, y := a.address.Host(), b.address.Host()
@@ -74,8 +74,9 @@ func (k *checker) ports() {
 		if !t.Enabled {
 			continue
 		}
+		tcp, udp := k.networks(k.c.PluginOf(name), t.Keys)
 		for _, c := range claimsOf("transport."+name+".listen", t.Keys["listen"]) {
-			c.udp = k.udp(name, t.Plugin)
+			c.tcp, c.udp = tcp, udp
 			add(c)
 		}
 	}
@@ -85,11 +86,13 @@ func later(a, b sdk.Position) bool {
 	return a.File == b.File && (a.Line > b.Line || a.Line == b.Line && a.Column > b.Column)
 }
 
-func (k *checker) udp(name, plugin string) bool {
-	if plugin == "" {
-		plugin = name
+// networks are those in which a transport's listen key claims its ports.
+func (k *checker) networks(plugin string, keys map[string]any) (tcp, udp bool) {
+	i := slices.IndexFunc(k.env.Plugins, func(p Known) bool { return p.Kind == sdk.Transport && p.Name == plugin })
+	if i < 0 || !k.env.Plugins[i].UDP {
+		return true, false
 	}
-	return slices.ContainsFunc(k.env.Plugins, func(p Known) bool { return p.UDP && p.Kind == sdk.Transport && p.Name == plugin })
+	return k.env.Plugins[i].TCP && bare(keys["tcp"]) != "front", true
 }
 
 // addresses are those given for a key, or its default's.
@@ -102,14 +105,14 @@ func (k *checker) addresses(section, key string) []claim {
 	var out []claim
 	if full == "server.listen" {
 		for _, a := range k.c.Server.Listen {
-			out = append(out, claim{key: full, address: a})
+			out = append(out, claim{key: full, tcp: true, address: a})
 		}
 	}
 	return out
 }
 
-// claimsOf reads one address, or a list of them, with their places; what is no
-// address has been named elsewhere.
+// claimsOf reads one address, or a list of them, with their places, as claims of TCP
+// ports; what is no address has been named elsewhere.
 func claimsOf(key string, raw any) []claim {
 	var pos sdk.Position
 	for {
@@ -136,7 +139,7 @@ func claimsOf(key string, raw any) []claim {
 		for s := range strings.SplitSeq(v, ",") {
 			a := Address(strings.TrimSpace(s))
 			if _, _, err := splitAddress(string(a)); err == nil {
-				out = append(out, claim{key: key, address: a, pos: pos})
+				out = append(out, claim{key: key, tcp: true, address: a, pos: pos})
 			}
 		}
 		return out

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -50,6 +51,18 @@ type Listener struct {
 	Web bool
 }
 
+// Plugin is a plugin process of the running relay.
+type Plugin struct {
+	// Name is the configured name, Kind "transport", "storage" or "ledger".
+	Name, Kind string
+	// State is what the relay says of the process, Error why it ended last.
+	State, Error string
+	// Down: it serves nobody, and either waits for its next start or was given up.
+	Down bool
+}
+
+func (p Plugin) title() string { return p.Kind + " " + p.Name }
+
 // Status is what a running relay says of itself.
 type Status struct {
 	Version string
@@ -58,6 +71,7 @@ type Status struct {
 	Degraded  map[string]string
 	Sessions  int
 	Listeners []Listener
+	Plugins   []Plugin
 }
 
 // Options say what to look at.
@@ -189,6 +203,7 @@ func (e *examination) relay(ctx context.Context) {
 		return
 	case status == nil:
 		e.fine("relay", "not running")
+		e.fine("plugins", "not looked at: the relay does not run")
 		return
 	}
 	e.status = status
@@ -197,10 +212,30 @@ func (e *examination) relay(ctx context.Context) {
 		e.add(name, Wrong, "not ready: "+status.Failed[name], "journalctl -u commucat")
 	}
 	for _, name := range sorted(status.Degraded) {
-		e.add(name, Weak, "degraded: "+status.Degraded[name], "journalctl -u commucat")
+		if !slices.ContainsFunc(status.Plugins, func(p Plugin) bool { return p.Down && p.title() == name }) {
+			e.add(name, Weak, "degraded: "+status.Degraded[name], "journalctl -u commucat")
+		}
 	}
 	if _, bad := status.Failed["storage"]; !bad {
 		e.fine("storage", "ready")
+	}
+	e.plugins()
+}
+
+// plugins looks at the processes of a running relay.
+func (e *examination) plugins() {
+	for _, p := range e.status.Plugins {
+		_, degraded := e.status.Degraded[p.title()]
+		switch {
+		case p.Down:
+			text := "its plugin does not run (" + p.State + ")"
+			if p.Error != "" {
+				text += ": " + p.Error
+			}
+			e.add(p.title(), Wrong, text, "mend what it says, then: commucat plugin upgrade "+p.Name)
+		case !degraded:
+			e.fine(p.title(), "its plugin is %s", p.State)
+		}
 	}
 }
 

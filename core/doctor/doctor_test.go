@@ -207,6 +207,15 @@ func TestFindings(t *testing.T) {
 					return &Status{Listeners: []Listener{{"tunnel", "127.0.0.1:1", "udp", false}}}, nil
 				}
 			}},
+		{name: "plugin parked", level: Wrong, check: "transport tunnel", text: "does not run (parked): no folder", mend: "commucat plugin upgrade tunnel",
+			spoil: plugins("transport tunnel", Plugin{Name: "tunnel", Kind: "transport", State: "parked", Error: "no folder", Down: true})},
+		{name: "plugin of a storage that ends again and again", level: Wrong, check: "storage db", text: "does not run (backoff): no server", mend: "commucat plugin upgrade db",
+			spoil: plugins("", Plugin{Name: "db", Kind: "storage", State: "backoff", Error: "no server", Down: true})},
+		{name: "plugin that is not offered", level: Weak, check: "transport tunnel", text: "degraded: away", mend: "journalctl",
+			spoil: plugins("transport tunnel", Plugin{Name: "tunnel", Kind: "transport", State: "running"})},
+		{name: "plugin that runs", level: OK, check: "transport tunnel", text: "its plugin is running",
+			spoil: plugins("", Plugin{Name: "tunnel", Kind: "transport", State: "running", Error: "it was killed"})},
+		{name: "plugins of no relay", level: OK, check: "plugins", text: "the relay does not run", spoil: func(*testing.T, *Options) {}},
 		{name: "configuration broken", level: Wrong, check: "configuration", text: `server.lisen: unknown key (did you mean "listen"?)`, mend: "config check",
 			spoil: func(_ *testing.T, o *Options) {
 				_, o.ConfigError = config.Parse("commucat.toml", []byte("[server]\nlisen = 1\n"), config.Env{})
@@ -223,6 +232,9 @@ func TestFindings(t *testing.T) {
 				wrong = wrong || f.Level == Wrong
 				if f.Level != OK && f.Mend == "" {
 					t.Errorf("%s has no mend: %s", f.Check, f.Text)
+				}
+				if tt.level == Wrong && f.Check == tt.check && f.Level == Weak {
+					t.Errorf("said twice: %+v", report.Findings)
 				}
 				if f.Level == tt.level && (f.Check == tt.check || tt.check == "listener" && strings.HasPrefix(f.Check, "listener ")) && strings.Contains(f.Text, tt.text) && strings.Contains(f.Mend, tt.mend) {
 					found = true
@@ -328,6 +340,21 @@ func (o *Options) secret(t *testing.T, mode fs.FileMode) {
 	}
 	c.Server, c.Cover, c.TLS, c.File = o.Config.Server, o.Config.Cover, o.Config.TLS, name
 	o.Config = c
+}
+
+// plugins is a running relay with one plugin, and what it says is degraded.
+func plugins(degraded string, p Plugin) func(*testing.T, *Options) {
+	return func(t *testing.T, o *Options) {
+		plainListener(t, o)
+		before := o.Relay
+		o.Relay = func(ctx context.Context) (*Status, error) {
+			st, err := before(ctx)
+			if st.Plugins = []Plugin{p}; degraded != "" {
+				st.Degraded = map[string]string{degraded: "away"}
+			}
+			return st, err
+		}
+	}
 }
 
 // plainListener is a port of a plugin that takes connections, and says nothing.

@@ -64,12 +64,17 @@ func (s *Server) openHost(context.Context) (err error) {
 	return s.openFolders()
 }
 
-// openFolders lets a plugin's own user reach its folder below the data folder.
+// openFolders lets a plugin's own user reach its folder below the data folder. What
+// belongs to somebody else is theirs to open: the plugin's error names it.
 func (s *Server) openFolders() error {
 	if os.Geteuid() != 0 {
 		return nil
 	}
 	for _, dir := range []string{s.data.dir, s.data.path(stateDir)} {
+		var st syscall.Stat_t
+		if err := syscall.Stat(dir, &st); err == nil && st.Uid != 0 {
+			continue
+		}
 		if err := os.Chmod(dir, 0o711); err != nil {
 			return fmt.Errorf("data folder %s cannot be opened for plugins: %w", dir, reason(err))
 		}
@@ -358,6 +363,9 @@ func (s *Server) reloadTransports(ctx context.Context, next *config.Config) erro
 		if err := s.upgradeTransport(ctx, t, spec); err != nil {
 			errs = append(errs, fmt.Errorf("transport %s stays as it was: %w", t.Name(), err))
 		}
+	}
+	if len(wanted) > 0 { // the first ones may come by a reload
+		errs = append(errs, s.openFolders())
 	}
 	for _, name := range slices.Sorted(maps.Keys(wanted)) {
 		errs = append(errs, s.addTransport(name, wanted[name]))
