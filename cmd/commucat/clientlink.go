@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +47,7 @@ func (a *app) clientLinkAddCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.printWays(added, changed)
+			return a.printWays(l, added, changed)
 		},
 	}
 	c.Flags().StringVar(&dir, "profile", "", "folder of the device's profile")
@@ -73,7 +74,7 @@ func addLink(dir string, l link.Link) (added, changed []client.Endpoint, err err
 	return added, changed, p.Save(dir)
 }
 
-func (a *app) printWays(added, changed []client.Endpoint) error {
+func (a *app) printWays(l link.Link, added, changed []client.Endpoint) error {
 	type way struct {
 		Transport string `json:"transport"`
 		Host      string `json:"host"`
@@ -91,7 +92,12 @@ func (a *app) printWays(added, changed []client.Endpoint) error {
 		return a.emit(map[string]any{"added": lists[0], "changed": lists[1]})
 	}
 	if text.Len() == 0 {
-		text.WriteString("nothing new: the profile knows every way that the link names\n")
+		var all []string
+		for _, e := range l.Endpoints {
+			all = append(all, e.Transport)
+		}
+		slices.Sort(all)
+		fmt.Fprintf(&text, "nothing new: the link names %s, and the profile knows these ways\n", strings.Join(slices.Compact(all), ", "))
 	}
 	_, err := a.out.Write([]byte(text.String()))
 	return err
