@@ -16,17 +16,21 @@ import (
 	"github.com/commucat/commucat/core/pluginhost"
 	"github.com/commucat/commucat/sdk"
 	sdkentry "github.com/commucat/commucat/sdk/entry"
+	"github.com/commucat/commucat/sdk/host"
 	"github.com/commucat/commucat/sdk/link"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
-// processDialer dials through a plugin's process, started with the first dial.
+// processDialer dials through a plugin's process, started with the first dial, and again
+// with the next one when it has ended.
 type processDialer struct {
 	name, plugin string
 	table        map[string]any // the client half's configuration; nil as a rule
 	files        sdk.Files      // what it refers to
 	mu           sync.Mutex
 	dialer       transport.Dialer
+	process      *host.Process // the dialer's
+	restarts     restarts
 }
 
 func (d *processDialer) Name() string { return d.name }
@@ -49,11 +53,22 @@ func (d *processDialer) NewKey() (private, public []byte, err error) {
 	return in.(transport.KeyMaker).NewKey()
 }
 
+// start gives the dialer of a process that lives. Between starts that come to nothing it
+// answers why the last one did.
 func (d *processDialer) start(ctx context.Context) (transport.Dialer, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.dialer != nil {
-		return d.dialer, nil
+	if d.process != nil {
+		err := d.process.Err()
+		if err == nil {
+			return d.dialer, nil
+		}
+		go d.process.Close() // what it leaves behind is in the log
+		d.dialer, d.process = nil, nil
+		d.restarts.ended(time.Now(), err)
+	}
+	if err := d.restarts.early(time.Now()); err != nil {
+		return nil, err
 	}
 	// The client half keeps nothing; the process ends with this program.
 	state, err := os.MkdirTemp("", "commucat-dial-")
@@ -64,7 +79,13 @@ func (d *processDialer) start(ctx context.Context) (transport.Dialer, error) {
 	if err := os.Chmod(state, 0o711); err != nil {
 		return nil, err
 	}
-	d.dialer, err = pluginHost(state).Dialer(ctx, pluginhost.Spec{Name: d.name, Plugin: d.plugin, Raw: d.table, Files: d.files, Settings: pluginhost.Settings{Memory: 1 << 30}})
+	d.dialer, d.process, err = pluginHost(state).Dialer(ctx, pluginhost.Spec{Name: d.name, Plugin: d.plugin, Raw: d.table, Files: d.files, Settings: pluginhost.Settings{Memory: 1 << 30}})
+	switch {
+	case err == nil:
+		d.restarts.began = time.Now()
+	case !errors.Is(ctx.Err(), context.Canceled): // else another way was faster
+		d.restarts.ended(time.Now(), err)
+	}
 	return d.dialer, err
 }
 

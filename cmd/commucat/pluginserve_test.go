@@ -21,6 +21,7 @@ type plainConfig struct {
 	Listen string     `cfg:"listen" default:"127.0.0.1:0" doc:"TCP address"`
 	Words  []string   `cfg:"words" doc:"short words, for mistakes that no field shows"`
 	Shut   sdk.Secret `cfg:"shut" doc:"client: why it dials nothing"`
+	Carry  bool       `cfg:"carry" doc:"client: its process carries what it dials, to the process's end"`
 
 	Rotated transport.Moment `cfg:"rotated" doc:"when keys were to be drawn, of which there are none"`
 	Overlap time.Duration    `cfg:"overlap" default:"14d" max:"90d" doc:"how long former ones are good"`
@@ -57,10 +58,19 @@ func plainTransport() sdk.Plugin {
 			if !c.Shut.IsZero() {
 				return nil, errors.New(c.Shut.Text())
 			}
-			return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port))))
+			dialled, err := new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(to.Host, strconv.Itoa(int(to.Port))))
+			if err == nil && c.Carry {
+				dialled = carried{dialled}
+			}
+			return dialled, err
 		},
 	})
 }
+
+// carried is no socket that could be handed over.
+type carried struct{ net.Conn }
+
+func (c carried) CloseWrite() error { return transport.CloseWrite(c.Conn) }
 
 // pluginFolder holds this test binary as the plugin "plain".
 func pluginFolder(t *testing.T) (dir, file string) {

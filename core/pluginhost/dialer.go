@@ -4,17 +4,19 @@ import (
 	"context"
 
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/host"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
 // Dialer starts a transport's process for its client half, in a sandbox that may reach
-// other hosts. The process ends with this program.
-func (h *Host) Dialer(ctx context.Context, s Spec) (transport.Dialer, error) {
-	o, _, err := h.client(ctx, s)
+// other hosts. The process ends with this program; when it ends before, the dialer is of
+// no more use, and the caller closes the process.
+func (h *Host) Dialer(ctx context.Context, s Spec) (transport.Dialer, *host.Process, error) {
+	o, p, err := h.client(ctx, s)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return transport.NewDialer(s.Name, o), nil
+	return transport.NewDialer(s.Name, o), p.Process, nil
 }
 
 // Probe asks a transport that does not run whether it could serve clients with the table
