@@ -16,6 +16,8 @@ import (
 
 	"github.com/commucat/commucat/plugins/transport/amnesiawg"
 	"github.com/commucat/commucat/plugins/transport/amnesiawg/conf"
+	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/client"
 	"github.com/commucat/commucat/sdk/transport"
 	"github.com/commucat/commucat/transports/http2"
 )
@@ -200,8 +202,11 @@ func TestRelay(t *testing.T) {
 		if err := r.api.RevokeDevice(t.Context(), u.Devices[0].ID); err != nil {
 			t.Fatal(err)
 		}
-		dave.event(t, "disconnected")
-		t.Logf("cut after %v", time.Since(began).Round(time.Millisecond))
+		// It learns why, although the tunnel goes as well.
+		if code, refused := client.IsRefused(dave.event(t, "disconnected").Err); !refused || code != ccp.CodeRevoked {
+			t.Errorf("refused with %q", code)
+		}
+		t.Logf("told after %v", time.Since(began).Round(time.Millisecond))
 		r.unknown(t, at, private)
 	})
 }

@@ -19,6 +19,10 @@ const (
 	// lateCheck bounds how long it is asked whether a key is still a device's, where
 	// whoever announced it does not wait any more.
 	lateCheck = 30 * time.Second
+	// farewell is how long the sessions of a device that was revoked may take to end, before
+	// its keys do; farewellStep is how often it is looked whether they have.
+	farewell     = 800 * time.Millisecond
+	farewellStep = 20 * time.Millisecond
 )
 
 // pageTime is how long one page may take. Tests change it.
@@ -187,10 +191,25 @@ func (s *Server) keysCame(device string, keys []ccp.TransportKey) {
 	all.Wait()
 }
 
-// keysGone ends what the transports allowed to keys of a device.
-func (s *Server) keysGone(device string, keys []ccp.TransportKey) {
-	for _, k := range keys {
-		s.revokeAt([]string{account.SlotTransport(k.Transport)}, account.GuestID(device, k.Public))
+// keysGone ends what the transports allowed to keys of a device. Where the change ends its
+// sessions as well, the transports are told when those are over, or a moment later: one
+// that cuts what a key carries would cut off the word why they end.
+func (s *Server) keysGone(c account.Change) {
+	for _, k := range c.Gone {
+		names, id := []string{account.SlotTransport(k.Transport)}, account.GuestID(c.Device, k.Public)
+		if c.Kind == account.KeysChanged {
+			s.revokeAt(names, id)
+			continue
+		}
+		release := s.revocations.hold(id)
+		s.noteRevoked(names, id)
+		go func() {
+			for end := time.Now().Add(farewell); s.sessions.Connected(c.Device) && time.Now().Before(end); {
+				time.Sleep(farewellStep)
+			}
+			release()
+			s.tellRevokedAt(names)
+		}()
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/commucat/commucat/core/account"
 	"github.com/commucat/commucat/core/account/accounttest"
+	"github.com/commucat/commucat/core/session"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/identity"
@@ -69,7 +70,8 @@ func keyedServer(t *testing.T) (s *Server, announce func(public string) ccp.Tran
 	}
 	s = &Server{log: slog.New(slog.DiscardHandler), revocations: r}
 	s.accounts = account.New(&accounttest.Directory{}, account.Options{Domain: "relay.example", CA: func() identity.CA { return ca }})
-	s.accounts.OnChange(func(c account.Change) { s.keysGone(c.Device, c.Gone) })
+	s.sessions = new(session.Server) // there are none
+	s.accounts.OnChange(s.keysGone)
 	secret, _, err := s.accounts.CreateInvite(t.Context(), 1, time.Hour)
 	if err != nil {
 		t.Fatal(err)

@@ -72,7 +72,7 @@ func (s *Server) told(_ context.Context, message []byte) {
 	}
 	c := *n.Change
 	s.accounts.Forget(c.Device)
-	s.keysGone(c.Device, c.Gone)
+	s.keysGone(c)
 	if len(c.Came) > 0 {
 		go s.keysCame(c.Device, c.Came)
 	}

@@ -254,12 +254,12 @@ func (s *Server) changed(c account.Change) {
 		s.metrics.Inc(metrics.DeviceRotations)
 	}
 	s.tellNodes(notice{Change: &c})
-	s.keysGone(c.Device, c.Gone)
+	s.keysGone(c)
 	if c.Kind == account.KeysChanged {
 		return
 	}
 	s.hub.Changed(c.User)
-	s.sessions.DeviceChanged(c)
+	s.sessions.DeviceChanged(c) // before the transports are told, see keysGone
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	if c.Kind == account.DeviceRevoked {
 		if err := s.hub.Drop(ctx, c.User, c.Device); err != nil {

@@ -273,6 +273,12 @@ func (s *Server) revokeGuest(id string) {
 // revokeAt ends what transports allowed under an id. What a transport cannot be told
 // now it is told when it is ready again, also by a later start.
 func (s *Server) revokeAt(names []string, id string) {
+	s.noteRevoked(names, id)
+	s.tellRevokedAt(names)
+}
+
+// noteRevoked puts on the disk what transports have to be told.
+func (s *Server) noteRevoked(names []string, id string) {
 	forgotten, err := s.revocations.add(names, id)
 	if err != nil {
 		s.log.Error("a revocation is not on disk, a transport that is away now may miss it", "error", err)
@@ -280,6 +286,10 @@ func (s *Server) revokeAt(names []string, id string) {
 	if forgotten {
 		s.log.Error("too many revocations wait for a transport, the oldest were forgotten")
 	}
+}
+
+// tellRevokedAt is tellRevoked for the transports that run.
+func (s *Server) tellRevokedAt(names []string) {
 	for _, t := range s.running() {
 		if slices.Contains(names, t.Name()) {
 			s.tellRevoked(t)

@@ -25,6 +25,7 @@ type revocations struct {
 
 	mu      sync.Mutex
 	pending map[string][]string // ids by transport, in the order of revocation
+	held    map[string]int      // ids that are not to be told yet
 }
 
 // openRevocations reads the file, which need not be there.
@@ -67,11 +68,29 @@ func (r *revocations) add(transports []string, id string) (forgotten bool, err e
 	return forgotten, r.save()
 }
 
+// hold keeps an id from being told until it is released. It is no less on the disk, so
+// that a later start tells it where this one does not come to it.
+func (r *revocations) hold(id string) (release func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.held == nil {
+		r.held = map[string]int{}
+	}
+	r.held[id]++
+	return func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.held[id]--; r.held[id] <= 0 {
+			delete(r.held, id)
+		}
+	}
+}
+
 // of lists what a transport has to be told.
 func (r *revocations) of(transport string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Clone(r.pending[transport])
+	return slices.DeleteFunc(slices.Clone(r.pending[transport]), func(id string) bool { return r.held[id] > 0 })
 }
 
 // done takes out what a transport has been told.

@@ -34,6 +34,19 @@ func TestRevocations(t *testing.T) {
 	if got := r.of("side"); !slices.Equal(got, []string{"one", "two", "three"}) {
 		t.Errorf("side: %q", got)
 	}
+	first, second := r.hold("two"), r.hold("two")
+	for _, release := range []func(){first, second} {
+		if got := r.of("door"); len(got) != 0 {
+			t.Errorf("held, and told all the same: %q", got)
+		}
+		if got := open().of("door"); !slices.Equal(got, []string{"two"}) {
+			t.Errorf("held, and lost by a start: %q", got)
+		}
+		release()
+	}
+	if got := r.of("door"); !slices.Equal(got, []string{"two"}) {
+		t.Errorf("released: %q", got)
+	}
 	if err := r.done("door", []string{"two"}); err != nil {
 		t.Fatal(err)
 	}

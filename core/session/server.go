@@ -102,6 +102,14 @@ func (s *Server) register(ses *Session) bool {
 	return true
 }
 
+// Connected says whether there is a session of the device here, also one that is being
+// closed.
+func (s *Server) Connected(device string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.connected(device)
+}
+
 // connected looks for a session of the device; mu is held.
 func (s *Server) connected(device string) bool {
 	for x := range s.sessions {
