@@ -113,7 +113,7 @@ func (s *Server) letIn(ctx context.Context, t doorkeeper, host, device string, k
 		return ccp.Endpoint{}, err
 	}
 	// A key that comes again after another one is not to be revoked late.
-	if err := s.revocations.done(name, []string{id}); err != nil {
+	if err := s.revocations.drop(name, id); err != nil {
 		return ccp.Endpoint{}, err
 	}
 	e, err := t.Invite(ctx, host, transport.Guest{ID: id, Public: k.Public})

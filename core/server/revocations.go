@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -26,11 +27,14 @@ type revocations struct {
 	mu      sync.Mutex
 	pending map[string][]string // ids by transport, in the order of revocation
 	held    map[string]int      // ids that are not to be told yet
+	again   map[pendingID]bool  // revoked anew since of
 }
+
+type pendingID struct{ transport, id string }
 
 // openRevocations reads the file, which need not be there.
 func openRevocations(path string) (*revocations, error) {
-	r := &revocations{path: path, pending: map[string][]string{}}
+	r := &revocations{path: path, pending: map[string][]string{}, held: map[string]int{}, again: map[pendingID]bool{}}
 	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -55,6 +59,7 @@ func (r *revocations) add(transports []string, id string) (forgotten bool, err e
 	for _, name := range transports {
 		ids := r.pending[name]
 		if slices.Contains(ids, id) {
+			r.again[pendingID{name, id}] = true
 			continue
 		}
 		if ids = append(ids, id); len(ids) > maxRevocations {
@@ -73,9 +78,6 @@ func (r *revocations) add(transports []string, id string) (forgotten bool, err e
 func (r *revocations) hold(id string) (release func()) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.held == nil {
-		r.held = map[string]int{}
-	}
 	r.held[id]++
 	return func() {
 		r.mu.Lock()
@@ -90,20 +92,35 @@ func (r *revocations) hold(id string) (release func()) {
 func (r *revocations) of(transport string) []string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	maps.DeleteFunc(r.again, func(p pendingID, _ bool) bool { return p.transport == transport })
 	return slices.DeleteFunc(slices.Clone(r.pending[transport]), func(id string) bool { return r.held[id] > 0 })
 }
 
-// done takes out what a transport has been told.
+// done takes out what a transport has been told since of; what was revoked anew meanwhile
+// stays, since the transport may have let it in after it was told.
 func (r *revocations) done(transport string, told []string) error {
-	if len(told) == 0 {
-		return nil
-	}
-	gone := make(map[string]bool, len(told))
-	for _, id := range told {
-		gone[id] = true
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.remove(transport, slices.DeleteFunc(slices.Clone(told), func(id string) bool { return r.again[pendingID{transport, id}] }))
+}
+
+// drop takes out what a transport is not to be told any more.
+func (r *revocations) drop(transport, id string) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.again, pendingID{transport, id})
+	return r.remove(transport, []string{id})
+}
+
+// remove takes ids out; r.mu is held.
+func (r *revocations) remove(transport string, ids []string) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	gone := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		gone[id] = true
+	}
 	before := len(r.pending[transport])
 	rest := slices.DeleteFunc(r.pending[transport], func(id string) bool { return gone[id] })
 	if len(rest) == before {

@@ -24,6 +24,9 @@ func TestRevocations(t *testing.T) {
 			t.Fatal(forgotten, err)
 		}
 	}
+	if got := r.of("door"); !slices.Equal(got, []string{"one", "two", "three"}) {
+		t.Errorf("door: %q", got)
+	}
 	if err := r.done("door", []string{"one", "three"}); err != nil {
 		t.Fatal(err)
 	}
@@ -33,6 +36,23 @@ func TestRevocations(t *testing.T) {
 	}
 	if got := r.of("side"); !slices.Equal(got, []string{"one", "two", "three"}) {
 		t.Errorf("side: %q", got)
+	}
+	// Revoked anew while it is told: it is told again, unless it may come again.
+	for i, want := range [][]string{{"two", "three"}, {"three"}} {
+		if _, err := r.add([]string{"side"}, "two"); err != nil {
+			t.Fatal(err)
+		}
+		if i == 1 {
+			if err := r.drop("side", "two"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := r.done("side", []string{"one", "two"}); err != nil {
+			t.Fatal(err)
+		}
+		if got := r.of("side"); !slices.Equal(got, want) {
+			t.Errorf("side: %q, want %q", got, want)
+		}
 	}
 	first, second := r.hold("two"), r.hold("two")
 	for _, release := range []func(){first, second} {
