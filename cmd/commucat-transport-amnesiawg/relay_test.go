@@ -220,6 +220,10 @@ func (d *device) owns(t *testing.T) (private []byte, at transport.Endpoint) {
 		}
 		return false
 	})
+	// The event comes a moment before there is something to be disconnected.
+	if _, err := d.Connected(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	return private, at
 }
 
