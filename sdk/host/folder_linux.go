@@ -6,12 +6,16 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // folderPrefix begins the names of private folders.
 const folderPrefix = "cct-"
+
+// sweepAge is how old a folder must be to be swept.
+const sweepAge = time.Minute
 
 // folder is the private folder of one process, for its control socket. It is locked as
 // long as this process lives, so that a later one can tell what was left behind.
@@ -44,9 +48,6 @@ func privateFolder(o Options) (_ *folder, err error) {
 			return nil, err
 		}
 	}
-	if _, err := os.Lstat(path); err != nil { // swept before it was locked
-		return nil, err
-	}
 	return f, nil
 }
 
@@ -71,8 +72,9 @@ func lockFolder(path string) (*os.File, error) {
 }
 
 // sweep removes private folders whose processes were killed. Only those of this user
-// and of the plugin's are touched.
-func sweep(o Options) {
+// and of the plugin's are touched, and none that has just been made: its maker may not
+// have locked it yet.
+func sweep(o Options, now time.Time) {
 	dir := o.Runtime
 	if dir == "" {
 		dir = os.TempDir()
@@ -83,6 +85,9 @@ func sweep(o Options) {
 	}
 	for _, e := range entries {
 		if !e.IsDir() || !strings.HasPrefix(e.Name(), folderPrefix) {
+			continue
+		}
+		if info, err := e.Info(); err != nil || now.Sub(info.ModTime()) < sweepAge {
 			continue
 		}
 		path := filepath.Join(dir, e.Name())

@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // TestFoldersOfTheKilledAreSwept: what a killed process left goes with the next start,
@@ -33,10 +34,15 @@ func TestFoldersOfTheKilledAreSwept(t *testing.T) {
 	if err := os.Symlink(foreign, filepath.Join(dir, folderPrefix+"link")); err != nil {
 		t.Fatal(err)
 	}
-	sweep(o)
-	for path, want := range map[string]bool{alive.path: true, killed.path: false, foreign: true} {
-		if _, err := os.Stat(path); (err == nil) != want {
-			t.Errorf("%s: %v", path, err)
+	for _, step := range []struct {
+		at    time.Time
+		swept bool
+	}{{time.Now(), false}, {time.Now().Add(2 * sweepAge), true}} {
+		sweep(o, step.at)
+		for path, want := range map[string]bool{alive.path: true, killed.path: !step.swept, foreign: true} {
+			if _, err := os.Stat(path); (err == nil) != want {
+				t.Errorf("%s: %v", path, err)
+			}
 		}
 	}
 	alive.remove()

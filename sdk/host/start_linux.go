@@ -48,7 +48,7 @@ func start(ctx context.Context, o Options) (_ *Process, err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, o.StartTimeout)
 	defer cancel()
-	sweep(o)
+	sweep(o, time.Now())
 	dir, err := privateFolder(o)
 	if err != nil {
 		return nil, err
