@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -75,22 +74,7 @@ func (a *app) importReference(ctx context.Context, opt server.Options, dry bool)
 
 // importProgress tells how far an import is, until done.
 func (a *app) importProgress(p *reference.Progress, done <-chan struct{}) {
-	bar := onTerminal(a.err)
-	every := 5 * time.Second
-	if bar {
-		every = 200 * time.Millisecond
-	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-done:
-			if bar {
-				fmt.Fprint(a.err, "\r\x1b[K")
-			}
-			return
-		case <-tick.C:
-		}
+	a.progress(done, func(bar bool) {
 		table, writing, rows := p.Now()
 		what := "checking"
 		if writing {
@@ -109,7 +93,7 @@ func (a *app) importProgress(p *reference.Progress, done <-chan struct{}) {
 		default:
 			a.say("%s: %s, %d rows", what, table, rows)
 		}
-	}
+	})
 }
 
 func (a *app) showImport(rep *reference.Report) error {

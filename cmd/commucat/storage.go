@@ -90,9 +90,14 @@ func (a *app) storageCopy(ctx context.Context, opt server.Options, from, to stri
 	return err
 }
 
-// copyProgress shows how far a copy is, until done: a bar on a terminal, else a JSON
-// line or a sentence now and then.
+// copyProgress shows how far a copy is, until done.
 func (a *app) copyProgress(p *transfer.Progress, done <-chan struct{}) {
+	a.progress(done, func(bar bool) { a.showCopy(p, bar) })
+}
+
+// progress shows how far something is, until done: a bar on a terminal, else a JSON line
+// or a sentence now and then.
+func (a *app) progress(done <-chan struct{}, show func(bar bool)) {
 	bar := onTerminal(a.err)
 	every := 5 * time.Second
 	if bar {
@@ -108,7 +113,7 @@ func (a *app) copyProgress(p *transfer.Progress, done <-chan struct{}) {
 			}
 			return
 		case <-tick.C:
-			a.showCopy(p, bar)
+			show(bar)
 		}
 	}
 }
