@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -16,10 +17,10 @@ import (
 
 const (
 	// smallBuffer is what an idle stream holds, largeBuffer what a busy one borrows.
-	smallBuffer = 2 << 10
+	smallBuffer = 1 << 10
 	largeBuffer = 32 << 10
-	// stall is after what time a write is looked at, linger how long one may last
-	// when the host is gone.
+	// stall is how often writes that last are looked for, linger how long one may
+	// last when the host is gone.
 	stall  = 2 * time.Second
 	linger = 10 * time.Second
 )
@@ -27,17 +28,21 @@ const (
 // Pumps joins conns of this process to streams that were handed over.
 type Pumps struct {
 	buffers sync.Pool
+	began   time.Time
+	writing atomic.Int64 // writes to clients that have not returned
 
-	mu   sync.Mutex
-	open map[*pump]struct{}
-	idle chan struct{} // closed when nothing is open; nil while nobody asks
+	mu       sync.Mutex
+	open     map[*pump]struct{}
+	idle     chan struct{} // closed when nothing is open; nil while nobody asks
+	watch    *time.Timer   // one for all: look is called after stall
+	watching bool
 }
 
 // NewPumps makes an empty set.
 func NewPumps() *Pumps {
 	return &Pumps{
-		buffers: sync.Pool{New: func() any { return new([largeBuffer]byte) }},
-		open:    map[*pump]struct{}{},
+		buffers: sync.Pool{New: func() any { return new([largeBuffer]byte) }}, began: time.Now(),
+		open: map[*pump]struct{}{},
 	}
 }
 
@@ -149,17 +154,21 @@ func sendBare(s *Socket, m *Message, c syscall.Conn, deadline time.Time) error {
 // pump is one joined stream. It is two goroutines and, while nothing moves, one
 // small buffer.
 type pump struct {
-	set   *Pumps
-	conn  net.Conn
-	end   *Stream
-	done  func()
-	small [smallBuffer]byte
+	set  *Pumps
+	conn net.Conn
+	end  *Stream
+	done func()
+	both sync.WaitGroup
+	// writes is when the write to the client began that lasts, from the set's
+	// beginning; 0 if none does.
+	writes atomic.Int64
 
-	// Of the direction to the client.
-	timer   *time.Timer
-	started time.Time
-	timerMu sync.Mutex
-	writing bool
+	// Of the direction to the client: what was read last.
+	buf    *[largeBuffer]byte
+	n      int
+	failed error
+
+	small [smallBuffer]byte
 }
 
 func (p *Pumps) join(conn net.Conn, end *Stream, done func()) {
@@ -167,18 +176,9 @@ func (p *Pumps) join(conn net.Conn, end *Stream, done func()) {
 	p.mu.Lock()
 	p.open[one] = struct{}{}
 	p.mu.Unlock()
-	var both sync.WaitGroup
-	both.Add(2)
-	go func() {
-		defer both.Done()
-		one.up()
-	}()
-	go func() {
-		one.down()
-		both.Done()
-		both.Wait()
-		one.leave()
-	}()
+	one.both.Add(1)
+	go one.up()
+	go one.down()
 }
 
 func (p *pump) leave() {
@@ -195,8 +195,10 @@ func (p *pump) leave() {
 }
 
 // up copies from the client to the host. It blocks with the small buffer; a large one
-// is borrowed while reads fill what they are given.
+// is borrowed after a read that filled it, and kept while reads fill half of it: the
+// next one does not block then, as a rule.
 func (p *pump) up() {
+	defer p.both.Done()
 	var large *[largeBuffer]byte
 	for {
 		b := p.small[:]
@@ -223,7 +225,7 @@ func (p *pump) up() {
 		switch {
 		case n == smallBuffer && large == nil:
 			large = p.set.buffers.Get().(*[largeBuffer]byte)
-		case n <= smallBuffer && large != nil:
+		case n < largeBuffer/2 && large != nil:
 			p.set.buffers.Put(large)
 			large = nil
 		}
@@ -233,13 +235,15 @@ func (p *pump) up() {
 	}
 }
 
-// down copies from the host to the client. While it waits it holds no buffer.
+// down copies from the host to the client, and ends the pump.
 func (p *pump) down() {
-	_, err := p.end.copyTo(p.set, p.write)
-	if p.timer != nil {
-		p.timer.Stop()
-	}
-	if err != nil {
+	p.toClient()
+	p.both.Wait()
+	p.leave()
+}
+
+func (p *pump) toClient() {
+	if err := p.copyDown(); err != nil {
 		p.conn.Close()
 		p.end.Close()
 		return
@@ -252,77 +256,78 @@ func (p *pump) down() {
 }
 
 // write is conn.Write that ends when the client takes nothing and the host has gone.
-func (p *pump) write(b []byte) (int, error) {
-	p.timerMu.Lock()
-	p.writing, p.started = true, time.Now()
-	if p.timer == nil {
-		p.timer = time.AfterFunc(stall, p.look)
-	} else {
-		p.timer.Reset(stall)
+func (p *pump) write(b []byte) error {
+	p.writes.Store(int64(time.Since(p.set.began)) + 1)
+	if p.set.writing.Add(1) == 1 {
+		p.set.look(false)
 	}
-	p.timerMu.Unlock()
-	n, err := p.conn.Write(b)
-	p.timerMu.Lock()
-	p.writing = false
-	p.timer.Stop()
-	p.timerMu.Unlock()
-	return n, err
+	_, err := p.conn.Write(b)
+	p.set.writing.Add(-1)
+	p.writes.Store(0)
+	return err
 }
 
-// look finds a write that lasts.
-func (p *pump) look() {
-	p.timerMu.Lock()
-	defer p.timerMu.Unlock()
-	if !p.writing {
+// look finds writes that last, for as long as anything is written. now says that it is
+// time.
+func (p *Pumps) look(now bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watching && !now {
 		return
 	}
-	if time.Since(p.started) >= linger && p.end.gone() {
-		p.conn.Close()
-		return
-	}
-	p.timer.Reset(stall)
-}
-
-// copyTo reads until the end of the stream with buffers that are borrowed only while
-// there is something in them.
-func (s *Stream) copyTo(set *Pumps, write func([]byte) (int, error)) (int64, error) {
-	var total int64
-	var buf *[largeBuffer]byte
-	var n int
-	var failed error
-	take := func(fd uintptr) bool {
-		buf = set.buffers.Get().(*[largeBuffer]byte)
-		for {
-			n, failed = recv(int(fd), buf[:])
-			switch failed {
-			case unix.EINTR:
-				continue
-			case unix.EAGAIN:
-				set.buffers.Put(buf)
-				buf = nil
-				return false
+	if now {
+		late := int64(time.Since(p.began) - linger)
+		for one := range p.open {
+			if at := one.writes.Load(); at != 0 && at <= late && one.end.gone() {
+				one.conn.Close()
 			}
-			return true
+		}
+		if p.watching = p.writing.Load() > 0; !p.watching {
+			return
 		}
 	}
+	p.watching = true
+	if p.watch == nil {
+		p.watch = time.AfterFunc(stall, func() { p.look(true) })
+		return
+	}
+	p.watch.Reset(stall)
+}
+
+// copyDown copies until the end of the stream, with buffers that are borrowed only
+// while there is something in them.
+func (p *pump) copyDown() error {
+	take := p.take
 	for {
-		if err := s.raw.Read(take); err != nil {
-			return total, s.wrap("read", err)
+		if err := p.end.raw.Read(take); err != nil {
+			return p.end.wrap("read", err)
 		}
-		var err error
-		if n > 0 && failed == nil {
-			_, err = write(buf[:n])
+		n, err := p.n, p.failed
+		if err == nil && n > 0 {
+			err = p.write(p.buf[:n])
 		}
-		set.buffers.Put(buf)
-		switch {
-		case failed != nil:
-			return total, s.wrap("read", failed)
-		case n == 0:
-			return total, nil
-		case err != nil:
-			return total, err
+		p.set.buffers.Put(p.buf)
+		p.buf = nil
+		if err != nil || n == 0 {
+			return err
 		}
-		total += int64(n)
+	}
+}
+
+// take reads into a buffer that it borrows; false: wait, without one.
+func (p *pump) take(fd uintptr) bool {
+	p.buf = p.set.buffers.Get().(*[largeBuffer]byte)
+	for {
+		p.n, p.failed = recv(int(fd), p.buf[:])
+		switch p.failed {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			p.set.buffers.Put(p.buf)
+			p.buf = nil
+			return false
+		}
+		return true
 	}
 }
 

@@ -7,9 +7,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -235,6 +237,55 @@ func TestPumpEnds(t *testing.T) {
 			defer cancel()
 			if err := p.Wait(ctx); err != nil {
 				t.Error("the pump stays:", err)
+			}
+		})
+	}
+}
+
+// lengths is a client's conn that gives what it is told and notes how large the buffers
+// are that it reads into.
+type lengths struct {
+	net.Conn
+	give, asked []int
+}
+
+func (c *lengths) Read(b []byte) (int, error) {
+	c.asked = append(c.asked, len(b))
+	if len(c.give) == 0 {
+		return 0, io.EOF
+	}
+	n := min(c.give[0], len(b))
+	c.give = c.give[1:]
+	return n, nil
+}
+
+func (*lengths) Close() error { return nil }
+
+// An idle stream holds a small buffer, whatever it carried before; a busy one a large.
+func TestPumpBuffers(t *testing.T) {
+	if n := unsafe.Sizeof(pump{}); n > 1152 {
+		t.Errorf("a stream's own memory is %d bytes", n)
+	}
+	for _, tt := range []struct {
+		name        string
+		give, asked []int
+	}{
+		{"chat", []int{300, 1000, 20}, []int{smallBuffer, smallBuffer, smallBuffer, smallBuffer}},
+		{"a long message", []int{smallBuffer, 9000}, []int{smallBuffer, largeBuffer, smallBuffer}},
+		{
+			"a file in records of 16 KiB", []int{smallBuffer, 15 << 10, smallBuffer, 16 << 10, 16 << 10, 100},
+			[]int{smallBuffer, largeBuffer, smallBuffer, largeBuffer, largeBuffer, largeBuffer, smallBuffer},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			near, far := ends(t)
+			go func() { _, _ = io.Copy(io.Discard, far) }()
+			c := &lengths{give: tt.give}
+			p := &pump{set: NewPumps(), conn: c, end: near}
+			p.both.Add(1)
+			p.up()
+			if !slices.Equal(c.asked, tt.asked) {
+				t.Errorf("asked for %v, want %v", c.asked, tt.asked)
 			}
 		})
 	}
