@@ -59,6 +59,8 @@ type Process struct {
 
 	pumped, bare atomic.Int64 // open streams by kind
 	idle         idleSignal
+	listening    atomic.Int64 // listeners that may still be handed streams
+	quiet        idleSignal
 
 	mu        sync.Mutex
 	last      uint64 // number of instances, listeners and dials
@@ -131,6 +133,16 @@ func (p *Process) Drain(ctx context.Context) error {
 	_, err := p.control.Drain(ctx, &wirepb.DrainRequest{})
 	if err = p.callError(ctx, err); err != nil && p.Err() == nil {
 		return err
+	}
+	// What was handed over last may not have been accepted yet: after it comes the end
+	// of the listener's socket, from a plugin that keeps to the protocol.
+	late := time.NewTimer(lag)
+	defer late.Stop()
+	select {
+	case <-p.quiet.wait(&p.listening):
+	case <-p.ended:
+	case <-late.C:
+	case <-ctx.Done():
 	}
 	select {
 	case <-p.idle.wait(&p.pumped):

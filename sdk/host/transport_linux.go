@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/commucat/commucat/sdk"
@@ -115,6 +116,8 @@ func (o *openedTransport) Listen(ctx context.Context) (net.Listener, error) {
 		l.Close()
 		return nil, err
 	}
+	l.o.p.listening.Add(1)
+	l.counted.Store(true)
 	l.addr = handoff.Address(transport.Addr{Net: printable(r.Network, 64), Text: printable(r.Address, 300)})
 	if r.Health.GetInstance() == o.id {
 		o.p.healthy(r.Health)
@@ -144,6 +147,15 @@ type listener struct {
 	addr   net.Addr
 	mu     sync.Mutex // of Accept
 	once   sync.Once
+	// counted says that the process counts it among those that listen.
+	counted atomic.Bool
+}
+
+// over says that nothing more is handed over.
+func (l *listener) over() {
+	if p := l.o.p; l.counted.Swap(false) && p.listening.Add(-1) == 0 {
+		p.quiet.tell()
+	}
 }
 
 // Accept implements net.Listener. When the process has ended it says why at once.
@@ -154,8 +166,10 @@ func (l *listener) Accept() (net.Conn, error) {
 		m, fd, err := l.in.Receive()
 		switch {
 		case errors.Is(err, io.EOF):
+			l.over()
 			return nil, l.gone()
 		case err != nil:
+			l.over()
 			return nil, err
 		case m.Type != handoff.Accepted:
 			handoff.Drop(fd)
@@ -189,6 +203,7 @@ func (l *listener) Close() error {
 	var err error
 	l.once.Do(func() {
 		l.in.Close()
+		l.over()
 		ctx, cancel := context.WithTimeout(context.Background(), short)
 		defer cancel()
 		if l.o.p.Err() != nil {
