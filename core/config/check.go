@@ -294,13 +294,10 @@ func (k *checker) named(kind sdk.Kind, key, name, table string, keys map[string]
 	if p := k.env.Plugins[i].Plugin; p != nil {
 		cfg = p.Config()
 	}
-	err := sdk.DecodeAt(table, sdk.Locate(k.c.raw, table), keys, k.files, cfg)
-	if err == nil {
-		err = k.asked(k.env.Plugins[i].Check, table, keys, cfg)
-	}
 	var many sdk.ConfigErrors
-	if !errors.As(err, &many) {
-		return
+	errors.As(sdk.DecodeAt(table, sdk.Locate(k.c.raw, table), keys, k.files, cfg), &many)
+	if check := k.env.Plugins[i].Check; check != nil {
+		many = k.asked(question{check, table, cfg}, keys, many)
 	}
 	for _, e := range many {
 		if table == "storage" && e.Suggestion == "" && strings.HasSuffix(e.Text, "unknown key") {
@@ -308,34 +305,6 @@ func (k *checker) named(kind sdk.Kind, key, name, table string, keys map[string]
 		}
 		k.put(e)
 	}
-}
-
-// asked is what the plugin itself finds wrong, with whole keys and a place for each.
-func (k *checker) asked(check func(map[string]any) error, table string, keys map[string]any, cfg any) error {
-	if check == nil {
-		return nil
-	}
-	raw, err := sdk.Resolve(cfg, keys, k.files)
-	if err == nil {
-		err = check(raw)
-	}
-	var many sdk.ConfigErrors
-	if !errors.As(err, &many) {
-		return nil
-	}
-	out := make(sdk.ConfigErrors, len(many))
-	for i, e := range many {
-		whole := *e
-		whole.Key = table
-		if e.Key != "" {
-			whole.Key += "." + e.Key
-		}
-		if whole.Pos.IsZero() {
-			whole.Pos = sdk.Locate(k.c.raw, whole.Key)
-		}
-		out[i] = &whole
-	}
-	return out
 }
 
 func kindName(k sdk.Kind) string {
