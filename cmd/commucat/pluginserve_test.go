@@ -211,6 +211,15 @@ func TestBudgetPluginTransport(t *testing.T) {
 	if code, _, notes := commucat(t, "client", "send", "--profile", alice, "--to", "bob", "--transport", "http2", "four"); code != exitOK {
 		t.Errorf("by another transport: %d %s", code, notes)
 	}
+	// Mended, it runs with the next reload, though the configuration is the same.
+	b[len(b)-1] ^= 1
+	if err := os.WriteFile(file, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := srv.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	until("mended", func() bool { return strings.Contains(list(), `"state":"running"`) })
 	if code := srv.terminate(t); code != exitOK {
 		t.Errorf("ended with %d: %s", code, srv.said())
 	}

@@ -3,6 +3,7 @@ package pluginhost
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -21,6 +22,8 @@ type backend[T any] struct {
 	sup  *supervisor
 	open func(ctx context.Context, p *process, env sdk.Env, raw map[string]any) (T, error)
 	shut func(ctx context.Context, v T) error
+
+	upgrading sync.Mutex // so that bin is of what was started last
 
 	mu   sync.Mutex
 	spec Spec
@@ -104,6 +107,8 @@ func (b *backend[T]) starter(s Spec, bin *pinned) starter {
 // upgrade replaces the process by one of the binary that lies in the catalog now.
 // Calls wait meanwhile.
 func (b *backend[T]) upgrade(ctx context.Context, s Spec) error {
+	b.upgrading.Lock()
+	defer b.upgrading.Unlock()
 	bin := &pinned{h: b.h, kind: b.kind, name: s.Plugin}
 	if err := b.sup.upgrade(ctx, b.starter(s, bin)); err != nil {
 		bin.close()
@@ -326,6 +331,22 @@ func (h *Host) Ledger(ctx context.Context, s Spec) (l ledger.Ledger, forgets boo
 		return nil, false, err
 	}
 	return lastingLedger{b}, ledger.Forgets(first.plugin), nil
+}
+
+// RetryBackends starts the storages and ledgers that are parked anew, as they were
+// configured when the Host began. An error names those that stay parked.
+func (h *Host) RetryBackends(ctx context.Context) error {
+	var errs []error
+	for _, s := range h.States() {
+		kind := kinds()[s.Kind]
+		if s.State != Parked || kind == sdk.Transport {
+			continue
+		}
+		if err := h.UpgradeBackend(ctx, kind, s.Name); err != nil {
+			errs = append(errs, fmt.Errorf("%s %s stays parked: %w", s.Kind, s.Name, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // UpgradeBackend runs the binary of a storage or ledger that lies in the catalog now.

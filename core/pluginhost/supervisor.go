@@ -107,8 +107,9 @@ type supervisor struct {
 	ends  []time.Time
 }
 
-// command asks for another starter.
+// command asks for another starter; its attempt ends with ctx.
 type command struct {
+	ctx   context.Context
 	start starter
 	reply chan error
 }
@@ -133,9 +134,10 @@ func (s *supervisor) stop() {
 }
 
 // upgrade replaces what runs by what start gives. The error says why what ran
-// before goes on running.
+// before goes on running. Whoever gives up early learns all the same whether the
+// replacement was made.
 func (s *supervisor) upgrade(ctx context.Context, start starter) error {
-	c := command{start, make(chan error, 1)}
+	c := command{ctx, start, make(chan error, 1)}
 	select {
 	case s.commands <- c:
 	case <-s.over:
@@ -143,12 +145,11 @@ func (s *supervisor) upgrade(ctx context.Context, start starter) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	select {
-	case err := <-c.reply:
-		return err
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	err := <-c.reply
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
 	}
+	return err
 }
 
 func errStopped(name string) error {
@@ -229,6 +230,14 @@ func (s *supervisor) attempt(ctx context.Context, start starter, prev run) (run,
 	return start(ctx, prev)
 }
 
+// obey starts once for a command.
+func (s *supervisor) obey(ctx context.Context, c command, prev run) (run, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.ctx, cancel)()
+	return s.attempt(ctx, c.start, prev)
+}
+
 // rest waits after an end, or after a start that failed: until the pause is over, or
 // for an operator. crashed says that a process ended on its own.
 func (s *supervisor) rest(ctx context.Context, err error, crashed bool) {
@@ -275,14 +284,16 @@ func (s *supervisor) await(ctx context.Context, timer <-chan time.Time) {
 	case c := <-s.commands:
 		old := s.start
 		s.set(Starting, nil, nil)
-		cur, err := s.attempt(ctx, c.start, nil)
+		cur, err := s.obey(ctx, c, nil)
 		if err != nil {
-			c.reply <- err
 			s.start = old
-			if hopeless(err) {
+			if timer == nil || hopeless(err) {
 				s.set(Parked, nil, err)
+				c.reply <- err
 				s.await(ctx, timer)
+				return
 			}
+			c.reply <- err
 			return
 		}
 		s.start, s.ends, s.pause = c.start, nil, 0
@@ -324,7 +335,7 @@ func (s *supervisor) watch(ctx context.Context, cur run) error {
 				return s.lost(cur, &sdk.Error{Kind: sdk.Unavailable, Op: s.name, Text: "it does not answer any more", Err: err}, began)
 			}
 		case c := <-s.commands:
-			next, err := s.replace(ctx, cur, c.start)
+			next, err := s.replace(ctx, cur, c)
 			c.reply <- err
 			if next != nil {
 				cur, began, misses = next, time.Now(), 0
@@ -363,17 +374,17 @@ func (s *supervisor) lost(r run, err error, began time.Time) error {
 // replace upgrades: beside the running process, or after it where two cannot work
 // at once. Without a next run the answer's error says whether cur still runs: it is
 // current then.
-func (s *supervisor) replace(ctx context.Context, cur run, start starter) (run, error) {
+func (s *supervisor) replace(ctx context.Context, cur run, c command) (run, error) {
 	if !s.beside {
 		s.set(Draining, nil, nil)
 		s.end(cur)
 		cur = nil
 	}
-	next, err := s.attempt(ctx, start, cur)
+	next, err := s.obey(ctx, c, cur)
 	if err != nil {
 		return nil, err
 	}
-	s.start, s.ends, s.pause = start, nil, 0
+	s.start, s.ends, s.pause = c.start, nil, 0
 	s.begin(next)
 	if cur != nil {
 		s.mu.Lock()

@@ -312,6 +312,58 @@ func TestUpgrade(t *testing.T) {
 	})
 }
 
+// TestUpgradeGivenUp: who stops waiting for an upgrade ends its attempt, and is told what
+// came of it.
+func TestUpgradeGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := new(stage)
+		s := theatre(st.start, true)
+		defer s.stop()
+		synctest.Wait()
+		slow := func(ctx context.Context, _ run) (run, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Second, func() { cancel(errBang) })
+		if err := s.upgrade(ctx, slow); !errors.Is(err, errBang) {
+			t.Errorf("ended early: %v", err)
+		}
+		if v := s.look(); v.phase != Running || v.current.PID() != 1 {
+			t.Errorf("%+v", v)
+		}
+		// One that was made all the same is told as such.
+		ctx, cancel = context.WithCancelCause(t.Context())
+		if err := s.upgrade(ctx, func(c context.Context, prev run) (run, error) {
+			cancel(errBang)
+			return st.start(c, prev)
+		}); err != nil {
+			t.Errorf("made all the same: %v", err)
+		}
+		if v := s.look(); v.phase != Running || v.current.PID() != 2 {
+			t.Errorf("%+v", v)
+		}
+	})
+}
+
+// TestParkedStaysParked: an upgrade that fails for a passing reason does not start what
+// was given up.
+func TestParkedStaysParked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		st := &stage{fails: func(int) error { return refuse("transport x", "changed") }}
+		s := theatre(st.start, true)
+		defer s.stop()
+		synctest.Wait()
+		if err := s.upgrade(t.Context(), func(context.Context, run) (run, error) { return nil, errBang }); !errors.Is(err, errBang) {
+			t.Errorf("%v", err)
+		}
+		time.Sleep(time.Hour)
+		if v := s.look(); v.phase != Parked || !errors.Is(v.err, errBang) || st.count() != 1 {
+			t.Errorf("%+v after %d starts", v, st.count())
+		}
+	})
+}
+
 // TestUpgradeAfter: where two cannot work at once, the old one goes first, and comes
 // back if the new one does not start.
 func TestUpgradeAfter(t *testing.T) {

@@ -36,6 +36,8 @@ type Transport struct {
 
 	telling sync.Mutex
 	up      bool
+
+	upgrading sync.Mutex // so that spec and bin are of what was started last
 }
 
 // Transport starts a transport and returns at once; Wait tells what came of it.
@@ -178,6 +180,8 @@ func (t *Transport) Probe(ctx context.Context) error {
 // what runs; that is drained once the new process serves. After an error nothing has
 // changed.
 func (t *Transport) Upgrade(ctx context.Context, s TransportSpec) error {
+	t.upgrading.Lock()
+	defer t.upgrading.Unlock()
 	bin := &pinned{h: t.h, kind: sdk.Transport, name: s.Plugin}
 	err := t.sup.upgrade(ctx, t.starter(s, bin))
 	if err != nil {
@@ -191,6 +195,9 @@ func (t *Transport) Upgrade(ctx context.Context, s TransportSpec) error {
 	old.close()
 	return nil
 }
+
+// Parked says that the transport was given up until somebody acts; Upgrade does.
+func (t *Transport) Parked() bool { return t.sup.look().phase == Parked }
 
 // Spec is what runs, or shall.
 func (t *Transport) Spec() TransportSpec {
@@ -206,8 +213,9 @@ func (t *Transport) Stop() {
 }
 
 func (t *Transport) stop() {
-	t.sup.stop()
+	// First, so that who takes the port over need not wait for the last stream.
 	t.sockets.close()
+	t.sup.stop()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.bin.close()

@@ -27,6 +27,9 @@ import (
 // the first invitation names them; what takes longer follows by itself.
 const warmUp = 500 * time.Millisecond
 
+// inviteLimit is how long one transport may take to say how a client reaches it.
+const inviteLimit = 3 * time.Second
+
 // transports are the transports that plugin processes serve, by configured name.
 type transports struct {
 	mu  sync.Mutex
@@ -224,26 +227,54 @@ func (s *Server) transportChanged(r pluginhost.Reachable) {
 
 // pluginEndpoints are how the ready plugin transports are reached from outside.
 func (s *Server) pluginEndpoints(ctx context.Context, g transport.Guest) []link.Endpoint {
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	host := s.publicHost()
-	var out []link.Endpoint
-	for _, t := range s.running() {
-		e, err := t.Invite(ctx, host, g)
-		if err != nil {
-			if !errors.Is(err, sdk.Unavailable) {
-				s.log.Warn("a transport gives no invitation", "transport", t.Name(), "error", err)
-			}
-			continue
+	host, all := s.publicHost(), s.running()
+	ask := make([]inviter, len(all))
+	for i, t := range all {
+		ask[i] = t
+	}
+	return s.invitations(ctx, ask, host, g)
+}
+
+// inviter is a *pluginhost.Transport.
+type inviter interface {
+	Name() string
+	Invite(ctx context.Context, host string, g transport.Guest) (transport.Endpoint, error)
+}
+
+// invitations asks all beside each other, so that a slow one takes nothing from the
+// others.
+func (s *Server) invitations(ctx context.Context, all []inviter, host string, g transport.Guest) (out []link.Endpoint) {
+	found, group := make([]*link.Endpoint, len(all)), sync.WaitGroup{}
+	for i, t := range all {
+		group.Go(func() { found[i] = s.invitation(ctx, t, host, g) })
+	}
+	group.Wait()
+	for _, e := range found {
+		if e != nil {
+			out = append(out, *e)
 		}
-		named := link.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: ccp.ParamsOf(e.Params)}
-		if err := named.Check(); err != nil {
-			s.log.Warn("a transport's invitation cannot be put into a link", "transport", t.Name(), "error", err)
-			continue
-		}
-		out = append(out, named)
 	}
 	return out
+}
+
+// invitation is one of them, nil if the transport cannot be offered or takes too
+// long to say how it is reached.
+func (s *Server) invitation(ctx context.Context, t inviter, host string, g transport.Guest) *link.Endpoint {
+	ctx, cancel := context.WithTimeout(ctx, inviteLimit)
+	defer cancel()
+	e, err := t.Invite(ctx, host, g)
+	if err != nil {
+		if !errors.Is(err, sdk.Unavailable) {
+			s.log.Warn("a transport gives no invitation", "transport", t.Name(), "error", err)
+		}
+		return nil
+	}
+	named := link.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: ccp.ParamsOf(e.Params)}
+	if err := named.Check(); err != nil {
+		s.log.Warn("a transport's invitation cannot be put into a link", "transport", t.Name(), "error", err)
+		return nil
+	}
+	return &named
 }
 
 // publicHost is the name or address under which clients reach this relay.
@@ -352,7 +383,8 @@ func (s *Server) tellOnce(t *pluginhost.Transport) {
 }
 
 // reloadTransports applies the difference: what was added, removed or changed. What
-// is the same is not touched. An error names the transports that stay as they were.
+// is the same is not touched, unless it is parked: that is tried again. An error names
+// the transports that stay as they were.
 func (s *Server) reloadTransports(ctx context.Context, next *config.Config) error {
 	wanted := s.wanted(next)
 	var errs []error
@@ -367,13 +399,19 @@ func (s *Server) reloadTransports(ctx context.Context, next *config.Config) erro
 			continue
 		}
 		delete(wanted, t.Name())
-		if sameSpec(t.Spec(), spec) {
+		parked := t.Parked()
+		if sameSpec(t.Spec(), spec) && !parked {
 			continue
 		}
 		if err := s.upgradeTransport(ctx, t, spec); err != nil {
-			errs = append(errs, fmt.Errorf("transport %s stays as it was: %w", t.Name(), err))
+			text := "stays as it was"
+			if parked {
+				text = "stays parked"
+			}
+			errs = append(errs, fmt.Errorf("transport %s %s: %w", t.Name(), text, err))
 		}
 	}
+	errs = append(errs, s.host.RetryBackends(ctx))
 	if len(wanted) > 0 { // the first ones may come by a reload
 		errs = append(errs, s.openFolders())
 	}
@@ -398,8 +436,10 @@ func sameSpec(a, b pluginhost.TransportSpec) bool {
 }
 
 // UpgradePlugin runs what lies in the catalog now: a transport by its configured name,
-// or a storage or ledger.
+// or a storage or ledger. It and Reload wait for each other.
 func (s *Server) UpgradePlugin(ctx context.Context, name string) error {
+	s.reloading.Lock()
+	defer s.reloading.Unlock()
 	for _, t := range s.running() {
 		if t.Name() == name {
 			return s.upgradeTransport(ctx, t, t.Spec())
