@@ -146,7 +146,7 @@ func (f *Front) Serve(ctx context.Context, listeners []net.Listener) error {
 	var running sync.WaitGroup
 	for _, l := range listeners {
 		running.Go(func() {
-			err := f.server.ServeTLS(&listener{Listener: l, front: f}, "", "")
+			err := f.server.Serve(newSecure(&listener{Listener: l, front: f}, f.server.TLSConfig, f.opt.HeaderTimeout, f.opt.Log))
 			if !errors.Is(err, http.ErrServerClosed) {
 				failed <- err
 			}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/core/account"
+	"github.com/commucat/commucat/core/internal/crew"
 	"github.com/commucat/commucat/core/metrics"
 	"github.com/commucat/commucat/sdk/ccp"
 )
@@ -18,6 +19,7 @@ type Server struct {
 	opt   Options
 	pool  pools
 	large slots
+	work  *crew.Crew // for handshakes
 
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -40,6 +42,7 @@ func New(opt Options) *Server {
 	}
 	s.large.free = opt.Limits.LargeFrames
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.work = crew.New(s.ctx.Done())
 	return s
 }
 
@@ -54,7 +57,7 @@ func (s *Server) Serve(conn net.Conn) {
 	}
 	defer s.leave()
 	done := make(chan *Session, 1)
-	go func() { done <- o.run() }()
+	s.work.Go(func() { done <- o.run() })
 	ses := <-done
 	s.forgetOpening(o)
 	o = nil

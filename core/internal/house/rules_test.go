@@ -33,9 +33,11 @@ var floors = []edge{
 var inside = []edge{
 	{"core/server", "core/...", "composition root: it makes every part and hands it to the others"},
 	{"core/front", "core/admission", "asked at accept, before TLS"},
+	{"core/front", "core/internal/crew", "TLS handshakes run on goroutines that keep their stacks"},
 	{"core/front", "core/metrics", "counts what the listeners see"},
 	{"core/admission", "core/metrics", "counts what is refused"},
 	{"core/session", "core/relay", "an established session hands its frames over"},
+	{"core/session", "core/internal/crew", "handshakes run on goroutines that keep their stacks"},
 	{"core/session", "core/account", "the handshake ends in one transaction of the account"},
 	{"core/session", "core/admission", "public-key work waits for its turn, and the deadline is lifted"},
 	{"core/session", "core/metrics", "counts handshakes and sessions"},
