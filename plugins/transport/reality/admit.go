@@ -64,6 +64,7 @@ func (s *server) admit(record []byte) *pass {
 		return nil
 	}
 	p.ticket = ticket && h.resumes
+	p.growing = ticket // Go alone sends tickets before the client has finished
 	if !s.firstTime(h, p.claim.time) {
 		return nil
 	}

@@ -53,6 +53,9 @@ func (d *dialer) dial(ctx context.Context, to transport.Endpoint, with transport
 	if err != nil {
 		return nil, err
 	}
+	if k, ok := tcp.(keeper); ok {
+		_ = k.SetKeepAliveConfig(browsersKeepAlive())
+	}
 	sock := &socket{Conn: tcp}
 	a := &attempt{params: p, profile: prof, roots: with.Roots, now: d.now()}
 	conn, err := a.handshake(ctx, sock)
@@ -66,6 +69,11 @@ func (d *dialer) dial(ctx context.Context, to transport.Endpoint, with transport
 		return nil, fmt.Errorf("reality: %s showed its site: the link's key or short id is wrong, was replaced or revoked (ask for a new link), or this device's clock is off: %w", p.name, transport.ErrRefused)
 	}
 	return &stream{tlsStream: conn, raw: tcp, facts: transport.Facts{Transport: Name, Remote: transport.AddrPort(tcp.RemoteAddr()), Context: context.Background()}}, nil
+}
+
+// browsersKeepAlive is Chrome's. Go's own, every 15 s, would tell a client from a browser.
+func browsersKeepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 45 * time.Second, Count: -1}
 }
 
 // attempt is one handshake of the client half.
@@ -90,6 +98,8 @@ func (a *attempt) handshake(ctx context.Context, sock *socket) (*tls.UConn, erro
 		InsecureSkipVerify:     true, // verify does it: there are two ways to be right
 		VerifyPeerCertificate:  a.verify,
 		SessionTicketsDisabled: true,
+		// Browsers fill records from the first one on.
+		DynamicRecordSizingDisabled: true,
 	}, a.profile.hello)
 	if err := conn.BuildHandshakeState(); err != nil {
 		return nil, fmt.Errorf("reality: hello: %w", err)

@@ -3,9 +3,11 @@ package reality
 import (
 	"context"
 	"crypto/tls"
+	stdlog "log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +23,9 @@ type cover interface {
 	dial(ctx context.Context, from net.Addr) (net.Conn, error)
 	// String is the cover as the configuration names it.
 	String() string
+	// keepAlive is what strangers' and clients' sockets get: everybody on the way sees the
+	// segments. Whether a session's peer lives is the session's own question.
+	keepAlive() net.KeepAliveConfig
 	close()
 }
 
@@ -29,6 +34,9 @@ type site string
 
 func (s site) String() string { return string(s) }
 func (s site) close()         {}
+
+// keepAlive is none: servers have none by default, and these would be ours.
+func (s site) keepAlive() net.KeepAliveConfig { return net.KeepAliveConfig{} }
 
 func (s site) dial(ctx context.Context, _ net.Addr) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, dialCoverTime)
@@ -64,7 +72,7 @@ func newOwn(h http.Handler, certificate tls.Certificate, log *slog.Logger) *own 
 		ReadHeaderTimeout: 10 * time.Second,
 		IdleTimeout:       75 * time.Second,
 		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+		ErrorLog:          stdlog.New(panics{log}, "", 0),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams:          100,
 			MaxReadFrameSize:              16 << 10,
@@ -77,7 +85,24 @@ func newOwn(h http.Handler, certificate tls.Certificate, log *slog.Logger) *own 
 	return o
 }
 
+// panics passes on what net/http says of a handler that panicked, without the address it
+// names. Everything else that it says is about what strangers sent.
+type panics struct{ log *slog.Logger }
+
+func (p panics) Write(b []byte) (int, error) {
+	if _, rest, ok := strings.Cut(string(b), ": panic serving "); ok {
+		_, what, _ := strings.Cut(rest, ": ")
+		p.log.Error("the site panicked", slog.String("panic", strings.TrimSpace(what)))
+	}
+	return len(b), nil
+}
+
 func (o *own) String() string { return coverSelf }
+
+// keepAlive is the relay's own front's.
+func (o *own) keepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 3 * time.Minute, Interval: 30 * time.Second, Count: 4}
+}
 
 func (o *own) dial(ctx context.Context, from net.Addr) (net.Conn, error) {
 	ours, theirs, err := socketPair()

@@ -56,9 +56,10 @@ func (c *crowd) shed() {
 		counts[p]++
 		most = max(most, counts[p])
 	}
-	// Who has shown the key is spared while there are others.
+	// Who has shown the key is spared while there are others, for as long as a handshake may
+	// take: else a few with a link could keep everybody out.
 	worse := func(x, y *exchange) bool {
-		if a, b := x.answered(), y.answered(); a != b {
+		if a, b := x.spared(), y.spared(); a != b {
 			return b
 		}
 		if a, b := counts[network(x.source)] == most, counts[network(y.source)] == most; a != b {

@@ -58,6 +58,38 @@ func TestSettle(t *testing.T) {
 	}
 }
 
+// TestSpared: who has shown the key gives way last, but not once a handshake should be over.
+func TestSpared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(2)
+		come := func(m mode) *exchange {
+			a, b := net.Pipe()
+			t.Cleanup(func() { a.Close(); b.Close() })
+			x := newExchange(a, netip.Addr{}, func() {})
+			if !c.join(x) {
+				t.Fatal("not let in")
+			}
+			x.mu.Lock()
+			defer x.mu.Unlock()
+			x.turn(m)
+			return x
+		}
+		here := func(x *exchange) bool { c.mu.Lock(); defer c.mu.Unlock(); _, ok := c.members[x]; return ok }
+		client := come(keeping)
+		time.Sleep(time.Second)
+		stranger := come(relaying)
+		come(relaying)
+		if !here(client) || here(stranger) {
+			t.Error("a client gave way to a stranger")
+		}
+		time.Sleep(spareTime)
+		come(undecided)
+		if here(client) {
+			t.Error("a handshake that never ends keeps its place")
+		}
+	})
+}
+
 // TestSettleCut: nobody waits for an end that has come.
 func TestSettleCut(t *testing.T) {
 	c := newCrowd(16)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"time"
 
 	utls "github.com/refraction-networking/utls"
@@ -205,6 +206,7 @@ type page struct {
 	location string
 	date     time.Time
 	took     time.Duration
+	http3    bool // announced
 }
 
 // visitCover asks for the first page over a connection of its own.
@@ -239,6 +241,7 @@ func visitCover(ctx context.Context, c cover, name string, roots *x509.CertPool)
 	defer answer.Body.Close()
 	p := &page{status: answer.StatusCode, location: answer.Header.Get("Location"), took: time.Since(began)}
 	p.date, _ = http.ParseTime(answer.Header.Get("Date"))
+	p.http3 = slices.ContainsFunc(answer.Header.Values("Alt-Svc"), func(v string) bool { return strings.Contains(v, "h3=") })
 	_, _ = io.CopyN(io.Discard, answer.Body, lookBytes)
 	return p, nil
 }

@@ -89,6 +89,11 @@ func (x *exchange) answered() bool {
 	return m == keeping || m == over
 }
 
+// spareTime is how long who has shown the key has to finish while others want the place.
+const spareTime = 10 * time.Second
+
+func (x *exchange) spared() bool { return x.answered() && time.Since(x.came) < spareTime }
+
 func (x *exchange) touch() { x.touched.Store(time.Now().UnixMilli()) }
 
 // attach starts the cover's side. It is false after evict.

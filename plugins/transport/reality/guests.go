@@ -196,6 +196,8 @@ func (g *guests) save() error {
 	}
 	if err != nil {
 		_ = os.Remove(f.Name())
+		return err
 	}
-	return err
+	syncFolder(filepath.Dir(g.path)) // or a revocation is undone when the machine goes down
+	return nil
 }

@@ -3,6 +3,7 @@ package reality
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 
@@ -17,6 +18,9 @@ type pass struct {
 	guest guest // zero for the configured ids
 	// ticket says that the cover ends its flight with a session ticket.
 	ticket bool
+	// growing says that the cover's records begin small and grow, as Go's do; others fill
+	// them from the first.
+	growing bool
 }
 
 // answer lets the module speak TLS to a client that has a pass, in the cover's place.
@@ -39,6 +43,8 @@ func (x *exchange) answer(p *pass, record []byte, instance string) (*xtls.Conn, 
 		MinVersion:  xtls.VersionTLS13,
 		// A ticket of its own would not look like the cover's.
 		SessionTicketsDisabled: true,
+		// The lengths of records are in clear.
+		DynamicRecordSizingDisabled: !p.growing,
 	})
 	_ = m.Close()
 	if err != nil {
@@ -54,15 +60,20 @@ func (x *exchange) answer(p *pass, record []byte, instance string) (*xtls.Conn, 
 	return conn, nil
 }
 
-// resume gives the cover what the client has sent since its hello.
+// resume gives the cover what the client has sent since its hello. An alert that only the
+// module could open becomes an end of stream: servers take both without a word.
 func (x *exchange) resume(s *standin) {
-	if rest := s.unread(); len(rest) > 0 {
+	rest, alert := s.unread()
+	if len(rest) > 0 {
 		if _, err := x.cover.Write(rest); err != nil {
 			x.coverDead()
 		}
 	}
-	if s.clientEnd != nil {
+	switch {
+	case s.clientEnd != nil:
 		x.upEnds(s.clientEnd)
+	case alert:
+		x.upEnds(io.EOF)
 	}
 }
 

@@ -229,6 +229,7 @@ type rig struct {
 	config  map[string]any
 	state   string
 	now     func() time.Time
+	log     *slog.Logger // nil is the test's
 	ln      *server
 	healthy chan error
 	addr    string
@@ -274,8 +275,11 @@ func (r *rig) start() {
 	r.t.Helper()
 	r.healthy = make(chan error, 64)
 	healthy := r.healthy
+	if r.log == nil {
+		r.log = testLog(r.t)
+	}
 	env := sdk.NewEnv(sdk.EnvOptions{
-		State: r.state, Cover: pageHandler(), Log: testLog(r.t),
+		State: r.state, Cover: pageHandler(), Log: r.log,
 		Degraded: func(err error) {
 			select {
 			case healthy <- err:

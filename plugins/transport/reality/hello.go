@@ -221,10 +221,18 @@ func (h *clientHello) extension(kind int, body reader) bool {
 			if list.failed || data.failed {
 				return false
 			}
+			// A share of another size or a second one is nobody's who has a key, and the
+			// module would take the first without a look at its size.
 			switch {
-			case group == groupX25519 && len(data.b) == x25519Size && h.x25519 == nil:
+			case group == groupX25519:
+				if len(data.b) != x25519Size || h.x25519 != nil {
+					return false
+				}
 				h.x25519 = data.b
-			case group == groupHybrid && len(data.b) == hybridHelloSize && h.hybrid == nil:
+			case group == groupHybrid:
+				if len(data.b) != hybridHelloSize || h.hybrid != nil {
+					return false
+				}
 				h.hybrid = data.b
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/pem"
 	"math/big"
 	"os"
@@ -80,6 +81,31 @@ func TestInspect(t *testing.T) {
 	}
 	if inspect(append(bytes.Clone(b), 1)) != recordAlien {
 		t.Error("a byte behind the hello")
+	}
+}
+
+// TestShares: a second share of a group, or one of another size, is no hello of ours: the
+// module takes the first of a group without a look at its size.
+func TestShares(t *testing.T) {
+	entry := func(group uint16, size int) []byte {
+		b := binary.BigEndian.AppendUint16(nil, group)
+		return append(binary.BigEndian.AppendUint16(b, uint16(size)), make([]byte, size)...)
+	}
+	for name, tc := range map[string]struct {
+		entries [][]byte
+		ok      bool
+	}{
+		"both groups":            {[][]byte{entry(0x0a0a, 1), entry(groupHybrid, hybridHelloSize), entry(groupX25519, x25519Size)}, true},
+		"two of X25519":          {[][]byte{entry(groupX25519, x25519Size), entry(groupX25519, x25519Size)}, false},
+		"none before X25519":     {[][]byte{entry(groupX25519, 0), entry(groupX25519, x25519Size)}, false},
+		"short before a hybrid":  {[][]byte{entry(groupHybrid, 10), entry(groupHybrid, hybridHelloSize)}, false},
+		"another group is short": {[][]byte{entry(23, 3), entry(groupX25519, x25519Size)}, true},
+	} {
+		list := bytes.Join(tc.entries, nil)
+		body := append(binary.BigEndian.AppendUint16(nil, uint16(len(list))), list...)
+		if ok := new(clientHello).extension(extensionKeyShare, reader{b: body}); ok != tc.ok {
+			t.Errorf("%s: %v", name, ok)
+		}
 	}
 }
 

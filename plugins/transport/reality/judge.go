@@ -159,16 +159,22 @@ func (s *study) judgeTLS(chrome *look, say func(Weight, string, ...any)) {
 	if n := len(chrome.early); n > 1 || n == 1 && len(chrome.flight) != lastMessage {
 		say(Unfit, "it sends more than a session ticket before the client has finished, which cannot be imitated")
 	}
-	for i, n := range chrome.flight {
+	judgeFlight("Chrome", chrome, say)
+	judgeFlight("Firefox", s.firefox, say) // which does not take compressed certificates
+}
+
+// judgeFlight says which of an answer's records cannot be imitated.
+func judgeFlight(browser string, l *look, say func(Weight, string, ...any)) {
+	for i, n := range l.flight {
 		if n > maxMirrored {
-			say(Unfit, "its answer has a record of %d bytes, at most %d can be imitated: its certificate chain is too long", n, maxMirrored)
+			say(Unfit, "its answer to %s has a record of %d bytes, at most %d can be imitated: its certificate chain is too long", browser, n, maxMirrored)
 		}
 		if i == 3 && n < leastCertificate {
-			say(Unfit, "its certificate record has %d bytes, at least %d are needed", n, leastCertificate)
+			say(Unfit, "its answer to %s has a certificate record of %d bytes, at least %d are needed", browser, n, leastCertificate)
 		}
 	}
-	if n := len(chrome.flight); chrome.hello.tls13 && n != 3 && n != lastMessage {
-		say(Unfit, "its answer has %d records, which cannot be imitated", n)
+	if n := len(l.flight); l.hello.tls13 && !l.hello.retry && n != 3 && n != lastMessage {
+		say(Unfit, "its answer to %s has %d records, which cannot be imitated", browser, n)
 	}
 }
 
@@ -184,6 +190,9 @@ func (s *study) judgePage(name string, say func(Weight, string, ...any)) {
 		}
 	case p.status >= 400:
 		say(Risk, "its first page answers with status %d: a site that visitors would use is more convincing", p.status)
+	}
+	if s.page.http3 {
+		say(Risk, "it announces HTTP/3 (Alt-Svc), which browsers then try at this address: send UDP 443 on to it as well, or choose a site without")
 	}
 }
 

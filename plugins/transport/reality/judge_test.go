@@ -2,9 +2,11 @@ package reality
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +86,42 @@ func TestJudge(t *testing.T) {
 				t.Errorf("forced: %v", err)
 			}
 		})
+	}
+}
+
+// TestJudgeBrowsers: a cover must suit every browser that clients imitate, and what it
+// announces must be there.
+func TestJudgeBrowsers(t *testing.T) {
+	fit := func() *study {
+		l := func() *look {
+			return &look{hello: serverHello{tls13: true, group: groupHybrid}, protocol: "h2", flight: []int{1215, 6, 36, 3000, 286, 58},
+				certificate: &x509.Certificate{NotAfter: time.Now().Add(240 * time.Hour)}}
+		}
+		return &study{looks: [offeredKinds]*look{offersHTTP2: l()}, firefox: l(), page: &page{status: 200}}
+	}
+	for name, tc := range map[string]struct {
+		change func(*study)
+		weight Weight
+		want   string
+	}{
+		"long without compression":  {func(s *study) { s.firefox.flight[3] = 9000 }, Unfit, "its answer to Firefox has a record of 9000 bytes"},
+		"other records for Firefox": {func(s *study) { s.firefox.flight = s.firefox.flight[:4] }, Unfit, "its answer to Firefox has 4 records"},
+		"HTTP/3":                    {func(s *study) { s.page.http3 = true }, Risk, "UDP 443"},
+	} {
+		s := fit()
+		tc.change(s)
+		if !slices.ContainsFunc(s.judge(siteName, time.Now()), func(f Finding) bool { return f.Weight == tc.weight && strings.Contains(f.Text, tc.want) }) {
+			t.Errorf("%s: %v", name, s.judge(siteName, time.Now()))
+		}
+	}
+	if found := fit().judge(siteName, time.Now()); len(found) > 0 {
+		t.Errorf("fit: %v", found)
+	}
+	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Alt-Svc", `h3=":443"; ma=86400`) })
+	o := newOwn(h, testAuthority().pair, testLog(t))
+	t.Cleanup(o.close)
+	if p, err := visitCover(t.Context(), o, siteName, testAuthority().roots); err != nil || !p.http3 {
+		t.Errorf("%+v, %v", p, err)
 	}
 }
 

@@ -158,8 +158,11 @@ func (s *seenFiles) open(n int64, file *seenFile) (doubt string, err error) {
 }
 
 // syncFolder puts the names on the disk, where the system can do that.
-func (s *seenFiles) syncFolder() {
-	if d, err := os.Open(s.folder); err == nil {
+func (s *seenFiles) syncFolder() { syncFolder(s.folder) }
+
+// syncFolder puts the names in a folder on the disk.
+func syncFolder(path string) {
+	if d, err := os.Open(path); err == nil {
 		_ = d.Sync()
 		_ = d.Close()
 	}

@@ -217,9 +217,8 @@ func (s *server) shortOfFiles(err error) {
 func (s *server) serve(c net.Conn) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
-	_, remote := s.cover.(site)
-	if k, ok := c.(interface{ SetKeepAlive(bool) error }); ok && remote {
-		_ = k.SetKeepAlive(false) // they would be ours, not the cover's
+	if k, ok := c.(keeper); ok {
+		_ = k.SetKeepAliveConfig(s.cover.keepAlive())
 	}
 	x := newExchange(c, transport.AddrPort(c.RemoteAddr()).Addr(), cancel)
 	if s.SlowRate > 0 {
@@ -282,9 +281,6 @@ func (s *server) meet(x *exchange) *stream {
 }
 
 func (s *server) stream(x *exchange, conn tlsStream, p *pass) *stream {
-	if k, ok := x.client.(interface{ SetKeepAlive(bool) error }); ok {
-		_ = k.SetKeepAlive(true)
-	}
 	st := &stream{tlsStream: conn, raw: x.client, facts: transport.Facts{
 		Transport: Name, Remote: remoteOf(x.client), Context: context.Background(),
 	}}

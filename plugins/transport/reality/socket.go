@@ -22,6 +22,11 @@ const (
 // aLongTimeAgo wakes whoever waits.
 var aLongTimeAgo = time.Unix(1, 0)
 
+// keeper is what TCP connections have.
+type keeper interface {
+	SetKeepAliveConfig(net.KeepAliveConfig) error
+}
+
 // socket is a TCP connection whose Close lingers.
 type socket struct {
 	net.Conn

@@ -52,6 +52,7 @@ type standin struct {
 	raw       []byte // read from the client and not yet looked at
 	record    []byte // the rest of a record that the module is reading
 	withheld  []byte // records that the module has got and the cover has not
+	failed    error  // why there is no further record
 	clientEnd error
 }
 
@@ -83,6 +84,7 @@ func (s *standin) Read(p []byte) (int, error) {
 	s.mu.Unlock()
 	if len(s.record) == 0 {
 		if err := s.next(); err != nil {
+			s.failed = err
 			return 0, err
 		}
 	}
@@ -191,8 +193,25 @@ func (s *standin) enter() error {
 	return err
 }
 
-// unread are the bytes of the client that the cover has not seen.
-func (s *standin) unread() []byte { return append(s.withheld, s.raw...) }
+// unread are the bytes of the client that the cover has not seen and could read. Records
+// that the module opened are of keys that the cover has not: had one been wrong, the module
+// would have written an alert. When it failed over such a record, that was the client's alert.
+func (s *standin) unread() (rest []byte, alert bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.held) > 0 || len(s.record) > 0 {
+		return append(s.withheld, s.raw...), false
+	}
+	return s.raw, len(s.withheld) > 0 && s.failed == nil
+}
+
+// RemoteAddr names nobody while the module may put it into an error.
+func (s *standin) RemoteAddr() net.Addr {
+	if s.open.Load() {
+		return s.socket.RemoteAddr()
+	}
+	return &net.UnixAddr{Name: "client", Net: "unix"}
+}
 
 // Close, CloseWrite and the deadlines are the module's only after the handshake: before it
 // the socket may still be the cover's.

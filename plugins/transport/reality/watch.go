@@ -67,7 +67,8 @@ func (s *server) pause(d time.Duration) bool {
 
 // learn studies the cover and, if it is fit or forced, lets clients in.
 func (s *server) learn() error {
-	ctx, cancel := context.WithTimeout(s.ctx, 2*examineTime)
+	// Names are looked at one after the other.
+	ctx, cancel := context.WithTimeout(s.ctx, time.Duration(1+len(s.ServerNames))*examineTime)
 	defer cancel()
 	err := checkLoop(ctx, s.cover, s.ln.Addr())
 	s.looped.Store(errors.Is(err, errLoop))
