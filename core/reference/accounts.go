@@ -20,6 +20,13 @@ const (
 	maxMembers = 1024
 )
 
+// Reasons for which rows go with another one.
+const (
+	whyNoAccount = "its account does not exist"
+	whyNoGroup   = "its group does not exist"
+	whyGroupLeft = "its group is left out"
+)
+
 // users goes through accounts and their devices side by side.
 func (p *pass) users(ctx context.Context) error {
 	t, dt := p.table("app-user"), p.table("user-device")
@@ -63,7 +70,7 @@ func (p *pass) users(ctx context.Context) error {
 			return p.store(ctx, t, dt, list)
 		}
 		_, id := split(d.ID)
-		dt.left("its account does not exist", named(id))
+		dt.left(whyNoAccount, named(id))
 	}
 }
 
@@ -93,15 +100,15 @@ func (p *pass) devices(ctx context.Context, f *feed, t *Table, user, why string)
 			return nil, err
 		}
 		d, bad := row[deviceRow](r)
-		key, whole := d.Public.key()
+		key, whyKey := d.Public.key()
 		switch {
 		case owner < user:
-			bad = "its account does not exist"
+			bad = whyNoAccount
 		case why != "":
 			bad = why
 		case bad != "":
-		case !whole:
-			bad = "its key has not 32 bytes"
+		case whyKey != "":
+			bad = whyKey
 		case len(out) == maxDevices:
 			bad = "its account has too many devices"
 		}
@@ -162,93 +169,54 @@ func (p *pass) twin(ctx context.Context, o account.Outcome) (account.Outcome, er
 
 // history stores keys that devices had.
 func (p *pass) history(ctx context.Context, kind string, read func(*storage.Record) (account.ForeignKey, string)) error {
-	t, f := p.table(kind), p.feed(kind)
-	var list []account.ForeignKey
-	var names []string
-	flush := func() error {
+	t := p.table(kind)
+	keys := &pile[account.ForeignKey]{most: batchDevices, store: func(list []account.ForeignKey, names []string) error {
 		out, err := p.accounts.ImportKeys(ctx, list)
-		if err != nil {
-			return err
-		}
-		for i, o := range out {
-			p.outcome(t, o, names[i])
-		}
-		list, names = list[:0], names[:0]
-		return nil
-	}
-	for {
-		r, err := f.next(ctx)
-		if err != nil {
-			return err
-		}
-		if r == nil {
-			return flush()
-		}
+		return p.outcomes(t, out, names, err)
+	}}
+	err := p.feed(kind).each(ctx, func(r *storage.Record) error {
 		k, why := read(r)
 		var id string
-		k.Device, id = split(r.ID)
-		if why != "" {
+		if k.Device, id = split(r.ID); why != "" {
 			t.left(why, named(id))
-			continue
+			return nil
 		}
-		list, names = append(list, k), append(names, named(id))
-		if len(list) == batchDevices {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
+		return keys.add(k, named(id))
+	})
+	if err != nil {
+		return err
 	}
+	return keys.flush()
 }
-
-const whyKeyLength = "its key has not 32 bytes"
 
 func (p *pass) rotations(ctx context.Context) error {
 	return p.history(ctx, "device-rotation-audit", func(r *storage.Record) (account.ForeignKey, string) {
 		v, why := row[rotationRow](r)
-		key, whole := v.Old.key()
-		return account.ForeignKey{Public: key, At: v.Applied.at, Retired: true}, cmp.Or(why, lack(whole))
+		key, whyKey := v.Old.key()
+		return account.ForeignKey{Public: key, At: v.Applied.at, Retired: true}, cmp.Or(why, whyKey)
 	})
 }
 
 func (p *pass) events(ctx context.Context) error {
 	return p.history(ctx, "device-key-event", func(r *storage.Record) (account.ForeignKey, string) {
 		v, why := row[eventRow](r)
-		key, whole := v.Public.key()
-		return account.ForeignKey{Public: key, At: v.Recorded.at}, cmp.Or(why, lack(whole))
+		key, whyKey := v.Public.key()
+		return account.ForeignKey{Public: key, At: v.Recorded.at}, cmp.Or(why, whyKey)
 	})
-}
-
-func lack(whole bool) string {
-	if whole {
-		return ""
-	}
-	return whyKeyLength
 }
 
 // blobs takes friend lists.
 func (p *pass) blobs(ctx context.Context) error {
-	t, f := p.table("user-blob"), p.feed("user-blob")
-	var users []string
-	var lists [][]account.Friend
-	flush := func() error {
+	t := p.table("user-blob")
+	lists := &pile[[]account.Friend]{most: batchAccounts, store: func(lists [][]account.Friend, users []string) error {
 		out, err := p.accounts.ImportFriends(ctx, users, lists)
-		if err != nil {
-			return err
+		names := make([]string, len(users))
+		for i, u := range users {
+			names[i] = named(u)
 		}
-		for i, o := range out {
-			p.outcome(t, o, named(users[i]))
-		}
-		users, lists = users[:0], lists[:0]
-		return nil
-	}
-	for {
-		r, err := f.next(ctx)
-		if err != nil {
-			return err
-		}
-		if r == nil {
-			return flush()
-		}
+		return p.outcomes(t, out, names, err)
+	}}
+	err := p.feed("user-blob").each(ctx, func(r *storage.Record) error {
 		user, key := split(r.ID)
 		b, why := row[blobRow](r)
 		list, sound := friends(b.Payload)
@@ -261,25 +229,20 @@ func (p *pass) blobs(ctx context.Context) error {
 		}
 		if why != "" {
 			t.left(why, named(user, key))
-			continue
+			return nil
 		}
-		users, lists = append(users, user), append(lists, list)
-		if len(users) == batchAccounts {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
+		return lists.add(list, user)
+	})
+	if err != nil {
+		return err
 	}
+	return lists.flush()
 }
 
 // requests are left out: what was accepted is in the friend lists.
 func (p *pass) requests(ctx context.Context) error {
 	t := p.table("friend-requests")
-	for f := p.feed("friend-requests"); ; {
-		r, err := f.next(ctx)
-		if err != nil || r == nil {
-			return err
-		}
+	return p.feed("friend-requests").each(ctx, func(r *storage.Record) error {
 		v, why := row[requestRow](r)
 		switch {
 		case why != "":
@@ -289,16 +252,18 @@ func (p *pass) requests(ctx context.Context) error {
 			why = "this relay keeps friend lists, no requests"
 		}
 		t.left(why, named(split(r.ID)))
-	}
+		return nil
+	})
 }
 
 // groups goes through groups and their members side by side.
 func (p *pass) groups(ctx context.Context) error {
 	t, mt := p.table("chat-group"), p.table("group-member")
-	groups, members := p.feed("chat-group"), p.feed("group-member")
-	var list []relay.ForeignGroup
-	var counts []uint64 // members of each, with the owner
-	flush := func() error {
+	members := p.feed("group-member")
+	// Each group goes with how many members it has, the owner too.
+	groups := &pile[relay.ForeignGroup]{most: batchAccounts}
+	var counts []uint64
+	groups.store = func(list []relay.ForeignGroup, names []string) error {
 		out, err := relay.ImportGroups(ctx, p.dir, p.now, list)
 		if err != nil {
 			return err
@@ -306,8 +271,8 @@ func (p *pass) groups(ctx context.Context) error {
 		for i, o := range out {
 			switch {
 			case o.Conflict:
-				p.outcome(t, account.Outcome{Reason: "this relay has another group with its id", Conflict: true}, named(list[i].ID))
-				mt.leftOut("its group is left out", counts[i], "")
+				p.outcome(t, account.Outcome{Reason: "this relay has another group with its id", Conflict: true}, names[i])
+				mt.leftOut(whyGroupLeft, counts[i], "")
 			case o.Present:
 				t.present()
 				mt.Rows, mt.Present = mt.Rows+counts[i], mt.Present+counts[i]
@@ -316,19 +281,13 @@ func (p *pass) groups(ctx context.Context) error {
 				mt.Rows, mt.Carried = mt.Rows+counts[i], mt.Carried+counts[i]
 			}
 		}
-		list, counts = list[:0], counts[:0]
+		counts = counts[:0]
 		return nil
 	}
-	for {
-		r, err := groups.next(ctx)
-		if err != nil {
-			return err
-		}
-		if r == nil {
-			break
-		}
+	err := p.feed("chat-group").each(ctx, func(r *storage.Record) error {
 		g, why := row[groupRow](r)
 		f := relay.ForeignGroup{ID: r.ID, Owner: g.Owner}
+		var err error
 		switch {
 		case why != "":
 		case r.ID == "" || len(r.ID) > 255:
@@ -347,19 +306,18 @@ func (p *pass) groups(ctx context.Context) error {
 		}
 		if why != "" {
 			t.left(why, named(r.ID))
-			continue
+			return nil
 		}
-		list, counts = append(list, f), append(counts, n)
-		if len(list) == batchAccounts {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-	if _, _, err := p.members(ctx, members, mt, nil, "its group does not exist"); err != nil {
+		counts = append(counts, n)
+		return groups.add(f, named(r.ID))
+	})
+	if err != nil {
 		return err
 	}
-	return flush()
+	if _, _, err := p.members(ctx, members, mt, nil, whyNoGroup); err != nil {
+		return err
+	}
+	return groups.flush()
 }
 
 // members reads those of one group (nil: all that are left), and counts those kept.
@@ -388,9 +346,9 @@ func (p *pass) members(ctx context.Context, f *feed, t *Table, g *relay.ForeignG
 		m, bad := row[memberRow](r)
 		switch {
 		case g != nil && id < g.ID:
-			bad = "its group does not exist"
+			bad = whyNoGroup
 		case why != "" && g != nil:
-			bad = "its group is left out"
+			bad = whyGroupLeft
 		case why != "":
 			bad = why
 		case bad != "":

@@ -32,6 +32,8 @@ const (
 	batchBytes  = 4 << 20
 )
 
+var errAnswers = &sdk.Error{Kind: sdk.Corrupt, Text: "the storage did not answer what it was asked"}
+
 func importKey(id string) storage.Key { return storage.Key{Kind: kindImport, ID: id} }
 
 // state is where the numbering of messages is.
@@ -80,16 +82,14 @@ func (p *pass) messages(ctx context.Context) error {
 		after = names[len(names)-1]
 	}
 	all := Table{}
-	for f := p.feed("relay-queue"); ; { // also sees that the source is still the same
-		r, err := f.next(ctx)
-		if err != nil {
-			return err
-		}
-		if r == nil {
-			break
-		}
+	// Also sees that the source is still the same.
+	err := p.feed("relay-queue").each(ctx, func(r *storage.Record) error {
 		c, _ := row[countRow](r)
 		all.Rows += c.Rows
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	if p.write {
 		if err := p.dir.Commit(ctx, p.now, []storage.Write{{Key: importKey("batch"), Expect: storage.AnyVersion}}); err != nil {
@@ -212,7 +212,7 @@ func (p *pass) resume(ctx context.Context) error {
 func (p *pass) get(ctx context.Context, k storage.Key) (storage.Record, error) {
 	r, err := p.dir.Get(ctx, p.now, []storage.Key{k})
 	if err == nil && len(r) != 1 {
-		err = &sdk.Error{Kind: sdk.Corrupt, Text: "the storage did not answer what it was asked"}
+		err = errAnswers
 	}
 	if err != nil {
 		return storage.Record{}, err
@@ -260,7 +260,7 @@ func (p *pass) take(ctx context.Context, t *Table, device string, batch []due) e
 		return err
 	}
 	if len(have) != len(keys) {
-		return &sdk.Error{Kind: sdk.Corrupt, Text: "the storage did not answer what it was asked"}
+		return errAnswers
 	}
 	var list []numbered
 	var rows []storage.Append
@@ -309,7 +309,7 @@ func (p *pass) keep(ctx context.Context, t *Table, list []numbered, rows []stora
 		return err
 	}
 	if len(out) != len(rows) {
-		return &sdk.Error{Kind: sdk.Corrupt, Text: "the storage did not answer what it was asked"}
+		return errAnswers
 	}
 	b, err := json.Marshal(p.state.counter)
 	if err != nil {

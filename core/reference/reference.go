@@ -168,21 +168,16 @@ func never() map[string]string {
 
 func (p *pass) count(ctx context.Context, kind, why string) error {
 	t := p.table(kind)
-	for f := p.feed(kind); ; {
-		r, err := f.next(ctx)
-		if err != nil || r == nil {
-			return err
+	return p.feed(kind).each(ctx, func(r *storage.Record) error {
+		c, bad := row[countRow](r)
+		switch {
+		case r.ID != "rows" || bad != "":
+			t.left(why, named(split(r.ID)))
+		case c.Rows > 0:
+			t.leftOut(why, c.Rows, "")
 		}
-		if r.ID == "rows" {
-			if c, bad := row[countRow](r); bad == "" && c.Rows > 0 {
-				t.leftOut(why, c.Rows, "")
-				continue
-			} else if bad == "" {
-				continue
-			}
-		}
-		t.left(why, named(split(r.ID)))
-	}
+		return nil
+	})
 }
 
 // outcome counts what became of a row.
@@ -205,6 +200,41 @@ func (p *pass) outcome(t *Table, o account.Outcome, name string) {
 			t.note(o.Note, name)
 		}
 	}
+}
+
+// outcomes counts what became of rows that were stored together.
+func (p *pass) outcomes(t *Table, out []account.Outcome, names []string, err error) error {
+	if err != nil {
+		return err
+	}
+	for i, o := range out {
+		p.outcome(t, o, names[i])
+	}
+	return nil
+}
+
+// pile gathers what is stored together.
+type pile[T any] struct {
+	most  int
+	store func(list []T, names []string) error
+	list  []T
+	names []string
+}
+
+func (l *pile[T]) add(v T, name string) error {
+	if l.list, l.names = append(l.list, v), append(l.names, name); len(l.list) < l.most {
+		return nil
+	}
+	return l.flush()
+}
+
+func (l *pile[T]) flush() error {
+	if len(l.list) == 0 {
+		return nil
+	}
+	err := l.store(l.list, l.names)
+	l.list, l.names = l.list[:0], l.names[:0]
+	return err
 }
 
 // feed reads one table in the order of its keys.
@@ -250,6 +280,19 @@ func (f *feed) next(ctx context.Context) (*storage.Record, error) {
 		f.p.Progress.rows.Add(1)
 	}
 	return r, err
+}
+
+// each gives take all rows that are left.
+func (f *feed) each(ctx context.Context, take func(*storage.Record) error) error {
+	for {
+		r, err := f.next(ctx)
+		if err != nil || r == nil {
+			return err
+		}
+		if err := take(r); err != nil {
+			return err
+		}
+	}
 }
 
 // pretended is a directory in which writes stay in memory.

@@ -31,10 +31,12 @@ func (b *bytea) UnmarshalText(t []byte) error {
 // MarshalText implements encoding.TextMarshaler.
 func (b bytea) MarshalText() ([]byte, error) { return hex.AppendEncode([]byte(`\x`), b), nil }
 
-// key is the byte string as a key; false where its length is another.
-func (b bytea) key() (k [32]byte, ok bool) {
-	copy(k[:], b)
-	return k, len(b) == len(k)
+// key is the byte string as a key, or why it is none.
+func (b bytea) key() (k [32]byte, why string) {
+	if copy(k[:], b); len(b) != len(k) {
+		why = "its key has not 32 bytes"
+	}
+	return k, why
 }
 
 // stamp is a time as PostgreSQL writes it; one that is infinite, or that RFC 3339 cannot

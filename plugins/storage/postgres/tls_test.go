@@ -2,64 +2,25 @@ package postgres_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
-	"net"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/commucat/commucat/plugins/storage/postgres"
 	"github.com/commucat/commucat/plugins/storage/postgres/pgserver"
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/plugintest/selfsigned"
 	"github.com/commucat/commucat/sdk/storage"
 )
-
-// certificate is a server's for 127.0.0.1, signed by itself, as PEM; file holds it.
-func certificate(t *testing.T) (cert, key []byte, file string) {
-	t.Helper()
-	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "server"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, c, c, k.Public(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	key = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
-	file = filepath.Join(t.TempDir(), "cert.pem")
-	if err := os.WriteFile(file, cert, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return cert, key, file
-}
 
 // TestTLS: the server's certificate must be signed by whom the configuration trusts, and
 // hold the name or address that it is called by (verify-full).
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	s := pgserver.Start(t)
-	cert, key, ours := certificate(t)
-	_, _, theirs := certificate(t)
+	cert, other := selfsigned.New(t), selfsigned.New(t)
+	ours, theirs := cert.CertFile, other.CertFile
 	s.Guard("guarded", "right")
 	port := strconv.Itoa(s.Port)
 	open := func(change map[string]any) error {
@@ -82,7 +43,7 @@ func TestTLS(t *testing.T) {
 	if err := open(map[string]any{"ca": ours}); !errors.Is(err, sdk.Unavailable) || !strings.Contains(err.Error(), "TLS") {
 		t.Errorf("a server without TLS: %v", err)
 	}
-	s.Certify(cert, key, true)
+	s.Certify(cert.Cert, cert.Key, true)
 	waitFor(t, "the server offers TLS", func() bool { return open(map[string]any{"ca": ours}) == nil })
 	for name, test := range map[string]struct {
 		change map[string]any

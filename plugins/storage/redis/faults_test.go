@@ -13,6 +13,7 @@ import (
 	plugin "github.com/commucat/commucat/plugins/storage/redis"
 	"github.com/commucat/commucat/plugins/storage/redis/redisserver"
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/plugintest/selfsigned"
 	"github.com/commucat/commucat/sdk/storage"
 )
 
@@ -165,19 +166,19 @@ func users(lines ...string) (args []string) {
 }
 
 func TestTLS(t *testing.T) {
-	ours, theirs := certificates(t), certificates(t)
-	s := redisserver.StartTLS(t, ours.cert, ours.key, users(aclLine, "guest on >secret ~* &* +ping", "default off")...)
+	ours, theirs := selfsigned.New(t), selfsigned.New(t)
+	s := redisserver.StartTLS(t, ours.CertFile, ours.KeyFile, users(aclLine, "guest on >secret ~* &* +ping", "default off")...)
 	for name, test := range map[string]struct {
 		raw  map[string]any
 		want error
 		text string
 	}{
-		"all is well":           {map[string]any{"tls": true, "ca": ours.cert, "user": "commucat", "password": "secret"}, nil, ""},
-		"another authority":     {map[string]any{"tls": true, "ca": theirs.cert, "user": "commucat", "password": "secret"}, sdk.Denied, "ca"},
+		"all is well":           {map[string]any{"tls": true, "ca": ours.CertFile, "user": "commucat", "password": "secret"}, nil, ""},
+		"another authority":     {map[string]any{"tls": true, "ca": theirs.CertFile, "user": "commucat", "password": "secret"}, sdk.Denied, "ca"},
 		"the system's":          {map[string]any{"tls": true, "user": "commucat", "password": "secret"}, sdk.Denied, "ca"},
-		"another name":          {map[string]any{"tls": true, "ca": ours.cert, "user": "commucat", "password": "secret", "address": []any{fmt.Sprintf("localhost:%d", s.Port)}}, sdk.Denied, "ca"},
-		"a wrong password":      {map[string]any{"tls": true, "ca": ours.cert, "user": "commucat", "password": "wrong"}, sdk.Denied, "refused"},
-		"a user who is too low": {map[string]any{"tls": true, "ca": ours.cert, "user": "guest", "password": "secret"}, sdk.Denied, "ACL"},
+		"another name":          {map[string]any{"tls": true, "ca": ours.CertFile, "user": "commucat", "password": "secret", "address": []any{fmt.Sprintf("localhost:%d", s.Port)}}, sdk.Denied, "ca"},
+		"a wrong password":      {map[string]any{"tls": true, "ca": ours.CertFile, "user": "commucat", "password": "wrong"}, sdk.Denied, "refused"},
+		"a user who is too low": {map[string]any{"tls": true, "ca": ours.CertFile, "user": "guest", "password": "secret"}, sdk.Denied, "ACL"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			raw := map[string]any{"address": []any{s.Address()}, "timeout": "5s"}
