@@ -474,6 +474,10 @@ func connects(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, erro
 	return []Case{c}, m.stop(&c, count.Load())
 }
 
+// keepAlives is the relay's keep-alive interval. Sessions that connected one after the
+// other wake in the same order: a shorter time would see all of them or none.
+const keepAlives = time.Minute
+
 // idle: sessions that do nothing.
 func idle(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error) {
 	c := Case{Name: "idle", Clients: o.Sessions, Unit: "sessions"}
@@ -499,7 +503,7 @@ func idle(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error) {
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-time.After(o.Duration):
+	case <-time.After(max(o.Duration, keepAlives)):
 	}
 	if err := m.stop(&c, int64(o.Sessions)); err != nil {
 		return nil, err
@@ -516,7 +520,7 @@ func idle(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error) {
 // rest waits for least, and then until the process gives no memory back any more: a
 // relay that has just connected thousands does so, in steps, for some seconds.
 func rest(ctx context.Context, pid int, least time.Duration) error {
-	const still, most = 12 * time.Second, time.Minute
+	const still, most = 25 * time.Second, 90 * time.Second // the steps are 20 s apart at last
 	began, changed, lowest := time.Now(), time.Now(), int64(math.MaxInt64)
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
