@@ -93,6 +93,10 @@ var errMiddle = errors.New("answered with a certificate that browsers do not tru
 	"if the relay's cover has no public certificate, the link is wrong, replaced or revoked, this device's clock is off, or the relay lets nobody in yet; otherwise somebody is in between")
 
 func (a *attempt) handshake(ctx context.Context, sock *socket) (*tls.UConn, error) {
+	spec, err := a.profile.hello()
+	if err != nil {
+		return nil, fmt.Errorf("reality: hello: %w", err)
+	}
 	conn := tls.UClient(sock, &tls.Config{
 		ServerName:             a.name,
 		InsecureSkipVerify:     true, // verify does it: there are two ways to be right
@@ -100,7 +104,10 @@ func (a *attempt) handshake(ctx context.Context, sock *socket) (*tls.UConn, erro
 		SessionTicketsDisabled: true,
 		// Browsers fill records from the first one on.
 		DynamicRecordSizingDisabled: true,
-	}, a.profile.hello)
+	}, tls.HelloCustom)
+	if err := conn.ApplyPreset(&spec); err != nil {
+		return nil, fmt.Errorf("reality: hello: %w", err)
+	}
 	if err := conn.BuildHandshakeState(); err != nil {
 		return nil, fmt.Errorf("reality: hello: %w", err)
 	}

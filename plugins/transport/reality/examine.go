@@ -39,7 +39,7 @@ const (
 
 // helloFor is Chrome's hello with another choice of protocols.
 func helloFor(kind offered) (*utls.ClientHelloSpec, error) {
-	spec, err := utls.UTLSIdToSpec(utls.HelloChrome_133)
+	spec, err := chromeSpec()
 	if err != nil {
 		return nil, err
 	}

@@ -69,7 +69,7 @@ func (s shape) record(t testing.TB) []byte {
 		t.Fatal(err)
 	}
 	conn := utls.UClient(nil, &utls.Config{ServerName: s.name, SessionTicketsDisabled: true, InsecureSkipVerify: true}, utls.HelloCustom)
-	spec, err := utls.UTLSIdToSpec(prof.hello)
+	spec, err := prof.hello()
 	if err != nil {
 		t.Fatal(err)
 	}
