@@ -57,3 +57,45 @@ func (i inventory) names(ctx context.Context, of wirepb.Inventory, after string,
 	}
 	return out, nil
 }
+
+// snapshots is storage.Snapshots in the other process.
+type snapshots struct{ *store }
+
+var _ storage.Snapshots = snapshots{}
+
+func (s snapshots) Snapshot(ctx context.Context, name string) error {
+	if err := storage.CheckSnapshot(name); err != nil {
+		return err
+	}
+	if err := s.check(ctx); err != nil {
+		return err
+	}
+	return s.writes.Call(ctx, names([]string{name}, func(n *wirepb.Names) *wirepb.StorageRequest {
+		return &wirepb.StorageRequest{Call: &wirepb.StorageRequest_Snapshot{Snapshot: n}}
+	}), nothing)
+}
+
+// positions is storage.Positions in the other process.
+type positions struct{ *store }
+
+var _ storage.Positions = positions{}
+
+func (p positions) Highest(ctx context.Context) (uint64, error) {
+	return p.ask(ctx, p.reads, &wirepb.PositionsCall{})
+}
+
+func (p positions) Raise(ctx context.Context, above uint64) error {
+	if err := storage.CheckRaise(above); err != nil {
+		return err
+	}
+	_, err := p.ask(ctx, p.writes, &wirepb.PositionsCall{Raise: true, Above: above})
+	return err
+}
+
+func (p positions) ask(ctx context.Context, by *wire.Caller, c *wirepb.PositionsCall) (uint64, error) {
+	n, err := p.numbers(ctx, by, 1, one(time.Time{}, &wirepb.StorageRequest{Call: &wirepb.StorageRequest_Positions{Positions: c}}))
+	if err != nil {
+		return 0, err
+	}
+	return n[0], nil
+}

@@ -69,6 +69,12 @@ func newStore(p *Process, id uint64, lanes int, parts *wirepb.Parts) storage.Sto
 	if parts.GetInventory() {
 		out.Inventory = inventory{s}
 	}
+	if parts.GetPositions() {
+		out.Positions = positions{s}
+	}
+	if parts.GetSnapshots() {
+		out.Snapshots = snapshots{s}
+	}
 	if parts.GetRoutes() {
 		out.Routes = routes{s}
 	}

@@ -41,7 +41,8 @@ func partsOf(s *storage.Store) *wirepb.Parts {
 	return &wirepb.Parts{
 		Queues: s.Queues != nil, Directory: s.Directory != nil, Routes: s.Routes != nil, Presence: s.Presence != nil,
 		Cache: s.Cache != nil, Limiter: s.Limiter != nil, Bus: s.Bus != nil, Ready: s.Ready != nil,
-		Inventory: s.Inventory != nil,
+		Inventory: s.Inventory != nil, Snapshots: s.Snapshots != nil,
+		Positions: s.Positions != nil,
 	}
 }
 
@@ -201,6 +202,16 @@ func (w *worker) answer(c *call) error {
 			return errNotOffered
 		}
 		return w.inventory(c)
+	case *wirepb.StorageRequest_Positions:
+		if w.store.Positions == nil {
+			return errNotOffered
+		}
+		return w.positions(c)
+	case *wirepb.StorageRequest_Snapshot:
+		if w.store.Snapshots == nil {
+			return errNotOffered
+		}
+		return w.snapshot(c)
 	}
 	return w.volatile(c)
 }

@@ -24,3 +24,30 @@ func (w *worker) inventory(c *call) error {
 	}
 	return err
 }
+
+// snapshot runs Snapshots.Snapshot; its answer is empty.
+func (w *worker) snapshot(c *call) error {
+	names := c.names((*wirepb.StorageRequest).GetSnapshot)
+	if len(names) != 1 {
+		return errCall
+	}
+	err := w.store.Snapshots.Snapshot(c.ctx, names[0])
+	if err == nil {
+		w.reply(c, &wirepb.StorageReply{}, false)
+	}
+	return err
+}
+
+// positions runs a call of Positions; it answers a number, 0 after raising.
+func (w *worker) positions(c *call) (err error) {
+	r, highest := c.parts[0].GetPositions(), uint64(0)
+	if r.Raise {
+		err = w.store.Positions.Raise(c.ctx, r.Above)
+	} else {
+		highest, err = w.store.Positions.Highest(c.ctx)
+	}
+	if err == nil {
+		w.numbers(c, highest)
+	}
+	return err
+}

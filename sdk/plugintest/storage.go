@@ -52,6 +52,8 @@ func StorageCases(t T, open StorageOpen, o StorageOptions) {
 		{"queues", !o.Source && s.Queues != nil, queueCases},
 		{"directory", !o.Source && s.Directory != nil, directoryCases},
 		{"inventory", !o.Source && s.Inventory != nil && s.Queues != nil && s.Directory != nil, inventoryCases},
+		{"positions", !o.Source && s.Positions != nil && s.Queues != nil, positionCases},
+		{"snapshots", !o.Source && s.Snapshots != nil && s.Queues != nil && s.Directory != nil, snapshotCases},
 		{"routes", s.Routes != nil, routeCases},
 		{"presence", s.Presence != nil, presenceCases},
 		{"cache", s.Cache != nil, cacheCases},

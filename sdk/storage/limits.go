@@ -168,3 +168,27 @@ func CheckBeat(b *Beat) error {
 	}
 	return nil
 }
+
+// MaxSnapshot is the longest name of a snapshot in bytes.
+const MaxSnapshot = 64
+
+// CheckSnapshot checks the name of a snapshot's folder: letters, digits and hyphens.
+func CheckSnapshot(name string) error {
+	if name == "" || len(name) > MaxSnapshot {
+		return invalid("the name of a snapshot has 1 to 64 bytes")
+	}
+	for _, c := range []byte(name) {
+		if c != '-' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+			return invalid("the name of a snapshot has letters, digits and hyphens alone")
+		}
+	}
+	return nil
+}
+
+// CheckRaise checks what Positions.Raise is asked for.
+func CheckRaise(above uint64) error {
+	if above > MaxPosition {
+		return invalid("positions above %d, want at most %d", above, uint64(MaxPosition))
+	}
+	return nil
+}

@@ -262,6 +262,33 @@ type Inventory interface {
 	Kinds(ctx context.Context, after string, limit int) ([]string, error)
 }
 
+// Positions is offered by a durable store, for one that takes another's place: devices
+// remember the last position that they had, also of queues that are empty by now, and would
+// never see what came below.
+type Positions interface {
+	// Highest is at or above every position that the store ever gave in any queue.
+	Highest(ctx context.Context) (uint64, error)
+	// Raise makes every position that is given from now on greater than above, which is at
+	// most MaxPosition; that outlives the store's closing. It never lowers anything.
+	Raise(ctx context.Context, above uint64) error
+}
+
+// MaxPosition is what Raise may be asked for at most: 292,000 years in µs.
+const MaxPosition = 1<<63 - 1<<40
+
+// Snapshots is offered by a store that keeps everything in its own folder (sdk.Env.State).
+// It is what an archive of a running relay is made from.
+type Snapshots interface {
+	// Snapshot makes the folder name within Env.State, which is not there yet, and puts
+	// into it what Env.State would have to hold for a store with the same configuration
+	// to open with everything that this one held at one moment of the call: whatever had
+	// returned before is in it, and queues and directory are of the same moment. Other
+	// calls go on meanwhile. All of it is on stable storage when the call returns nil;
+	// after an error nothing of the folder is left. The caller removes the folder; a name
+	// is checked by CheckSnapshot.
+	Snapshot(ctx context.Context, name string) error
+}
+
 // Store is what a backend offers; nil fields are "not offered". The operator
 // may take the durable half (Queues, Directory) from one plugin and the
 // volatile half from another.
@@ -270,6 +297,12 @@ type Store struct {
 	Directory Directory
 	// Inventory goes with both; without it the data cannot be moved elsewhere.
 	Inventory Inventory
+	// Positions goes with Queues; without it a copy waits until the clock is beyond the
+	// positions of the rows that are there.
+	Positions Positions
+	// Snapshots goes with both as well; without it the operator backs the data up with
+	// the backend's own tools.
+	Snapshots Snapshots
 
 	Routes   Routes
 	Presence Presence

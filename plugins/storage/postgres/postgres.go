@@ -111,7 +111,7 @@ func open(ctx context.Context, _ sdk.Env, c Config) (storage.Store, error) {
 		return storage.Store{}, err
 	}
 	return storage.Store{
-		Queues: (*queues)(s), Directory: (*directory)(s), Inventory: (*inventory)(s), Ready: s.ready,
+		Queues: (*queues)(s), Directory: (*directory)(s), Inventory: (*inventory)(s), Positions: (*positions)(s), Ready: s.ready,
 		Close: func(context.Context) error { pool.Close(); return nil },
 	}, nil
 }

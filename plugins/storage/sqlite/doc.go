@@ -26,6 +26,10 @@
 // next batch is accepted. Below a reserve of free space appends are refused with
 // kind Unavailable while deletions go on, so that a full disk empties again.
 //
+// A snapshot of a running store is of one moment: while Pebble makes its checkpoint (hard
+// links, and a copy of its log) the database's writer waits, and a reading transaction
+// from before it is what is copied of the database afterwards.
+//
 // Damage: each row has a sum, checked whenever it is read. At the start the database's
 // rows and trees are checked for 250 ms at most; a damaged one is not opened.
 package sqlite

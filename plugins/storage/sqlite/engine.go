@@ -33,6 +33,8 @@ type engine interface {
 	// high is the persisted bound of all positions.
 	high() (uint64, error)
 	ready() error
+	// checkpoint makes dir/queues a copy of what the engine holds outside the database.
+	checkpoint(dir string) error
 	close() error
 }
 

@@ -59,8 +59,28 @@ func unwind(err error) {
 // guardFS is a file system whose writes are guarded.
 type guardFS struct {
 	vfs.FS
-	g       *guard
+	g *guard
+	// aside is a folder that is no part of the database: what fails there is told to
+	// whoever writes there, and fails nothing else.
+	aside   *aside
 	witness *witness
+}
+
+// aside is a folder, or none.
+type aside struct{ dir atomic.Pointer[string] }
+
+func (a *aside) set(dir string) { a.dir.Store(&dir) }
+
+func (a *aside) clear() { a.dir.Store(nil) }
+
+// has says whether a path is the folder or lies in it.
+func (a *aside) has(path string) bool {
+	d := a.dir.Load()
+	if d == nil {
+		return false
+	}
+	rest, ok := strings.CutPrefix(path, *d)
+	return ok && (rest == "" || rest[0] == '/')
 }
 
 func (f *guardFS) Unwrap() vfs.FS { return f.FS }
@@ -75,6 +95,9 @@ func (f *guardFS) file(open func() (vfs.File, error)) (vfs.File, error) {
 }
 
 func (f *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	if f.aside.has(name) {
+		return f.FS.Create(name, c)
+	}
 	return f.file(func() (vfs.File, error) {
 		file, err := f.FS.Create(name, c)
 		if base := f.FS.PathBase(name); err == nil && strings.HasPrefix(base, "MANIFEST-") {
@@ -85,6 +108,9 @@ func (f *guardFS) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error)
 }
 
 func (f *guardFS) OpenReadWrite(name string, c vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
+	if f.aside.has(name) {
+		return f.FS.OpenReadWrite(name, c, o...)
+	}
 	return f.file(func() (vfs.File, error) { return f.FS.OpenReadWrite(name, c, o...) })
 }
 
@@ -93,15 +119,24 @@ func (f *guardFS) ReuseForWrite(oldname, newname string, c vfs.DiskWriteCategory
 }
 
 func (f *guardFS) OpenDir(name string) (vfs.File, error) {
+	if f.aside.has(name) {
+		return f.FS.OpenDir(name)
+	}
 	return f.file(func() (vfs.File, error) { return f.FS.OpenDir(name) })
 }
 
 func (f *guardFS) Link(oldname, newname string) error {
+	if f.aside.has(newname) {
+		return f.FS.Link(oldname, newname)
+	}
 	f.g.do(func() error { return f.FS.Link(oldname, newname) })
 	return nil
 }
 
 func (f *guardFS) Rename(oldname, newname string) error {
+	if f.aside.has(newname) {
+		return f.FS.Rename(oldname, newname)
+	}
 	f.g.do(func() error { return f.FS.Rename(oldname, newname) })
 	return nil
 }

@@ -122,12 +122,7 @@ func (x *index) forget(s *stripe, q *queue) {
 	}
 	delete(s.queues, q.name)
 	x.held.Add(-int64(q.count() + overhead))
-	for {
-		f := x.floor.Load()
-		if q.last <= f || x.floor.CompareAndSwap(f, q.last) {
-			return
-		}
-	}
+	x.lift(q.last)
 }
 
 // shrink evicts from a stripe while the index is over its budget. mu is held.

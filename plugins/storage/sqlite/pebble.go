@@ -62,6 +62,8 @@ const patience = 5 * time.Second
 type instance struct {
 	*pebble.DB
 	guard guard
+	// aside is where a checkpoint is being made; see guardFS.
+	aside aside
 	// commit serialises commits up to their sync. Pebble's pipeline would take
 	// more at once, but whoever stands behind a failed one there waits for ever.
 	commit sync.Mutex
@@ -82,7 +84,7 @@ func (p *pebbleRows) start() (*instance, error) {
 		return nil, err
 	}
 	n := &instance{}
-	err := n.open(p.dir, &guardFS{p.fs, &n.guard, w}, p.memtable, p.log)
+	err := n.open(p.dir, &guardFS{p.fs, &n.guard, &n.aside, w}, p.memtable, p.log)
 	if cause := n.guard.failed(); cause != nil {
 		if err == nil {
 			_ = n.end()

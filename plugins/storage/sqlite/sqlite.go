@@ -47,12 +47,16 @@ type options struct {
 
 // store is one opened folder.
 type store struct {
-	lock   *os.File
-	db     *database
-	engine engine
-	space  *space
-	once   sync.Once
-	err    error
+	dir string
+	// state is the folder lent by the host, and path where in it dir lies; state is ""
+	// where dir lies elsewhere.
+	state, path string
+	lock        *os.File
+	db          *database
+	engine      engine
+	space       *space
+	once        sync.Once
+	err         error
 }
 
 func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Store, err error) {
@@ -69,7 +73,7 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 	if dir == "" {
 		return storage.Store{}, &storage.Error{Kind: sdk.Invalid, Text: "no path configured and no data folder lent"}
 	}
-	s := &store{space: &space{dir: dir, reserve: uint64(c.Reserve), free: o.free}}
+	s := &store{dir: dir, space: &space{dir: dir, reserve: uint64(c.Reserve), free: o.free}}
 	defer func() {
 		if err != nil {
 			_ = s.close()
@@ -100,13 +104,20 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 	if err != nil {
 		return storage.Store{}, err
 	}
-	return storage.Store{
-		Queues:    &queues{x, s.space.room},
+	q := &queues{x, s.space.room}
+	out := storage.Store{
+		Queues:    q,
+		Positions: q,
 		Directory: &directory{s.db, s.space},
 		Inventory: &inventory{s.db, s.engine},
 		Ready:     s.ready,
 		Close:     func(context.Context) error { return s.close() },
-	}, nil
+	}
+	if !filepath.IsAbs(c.Path) && env.State() != "" {
+		s.state, s.path = env.State(), c.Path
+		out.Snapshots = s
+	}
+	return out, nil
 }
 
 func (s *store) ready(ctx context.Context) error {

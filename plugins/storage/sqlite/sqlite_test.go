@@ -2,10 +2,12 @@ package sqlite
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/plugintest"
 	"github.com/commucat/commucat/sdk/storage"
 	"go.uber.org/goleak"
@@ -15,7 +17,8 @@ const engineVariable = "COMMUCAT_TEST_QUEUES"
 
 func opener(engine string) plugintest.StorageOpen {
 	return func(ctx context.Context, dir string) (storage.Store, error) {
-		return storage.Open(ctx, Plugin(), nil, map[string]any{"path": dir, "queues": engine})
+		env := sdk.NewEnv(sdk.EnvOptions{Log: slog.New(slog.DiscardHandler), State: dir})
+		return storage.Open(ctx, Plugin(), env, map[string]any{"queues": engine})
 	}
 }
 

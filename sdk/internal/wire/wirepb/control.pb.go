@@ -350,6 +350,8 @@ type Parts struct {
 	Bus           bool                   `protobuf:"varint,7,opt,name=bus,proto3" json:"bus,omitempty"`
 	Ready         bool                   `protobuf:"varint,8,opt,name=ready,proto3" json:"ready,omitempty"`
 	Inventory     bool                   `protobuf:"varint,9,opt,name=inventory,proto3" json:"inventory,omitempty"`
+	Snapshots     bool                   `protobuf:"varint,10,opt,name=snapshots,proto3" json:"snapshots,omitempty"`
+	Positions     bool                   `protobuf:"varint,11,opt,name=positions,proto3" json:"positions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -443,6 +445,20 @@ func (x *Parts) GetReady() bool {
 func (x *Parts) GetInventory() bool {
 	if x != nil {
 		return x.Inventory
+	}
+	return false
+}
+
+func (x *Parts) GetSnapshots() bool {
+	if x != nil {
+		return x.Snapshots
+	}
+	return false
+}
+
+func (x *Parts) GetPositions() bool {
+	if x != nil {
+		return x.Positions
 	}
 	return false
 }
@@ -1503,7 +1519,7 @@ const file_control_proto_rawDesc = "" +
 	"\tOpenReply\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.commucat.plugin.v1.ErrorR\x05error\x12\x12\n" +
 	"\x04keys\x18\x02 \x01(\bR\x04keys\x12/\n" +
-	"\x05parts\x18\x03 \x01(\v2\x19.commucat.plugin.v1.PartsR\x05parts\"\xe7\x01\n" +
+	"\x05parts\x18\x03 \x01(\v2\x19.commucat.plugin.v1.PartsR\x05parts\"\xa3\x02\n" +
 	"\x05Parts\x12\x16\n" +
 	"\x06queues\x18\x01 \x01(\bR\x06queues\x12\x1c\n" +
 	"\tdirectory\x18\x02 \x01(\bR\tdirectory\x12\x16\n" +
@@ -1513,7 +1529,10 @@ const file_control_proto_rawDesc = "" +
 	"\alimiter\x18\x06 \x01(\bR\alimiter\x12\x10\n" +
 	"\x03bus\x18\a \x01(\bR\x03bus\x12\x14\n" +
 	"\x05ready\x18\b \x01(\bR\x05ready\x12\x1c\n" +
-	"\tinventory\x18\t \x01(\bR\tinventory\"S\n" +
+	"\tinventory\x18\t \x01(\bR\tinventory\x12\x1c\n" +
+	"\tsnapshots\x18\n" +
+	" \x01(\bR\tsnapshots\x12\x1c\n" +
+	"\tpositions\x18\v \x01(\bR\tpositions\"S\n" +
 	"\bInstance\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12+\n" +
 	"\x11limit_nanoseconds\x18\x02 \x01(\x12R\x10limitNanoseconds\"7\n" +

@@ -216,6 +216,8 @@ type StorageRequest struct {
 	//	*StorageRequest_Take
 	//	*StorageRequest_Publish
 	//	*StorageRequest_Inventory
+	//	*StorageRequest_Snapshot
+	//	*StorageRequest_Positions
 	Call          isStorageRequest_Call `protobuf_oneof:"call"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -500,6 +502,24 @@ func (x *StorageRequest) GetInventory() *InventoryCall {
 	return nil
 }
 
+func (x *StorageRequest) GetSnapshot() *Names {
+	if x != nil {
+		if x, ok := x.Call.(*StorageRequest_Snapshot); ok {
+			return x.Snapshot
+		}
+	}
+	return nil
+}
+
+func (x *StorageRequest) GetPositions() *PositionsCall {
+	if x != nil {
+		if x, ok := x.Call.(*StorageRequest_Positions); ok {
+			return x.Positions
+		}
+	}
+	return nil
+}
+
 type isStorageRequest_Call interface {
 	isStorageRequest_Call()
 }
@@ -596,6 +616,14 @@ type StorageRequest_Inventory struct {
 	Inventory *InventoryCall `protobuf:"bytes,32,opt,name=inventory,proto3,oneof"`
 }
 
+type StorageRequest_Snapshot struct {
+	Snapshot *Names `protobuf:"bytes,33,opt,name=snapshot,proto3,oneof"`
+}
+
+type StorageRequest_Positions struct {
+	Positions *PositionsCall `protobuf:"bytes,34,opt,name=positions,proto3,oneof"`
+}
+
 func (*StorageRequest_Append) isStorageRequest_Call() {}
 
 func (*StorageRequest_Read) isStorageRequest_Call() {}
@@ -641,6 +669,10 @@ func (*StorageRequest_Take) isStorageRequest_Call() {}
 func (*StorageRequest_Publish) isStorageRequest_Call() {}
 
 func (*StorageRequest_Inventory) isStorageRequest_Call() {}
+
+func (*StorageRequest_Snapshot) isStorageRequest_Call() {}
+
+func (*StorageRequest_Positions) isStorageRequest_Call() {}
 
 type StorageReply struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1406,6 +1438,59 @@ func (x *Names) GetNames() [][]byte {
 	return nil
 }
 
+// PositionsCall asks for the highest position, a number, or raises what is given.
+type PositionsCall struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Raise         bool                   `protobuf:"varint,1,opt,name=raise,proto3" json:"raise,omitempty"`
+	Above         uint64                 `protobuf:"varint,2,opt,name=above,proto3" json:"above,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PositionsCall) Reset() {
+	*x = PositionsCall{}
+	mi := &file_storage_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PositionsCall) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PositionsCall) ProtoMessage() {}
+
+func (x *PositionsCall) ProtoReflect() protoreflect.Message {
+	mi := &file_storage_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PositionsCall.ProtoReflect.Descriptor instead.
+func (*PositionsCall) Descriptor() ([]byte, []int) {
+	return file_storage_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *PositionsCall) GetRaise() bool {
+	if x != nil {
+		return x.Raise
+	}
+	return false
+}
+
+func (x *PositionsCall) GetAbove() uint64 {
+	if x != nil {
+		return x.Above
+	}
+	return 0
+}
+
 type PurgeCall struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Limit         int64                  `protobuf:"zigzag64,1,opt,name=limit,proto3" json:"limit,omitempty"`
@@ -1415,7 +1500,7 @@ type PurgeCall struct {
 
 func (x *PurgeCall) Reset() {
 	*x = PurgeCall{}
-	mi := &file_storage_proto_msgTypes[12]
+	mi := &file_storage_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1427,7 +1512,7 @@ func (x *PurgeCall) String() string {
 func (*PurgeCall) ProtoMessage() {}
 
 func (x *PurgeCall) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[12]
+	mi := &file_storage_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1440,7 +1525,7 @@ func (x *PurgeCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PurgeCall.ProtoReflect.Descriptor instead.
 func (*PurgeCall) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{12}
+	return file_storage_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *PurgeCall) GetLimit() int64 {
@@ -1459,7 +1544,7 @@ type Numbers struct {
 
 func (x *Numbers) Reset() {
 	*x = Numbers{}
-	mi := &file_storage_proto_msgTypes[13]
+	mi := &file_storage_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1471,7 +1556,7 @@ func (x *Numbers) String() string {
 func (*Numbers) ProtoMessage() {}
 
 func (x *Numbers) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[13]
+	mi := &file_storage_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1484,7 +1569,7 @@ func (x *Numbers) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Numbers.ProtoReflect.Descriptor instead.
 func (*Numbers) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{13}
+	return file_storage_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Numbers) GetNumbers() []uint64 {
@@ -1506,7 +1591,7 @@ type InventoryCall struct {
 
 func (x *InventoryCall) Reset() {
 	*x = InventoryCall{}
-	mi := &file_storage_proto_msgTypes[14]
+	mi := &file_storage_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1603,7 @@ func (x *InventoryCall) String() string {
 func (*InventoryCall) ProtoMessage() {}
 
 func (x *InventoryCall) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[14]
+	mi := &file_storage_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1616,7 @@ func (x *InventoryCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InventoryCall.ProtoReflect.Descriptor instead.
 func (*InventoryCall) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{14}
+	return file_storage_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *InventoryCall) GetOf() Inventory {
@@ -1565,7 +1650,7 @@ type Values struct {
 
 func (x *Values) Reset() {
 	*x = Values{}
-	mi := &file_storage_proto_msgTypes[15]
+	mi := &file_storage_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1577,7 +1662,7 @@ func (x *Values) String() string {
 func (*Values) ProtoMessage() {}
 
 func (x *Values) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[15]
+	mi := &file_storage_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1590,7 +1675,7 @@ func (x *Values) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Values.ProtoReflect.Descriptor instead.
 func (*Values) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{15}
+	return file_storage_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Values) GetValues() []*OptionalBytes {
@@ -1609,7 +1694,7 @@ type OptionalBytes struct {
 
 func (x *OptionalBytes) Reset() {
 	*x = OptionalBytes{}
-	mi := &file_storage_proto_msgTypes[16]
+	mi := &file_storage_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1621,7 +1706,7 @@ func (x *OptionalBytes) String() string {
 func (*OptionalBytes) ProtoMessage() {}
 
 func (x *OptionalBytes) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[16]
+	mi := &file_storage_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1634,7 +1719,7 @@ func (x *OptionalBytes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OptionalBytes.ProtoReflect.Descriptor instead.
 func (*OptionalBytes) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{16}
+	return file_storage_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *OptionalBytes) GetValue() []byte {
@@ -1653,7 +1738,7 @@ type Keys struct {
 
 func (x *Keys) Reset() {
 	*x = Keys{}
-	mi := &file_storage_proto_msgTypes[17]
+	mi := &file_storage_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1665,7 +1750,7 @@ func (x *Keys) String() string {
 func (*Keys) ProtoMessage() {}
 
 func (x *Keys) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[17]
+	mi := &file_storage_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1678,7 +1763,7 @@ func (x *Keys) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Keys.ProtoReflect.Descriptor instead.
 func (*Keys) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{17}
+	return file_storage_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Keys) GetKeys() []*RecordKey {
@@ -1698,7 +1783,7 @@ type RecordKey struct {
 
 func (x *RecordKey) Reset() {
 	*x = RecordKey{}
-	mi := &file_storage_proto_msgTypes[18]
+	mi := &file_storage_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1710,7 +1795,7 @@ func (x *RecordKey) String() string {
 func (*RecordKey) ProtoMessage() {}
 
 func (x *RecordKey) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[18]
+	mi := &file_storage_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1723,7 +1808,7 @@ func (x *RecordKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordKey.ProtoReflect.Descriptor instead.
 func (*RecordKey) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{18}
+	return file_storage_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RecordKey) GetKind() []byte {
@@ -1752,7 +1837,7 @@ type RangeCall struct {
 
 func (x *RangeCall) Reset() {
 	*x = RangeCall{}
-	mi := &file_storage_proto_msgTypes[19]
+	mi := &file_storage_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1764,7 +1849,7 @@ func (x *RangeCall) String() string {
 func (*RangeCall) ProtoMessage() {}
 
 func (x *RangeCall) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[19]
+	mi := &file_storage_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1777,7 +1862,7 @@ func (x *RangeCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RangeCall.ProtoReflect.Descriptor instead.
 func (*RangeCall) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{19}
+	return file_storage_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RangeCall) GetKind() []byte {
@@ -1817,7 +1902,7 @@ type Records struct {
 
 func (x *Records) Reset() {
 	*x = Records{}
-	mi := &file_storage_proto_msgTypes[20]
+	mi := &file_storage_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +1914,7 @@ func (x *Records) String() string {
 func (*Records) ProtoMessage() {}
 
 func (x *Records) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[20]
+	mi := &file_storage_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +1927,7 @@ func (x *Records) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Records.ProtoReflect.Descriptor instead.
 func (*Records) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{20}
+	return file_storage_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Records) GetRecords() []*Record {
@@ -1865,7 +1950,7 @@ type Record struct {
 
 func (x *Record) Reset() {
 	*x = Record{}
-	mi := &file_storage_proto_msgTypes[21]
+	mi := &file_storage_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +1962,7 @@ func (x *Record) String() string {
 func (*Record) ProtoMessage() {}
 
 func (x *Record) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[21]
+	mi := &file_storage_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +1975,7 @@ func (x *Record) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Record.ProtoReflect.Descriptor instead.
 func (*Record) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{21}
+	return file_storage_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Record) GetKind() []byte {
@@ -1937,7 +2022,7 @@ type Writes struct {
 
 func (x *Writes) Reset() {
 	*x = Writes{}
-	mi := &file_storage_proto_msgTypes[22]
+	mi := &file_storage_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1949,7 +2034,7 @@ func (x *Writes) String() string {
 func (*Writes) ProtoMessage() {}
 
 func (x *Writes) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[22]
+	mi := &file_storage_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1962,7 +2047,7 @@ func (x *Writes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Writes.ProtoReflect.Descriptor instead.
 func (*Writes) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{22}
+	return file_storage_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Writes) GetWrites() []*RecordWrite {
@@ -1987,7 +2072,7 @@ type RecordWrite struct {
 
 func (x *RecordWrite) Reset() {
 	*x = RecordWrite{}
-	mi := &file_storage_proto_msgTypes[23]
+	mi := &file_storage_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1999,7 +2084,7 @@ func (x *RecordWrite) String() string {
 func (*RecordWrite) ProtoMessage() {}
 
 func (x *RecordWrite) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[23]
+	mi := &file_storage_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2012,7 +2097,7 @@ func (x *RecordWrite) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordWrite.ProtoReflect.Descriptor instead.
 func (*RecordWrite) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{23}
+	return file_storage_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RecordWrite) GetKind() []byte {
@@ -2066,7 +2151,7 @@ type Claims struct {
 
 func (x *Claims) Reset() {
 	*x = Claims{}
-	mi := &file_storage_proto_msgTypes[24]
+	mi := &file_storage_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2078,7 +2163,7 @@ func (x *Claims) String() string {
 func (*Claims) ProtoMessage() {}
 
 func (x *Claims) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[24]
+	mi := &file_storage_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2091,7 +2176,7 @@ func (x *Claims) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claims.ProtoReflect.Descriptor instead.
 func (*Claims) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{24}
+	return file_storage_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Claims) GetClaims() []*RouteClaim {
@@ -2113,7 +2198,7 @@ type RouteClaim struct {
 
 func (x *RouteClaim) Reset() {
 	*x = RouteClaim{}
-	mi := &file_storage_proto_msgTypes[25]
+	mi := &file_storage_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2125,7 +2210,7 @@ func (x *RouteClaim) String() string {
 func (*RouteClaim) ProtoMessage() {}
 
 func (x *RouteClaim) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[25]
+	mi := &file_storage_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2138,7 +2223,7 @@ func (x *RouteClaim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteClaim.ProtoReflect.Descriptor instead.
 func (*RouteClaim) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{25}
+	return file_storage_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RouteClaim) GetDevice() []byte {
@@ -2178,7 +2263,7 @@ type Renewals struct {
 
 func (x *Renewals) Reset() {
 	*x = Renewals{}
-	mi := &file_storage_proto_msgTypes[26]
+	mi := &file_storage_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2275,7 @@ func (x *Renewals) String() string {
 func (*Renewals) ProtoMessage() {}
 
 func (x *Renewals) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[26]
+	mi := &file_storage_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2288,7 @@ func (x *Renewals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewals.ProtoReflect.Descriptor instead.
 func (*Renewals) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{26}
+	return file_storage_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Renewals) GetRenewals() []*RouteRenewal {
@@ -2226,7 +2311,7 @@ type RouteRenewal struct {
 
 func (x *RouteRenewal) Reset() {
 	*x = RouteRenewal{}
-	mi := &file_storage_proto_msgTypes[27]
+	mi := &file_storage_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2238,7 +2323,7 @@ func (x *RouteRenewal) String() string {
 func (*RouteRenewal) ProtoMessage() {}
 
 func (x *RouteRenewal) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[27]
+	mi := &file_storage_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2251,7 +2336,7 @@ func (x *RouteRenewal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RouteRenewal.ProtoReflect.Descriptor instead.
 func (*RouteRenewal) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{27}
+	return file_storage_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RouteRenewal) GetDevice() []byte {
@@ -2298,7 +2383,7 @@ type Routes struct {
 
 func (x *Routes) Reset() {
 	*x = Routes{}
-	mi := &file_storage_proto_msgTypes[28]
+	mi := &file_storage_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2310,7 +2395,7 @@ func (x *Routes) String() string {
 func (*Routes) ProtoMessage() {}
 
 func (x *Routes) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[28]
+	mi := &file_storage_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2323,7 +2408,7 @@ func (x *Routes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Routes.ProtoReflect.Descriptor instead.
 func (*Routes) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{28}
+	return file_storage_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Routes) GetRoutes() []*Route {
@@ -2345,7 +2430,7 @@ type Route struct {
 
 func (x *Route) Reset() {
 	*x = Route{}
-	mi := &file_storage_proto_msgTypes[29]
+	mi := &file_storage_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2357,7 +2442,7 @@ func (x *Route) String() string {
 func (*Route) ProtoMessage() {}
 
 func (x *Route) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[29]
+	mi := &file_storage_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2370,7 +2455,7 @@ func (x *Route) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Route.ProtoReflect.Descriptor instead.
 func (*Route) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{29}
+	return file_storage_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Route) GetDevice() []byte {
@@ -2410,7 +2495,7 @@ type Beats struct {
 
 func (x *Beats) Reset() {
 	*x = Beats{}
-	mi := &file_storage_proto_msgTypes[30]
+	mi := &file_storage_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2422,7 +2507,7 @@ func (x *Beats) String() string {
 func (*Beats) ProtoMessage() {}
 
 func (x *Beats) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[30]
+	mi := &file_storage_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2435,7 +2520,7 @@ func (x *Beats) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beats.ProtoReflect.Descriptor instead.
 func (*Beats) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{30}
+	return file_storage_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Beats) GetBeats() []*Beat {
@@ -2457,7 +2542,7 @@ type Beat struct {
 
 func (x *Beat) Reset() {
 	*x = Beat{}
-	mi := &file_storage_proto_msgTypes[31]
+	mi := &file_storage_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2469,7 +2554,7 @@ func (x *Beat) String() string {
 func (*Beat) ProtoMessage() {}
 
 func (x *Beat) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[31]
+	mi := &file_storage_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2482,7 +2567,7 @@ func (x *Beat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Beat.ProtoReflect.Descriptor instead.
 func (*Beat) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{31}
+	return file_storage_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Beat) GetDevice() []byte {
@@ -2524,7 +2609,7 @@ type CachePut struct {
 
 func (x *CachePut) Reset() {
 	*x = CachePut{}
-	mi := &file_storage_proto_msgTypes[32]
+	mi := &file_storage_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2536,7 +2621,7 @@ func (x *CachePut) String() string {
 func (*CachePut) ProtoMessage() {}
 
 func (x *CachePut) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[32]
+	mi := &file_storage_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2549,7 +2634,7 @@ func (x *CachePut) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CachePut.ProtoReflect.Descriptor instead.
 func (*CachePut) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{32}
+	return file_storage_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CachePut) GetKey() []byte {
@@ -2585,7 +2670,7 @@ type TakeCall struct {
 
 func (x *TakeCall) Reset() {
 	*x = TakeCall{}
-	mi := &file_storage_proto_msgTypes[33]
+	mi := &file_storage_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2597,7 +2682,7 @@ func (x *TakeCall) String() string {
 func (*TakeCall) ProtoMessage() {}
 
 func (x *TakeCall) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[33]
+	mi := &file_storage_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2610,7 +2695,7 @@ func (x *TakeCall) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TakeCall.ProtoReflect.Descriptor instead.
 func (*TakeCall) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{33}
+	return file_storage_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *TakeCall) GetKey() []byte {
@@ -2651,7 +2736,7 @@ type SubscribeRequest struct {
 
 func (x *SubscribeRequest) Reset() {
 	*x = SubscribeRequest{}
-	mi := &file_storage_proto_msgTypes[34]
+	mi := &file_storage_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2663,7 +2748,7 @@ func (x *SubscribeRequest) String() string {
 func (*SubscribeRequest) ProtoMessage() {}
 
 func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[34]
+	mi := &file_storage_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2676,7 +2761,7 @@ func (x *SubscribeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubscribeRequest.ProtoReflect.Descriptor instead.
 func (*SubscribeRequest) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{34}
+	return file_storage_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SubscribeRequest) GetInstance() uint64 {
@@ -2703,7 +2788,7 @@ type BusMessages struct {
 
 func (x *BusMessages) Reset() {
 	*x = BusMessages{}
-	mi := &file_storage_proto_msgTypes[35]
+	mi := &file_storage_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2715,7 +2800,7 @@ func (x *BusMessages) String() string {
 func (*BusMessages) ProtoMessage() {}
 
 func (x *BusMessages) ProtoReflect() protoreflect.Message {
-	mi := &file_storage_proto_msgTypes[35]
+	mi := &file_storage_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2728,7 +2813,7 @@ func (x *BusMessages) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BusMessages.ProtoReflect.Descriptor instead.
 func (*BusMessages) Descriptor() ([]byte, []int) {
-	return file_storage_proto_rawDescGZIP(), []int{35}
+	return file_storage_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *BusMessages) GetNode() []byte {
@@ -2752,7 +2837,7 @@ const file_storage_proto_rawDesc = "" +
 	"\rstorage.proto\x12\x12commucat.plugin.v1\x1a\rcontrol.proto\"Q\n" +
 	"\x05Begin\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12,\n" +
-	"\x04role\x18\x02 \x01(\x0e2\x18.commucat.plugin.v1.RoleR\x04role\"\x94\v\n" +
+	"\x04role\x18\x02 \x01(\x0e2\x18.commucat.plugin.v1.RoleR\x04role\"\x90\f\n" +
 	"\x0eStorageRequest\x12/\n" +
 	"\x05begin\x18\x01 \x01(\v2\x19.commucat.plugin.v1.BeginR\x05begin\x12\x0e\n" +
 	"\x02id\x18\x02 \x01(\x04R\x02id\x12\x12\n" +
@@ -2783,7 +2868,9 @@ const file_storage_proto_rawDesc = "" +
 	"\fcache_delete\x18\x1d \x01(\v2\x19.commucat.plugin.v1.NamesH\x00R\vcacheDelete\x122\n" +
 	"\x04take\x18\x1e \x01(\v2\x1c.commucat.plugin.v1.TakeCallH\x00R\x04take\x12;\n" +
 	"\apublish\x18\x1f \x01(\v2\x1f.commucat.plugin.v1.BusMessagesH\x00R\apublish\x12A\n" +
-	"\tinventory\x18  \x01(\v2!.commucat.plugin.v1.InventoryCallH\x00R\tinventoryB\x06\n" +
+	"\tinventory\x18  \x01(\v2!.commucat.plugin.v1.InventoryCallH\x00R\tinventory\x127\n" +
+	"\bsnapshot\x18! \x01(\v2\x19.commucat.plugin.v1.NamesH\x00R\bsnapshot\x12A\n" +
+	"\tpositions\x18\" \x01(\v2!.commucat.plugin.v1.PositionsCallH\x00R\tpositionsB\x06\n" +
 	"\x04call\"\xf6\x03\n" +
 	"\fStorageReply\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
@@ -2841,7 +2928,10 @@ const file_storage_proto_rawDesc = "" +
 	"\x06cursor\x18\x02 \x01(\x04R\x06cursor\x12\x16\n" +
 	"\x06ranges\x18\x03 \x03(\x04R\x06ranges\"\x1d\n" +
 	"\x05Names\x12\x14\n" +
-	"\x05names\x18\x01 \x03(\fR\x05names\"!\n" +
+	"\x05names\x18\x01 \x03(\fR\x05names\";\n" +
+	"\rPositionsCall\x12\x14\n" +
+	"\x05raise\x18\x01 \x01(\bR\x05raise\x12\x14\n" +
+	"\x05above\x18\x02 \x01(\x04R\x05above\"!\n" +
 	"\tPurgeCall\x12\x14\n" +
 	"\x05limit\x18\x01 \x01(\x12R\x05limit\"#\n" +
 	"\aNumbers\x12\x18\n" +
@@ -2959,7 +3049,7 @@ func file_storage_proto_rawDescGZIP() []byte {
 }
 
 var file_storage_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_storage_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_storage_proto_goTypes = []any{
 	(Role)(0),                // 0: commucat.plugin.v1.Role
 	(Inventory)(0),           // 1: commucat.plugin.v1.Inventory
@@ -2975,33 +3065,34 @@ var file_storage_proto_goTypes = []any{
 	(*DoneCall)(nil),         // 11: commucat.plugin.v1.DoneCall
 	(*QueueDone)(nil),        // 12: commucat.plugin.v1.QueueDone
 	(*Names)(nil),            // 13: commucat.plugin.v1.Names
-	(*PurgeCall)(nil),        // 14: commucat.plugin.v1.PurgeCall
-	(*Numbers)(nil),          // 15: commucat.plugin.v1.Numbers
-	(*InventoryCall)(nil),    // 16: commucat.plugin.v1.InventoryCall
-	(*Values)(nil),           // 17: commucat.plugin.v1.Values
-	(*OptionalBytes)(nil),    // 18: commucat.plugin.v1.OptionalBytes
-	(*Keys)(nil),             // 19: commucat.plugin.v1.Keys
-	(*RecordKey)(nil),        // 20: commucat.plugin.v1.RecordKey
-	(*RangeCall)(nil),        // 21: commucat.plugin.v1.RangeCall
-	(*Records)(nil),          // 22: commucat.plugin.v1.Records
-	(*Record)(nil),           // 23: commucat.plugin.v1.Record
-	(*Writes)(nil),           // 24: commucat.plugin.v1.Writes
-	(*RecordWrite)(nil),      // 25: commucat.plugin.v1.RecordWrite
-	(*Claims)(nil),           // 26: commucat.plugin.v1.Claims
-	(*RouteClaim)(nil),       // 27: commucat.plugin.v1.RouteClaim
-	(*Renewals)(nil),         // 28: commucat.plugin.v1.Renewals
-	(*RouteRenewal)(nil),     // 29: commucat.plugin.v1.RouteRenewal
-	(*Routes)(nil),           // 30: commucat.plugin.v1.Routes
-	(*Route)(nil),            // 31: commucat.plugin.v1.Route
-	(*Beats)(nil),            // 32: commucat.plugin.v1.Beats
-	(*Beat)(nil),             // 33: commucat.plugin.v1.Beat
-	(*CachePut)(nil),         // 34: commucat.plugin.v1.CachePut
-	(*TakeCall)(nil),         // 35: commucat.plugin.v1.TakeCall
-	(*SubscribeRequest)(nil), // 36: commucat.plugin.v1.SubscribeRequest
-	(*BusMessages)(nil),      // 37: commucat.plugin.v1.BusMessages
-	(*Error)(nil),            // 38: commucat.plugin.v1.Error
-	(*Instance)(nil),         // 39: commucat.plugin.v1.Instance
-	(*Done)(nil),             // 40: commucat.plugin.v1.Done
+	(*PositionsCall)(nil),    // 14: commucat.plugin.v1.PositionsCall
+	(*PurgeCall)(nil),        // 15: commucat.plugin.v1.PurgeCall
+	(*Numbers)(nil),          // 16: commucat.plugin.v1.Numbers
+	(*InventoryCall)(nil),    // 17: commucat.plugin.v1.InventoryCall
+	(*Values)(nil),           // 18: commucat.plugin.v1.Values
+	(*OptionalBytes)(nil),    // 19: commucat.plugin.v1.OptionalBytes
+	(*Keys)(nil),             // 20: commucat.plugin.v1.Keys
+	(*RecordKey)(nil),        // 21: commucat.plugin.v1.RecordKey
+	(*RangeCall)(nil),        // 22: commucat.plugin.v1.RangeCall
+	(*Records)(nil),          // 23: commucat.plugin.v1.Records
+	(*Record)(nil),           // 24: commucat.plugin.v1.Record
+	(*Writes)(nil),           // 25: commucat.plugin.v1.Writes
+	(*RecordWrite)(nil),      // 26: commucat.plugin.v1.RecordWrite
+	(*Claims)(nil),           // 27: commucat.plugin.v1.Claims
+	(*RouteClaim)(nil),       // 28: commucat.plugin.v1.RouteClaim
+	(*Renewals)(nil),         // 29: commucat.plugin.v1.Renewals
+	(*RouteRenewal)(nil),     // 30: commucat.plugin.v1.RouteRenewal
+	(*Routes)(nil),           // 31: commucat.plugin.v1.Routes
+	(*Route)(nil),            // 32: commucat.plugin.v1.Route
+	(*Beats)(nil),            // 33: commucat.plugin.v1.Beats
+	(*Beat)(nil),             // 34: commucat.plugin.v1.Beat
+	(*CachePut)(nil),         // 35: commucat.plugin.v1.CachePut
+	(*TakeCall)(nil),         // 36: commucat.plugin.v1.TakeCall
+	(*SubscribeRequest)(nil), // 37: commucat.plugin.v1.SubscribeRequest
+	(*BusMessages)(nil),      // 38: commucat.plugin.v1.BusMessages
+	(*Error)(nil),            // 39: commucat.plugin.v1.Error
+	(*Instance)(nil),         // 40: commucat.plugin.v1.Instance
+	(*Done)(nil),             // 41: commucat.plugin.v1.Done
 }
 var file_storage_proto_depIdxs = []int32{
 	0,  // 0: commucat.plugin.v1.Begin.role:type_name -> commucat.plugin.v1.Role
@@ -3012,55 +3103,57 @@ var file_storage_proto_depIdxs = []int32{
 	13, // 5: commucat.plugin.v1.StorageRequest.depths:type_name -> commucat.plugin.v1.Names
 	13, // 6: commucat.plugin.v1.StorageRequest.marks:type_name -> commucat.plugin.v1.Names
 	13, // 7: commucat.plugin.v1.StorageRequest.drop:type_name -> commucat.plugin.v1.Names
-	14, // 8: commucat.plugin.v1.StorageRequest.purge:type_name -> commucat.plugin.v1.PurgeCall
-	19, // 9: commucat.plugin.v1.StorageRequest.get:type_name -> commucat.plugin.v1.Keys
-	21, // 10: commucat.plugin.v1.StorageRequest.list:type_name -> commucat.plugin.v1.RangeCall
-	24, // 11: commucat.plugin.v1.StorageRequest.commit:type_name -> commucat.plugin.v1.Writes
-	14, // 12: commucat.plugin.v1.StorageRequest.purge_records:type_name -> commucat.plugin.v1.PurgeCall
-	26, // 13: commucat.plugin.v1.StorageRequest.claim:type_name -> commucat.plugin.v1.Claims
-	28, // 14: commucat.plugin.v1.StorageRequest.renew:type_name -> commucat.plugin.v1.Renewals
+	15, // 8: commucat.plugin.v1.StorageRequest.purge:type_name -> commucat.plugin.v1.PurgeCall
+	20, // 9: commucat.plugin.v1.StorageRequest.get:type_name -> commucat.plugin.v1.Keys
+	22, // 10: commucat.plugin.v1.StorageRequest.list:type_name -> commucat.plugin.v1.RangeCall
+	25, // 11: commucat.plugin.v1.StorageRequest.commit:type_name -> commucat.plugin.v1.Writes
+	15, // 12: commucat.plugin.v1.StorageRequest.purge_records:type_name -> commucat.plugin.v1.PurgeCall
+	27, // 13: commucat.plugin.v1.StorageRequest.claim:type_name -> commucat.plugin.v1.Claims
+	29, // 14: commucat.plugin.v1.StorageRequest.renew:type_name -> commucat.plugin.v1.Renewals
 	13, // 15: commucat.plugin.v1.StorageRequest.lookup:type_name -> commucat.plugin.v1.Names
-	32, // 16: commucat.plugin.v1.StorageRequest.announce:type_name -> commucat.plugin.v1.Beats
+	33, // 16: commucat.plugin.v1.StorageRequest.announce:type_name -> commucat.plugin.v1.Beats
 	13, // 17: commucat.plugin.v1.StorageRequest.beats:type_name -> commucat.plugin.v1.Names
-	34, // 18: commucat.plugin.v1.StorageRequest.cache_put:type_name -> commucat.plugin.v1.CachePut
+	35, // 18: commucat.plugin.v1.StorageRequest.cache_put:type_name -> commucat.plugin.v1.CachePut
 	13, // 19: commucat.plugin.v1.StorageRequest.cache_get:type_name -> commucat.plugin.v1.Names
 	13, // 20: commucat.plugin.v1.StorageRequest.cache_take:type_name -> commucat.plugin.v1.Names
 	13, // 21: commucat.plugin.v1.StorageRequest.cache_delete:type_name -> commucat.plugin.v1.Names
-	35, // 22: commucat.plugin.v1.StorageRequest.take:type_name -> commucat.plugin.v1.TakeCall
-	37, // 23: commucat.plugin.v1.StorageRequest.publish:type_name -> commucat.plugin.v1.BusMessages
-	16, // 24: commucat.plugin.v1.StorageRequest.inventory:type_name -> commucat.plugin.v1.InventoryCall
-	38, // 25: commucat.plugin.v1.StorageReply.error:type_name -> commucat.plugin.v1.Error
-	7,  // 26: commucat.plugin.v1.StorageReply.results:type_name -> commucat.plugin.v1.Results
-	10, // 27: commucat.plugin.v1.StorageReply.envelopes:type_name -> commucat.plugin.v1.Envelopes
-	15, // 28: commucat.plugin.v1.StorageReply.numbers:type_name -> commucat.plugin.v1.Numbers
-	17, // 29: commucat.plugin.v1.StorageReply.values:type_name -> commucat.plugin.v1.Values
-	22, // 30: commucat.plugin.v1.StorageReply.records:type_name -> commucat.plugin.v1.Records
-	30, // 31: commucat.plugin.v1.StorageReply.routes:type_name -> commucat.plugin.v1.Routes
-	32, // 32: commucat.plugin.v1.StorageReply.beats:type_name -> commucat.plugin.v1.Beats
-	6,  // 33: commucat.plugin.v1.Rows.marks:type_name -> commucat.plugin.v1.Mark
-	8,  // 34: commucat.plugin.v1.Results.errors:type_name -> commucat.plugin.v1.RowError
-	38, // 35: commucat.plugin.v1.RowError.error:type_name -> commucat.plugin.v1.Error
-	12, // 36: commucat.plugin.v1.DoneCall.done:type_name -> commucat.plugin.v1.QueueDone
-	1,  // 37: commucat.plugin.v1.InventoryCall.of:type_name -> commucat.plugin.v1.Inventory
-	18, // 38: commucat.plugin.v1.Values.values:type_name -> commucat.plugin.v1.OptionalBytes
-	20, // 39: commucat.plugin.v1.Keys.keys:type_name -> commucat.plugin.v1.RecordKey
-	23, // 40: commucat.plugin.v1.Records.records:type_name -> commucat.plugin.v1.Record
-	25, // 41: commucat.plugin.v1.Writes.writes:type_name -> commucat.plugin.v1.RecordWrite
-	27, // 42: commucat.plugin.v1.Claims.claims:type_name -> commucat.plugin.v1.RouteClaim
-	29, // 43: commucat.plugin.v1.Renewals.renewals:type_name -> commucat.plugin.v1.RouteRenewal
-	31, // 44: commucat.plugin.v1.Routes.routes:type_name -> commucat.plugin.v1.Route
-	33, // 45: commucat.plugin.v1.Beats.beats:type_name -> commucat.plugin.v1.Beat
-	3,  // 46: commucat.plugin.v1.Storage.Work:input_type -> commucat.plugin.v1.StorageRequest
-	36, // 47: commucat.plugin.v1.Storage.Subscribe:input_type -> commucat.plugin.v1.SubscribeRequest
-	39, // 48: commucat.plugin.v1.Storage.Ready:input_type -> commucat.plugin.v1.Instance
-	4,  // 49: commucat.plugin.v1.Storage.Work:output_type -> commucat.plugin.v1.StorageReply
-	37, // 50: commucat.plugin.v1.Storage.Subscribe:output_type -> commucat.plugin.v1.BusMessages
-	40, // 51: commucat.plugin.v1.Storage.Ready:output_type -> commucat.plugin.v1.Done
-	49, // [49:52] is the sub-list for method output_type
-	46, // [46:49] is the sub-list for method input_type
-	46, // [46:46] is the sub-list for extension type_name
-	46, // [46:46] is the sub-list for extension extendee
-	0,  // [0:46] is the sub-list for field type_name
+	36, // 22: commucat.plugin.v1.StorageRequest.take:type_name -> commucat.plugin.v1.TakeCall
+	38, // 23: commucat.plugin.v1.StorageRequest.publish:type_name -> commucat.plugin.v1.BusMessages
+	17, // 24: commucat.plugin.v1.StorageRequest.inventory:type_name -> commucat.plugin.v1.InventoryCall
+	13, // 25: commucat.plugin.v1.StorageRequest.snapshot:type_name -> commucat.plugin.v1.Names
+	14, // 26: commucat.plugin.v1.StorageRequest.positions:type_name -> commucat.plugin.v1.PositionsCall
+	39, // 27: commucat.plugin.v1.StorageReply.error:type_name -> commucat.plugin.v1.Error
+	7,  // 28: commucat.plugin.v1.StorageReply.results:type_name -> commucat.plugin.v1.Results
+	10, // 29: commucat.plugin.v1.StorageReply.envelopes:type_name -> commucat.plugin.v1.Envelopes
+	16, // 30: commucat.plugin.v1.StorageReply.numbers:type_name -> commucat.plugin.v1.Numbers
+	18, // 31: commucat.plugin.v1.StorageReply.values:type_name -> commucat.plugin.v1.Values
+	23, // 32: commucat.plugin.v1.StorageReply.records:type_name -> commucat.plugin.v1.Records
+	31, // 33: commucat.plugin.v1.StorageReply.routes:type_name -> commucat.plugin.v1.Routes
+	33, // 34: commucat.plugin.v1.StorageReply.beats:type_name -> commucat.plugin.v1.Beats
+	6,  // 35: commucat.plugin.v1.Rows.marks:type_name -> commucat.plugin.v1.Mark
+	8,  // 36: commucat.plugin.v1.Results.errors:type_name -> commucat.plugin.v1.RowError
+	39, // 37: commucat.plugin.v1.RowError.error:type_name -> commucat.plugin.v1.Error
+	12, // 38: commucat.plugin.v1.DoneCall.done:type_name -> commucat.plugin.v1.QueueDone
+	1,  // 39: commucat.plugin.v1.InventoryCall.of:type_name -> commucat.plugin.v1.Inventory
+	19, // 40: commucat.plugin.v1.Values.values:type_name -> commucat.plugin.v1.OptionalBytes
+	21, // 41: commucat.plugin.v1.Keys.keys:type_name -> commucat.plugin.v1.RecordKey
+	24, // 42: commucat.plugin.v1.Records.records:type_name -> commucat.plugin.v1.Record
+	26, // 43: commucat.plugin.v1.Writes.writes:type_name -> commucat.plugin.v1.RecordWrite
+	28, // 44: commucat.plugin.v1.Claims.claims:type_name -> commucat.plugin.v1.RouteClaim
+	30, // 45: commucat.plugin.v1.Renewals.renewals:type_name -> commucat.plugin.v1.RouteRenewal
+	32, // 46: commucat.plugin.v1.Routes.routes:type_name -> commucat.plugin.v1.Route
+	34, // 47: commucat.plugin.v1.Beats.beats:type_name -> commucat.plugin.v1.Beat
+	3,  // 48: commucat.plugin.v1.Storage.Work:input_type -> commucat.plugin.v1.StorageRequest
+	37, // 49: commucat.plugin.v1.Storage.Subscribe:input_type -> commucat.plugin.v1.SubscribeRequest
+	40, // 50: commucat.plugin.v1.Storage.Ready:input_type -> commucat.plugin.v1.Instance
+	4,  // 51: commucat.plugin.v1.Storage.Work:output_type -> commucat.plugin.v1.StorageReply
+	38, // 52: commucat.plugin.v1.Storage.Subscribe:output_type -> commucat.plugin.v1.BusMessages
+	41, // 53: commucat.plugin.v1.Storage.Ready:output_type -> commucat.plugin.v1.Done
+	51, // [51:54] is the sub-list for method output_type
+	48, // [48:51] is the sub-list for method input_type
+	48, // [48:48] is the sub-list for extension type_name
+	48, // [48:48] is the sub-list for extension extendee
+	0,  // [0:48] is the sub-list for field type_name
 }
 
 func init() { file_storage_proto_init() }
@@ -3093,6 +3186,8 @@ func file_storage_proto_init() {
 		(*StorageRequest_Take)(nil),
 		(*StorageRequest_Publish)(nil),
 		(*StorageRequest_Inventory)(nil),
+		(*StorageRequest_Snapshot)(nil),
+		(*StorageRequest_Positions)(nil),
 	}
 	file_storage_proto_msgTypes[2].OneofWrappers = []any{
 		(*StorageReply_Results)(nil),
@@ -3103,15 +3198,15 @@ func file_storage_proto_init() {
 		(*StorageReply_Routes)(nil),
 		(*StorageReply_Beats)(nil),
 	}
-	file_storage_proto_msgTypes[16].OneofWrappers = []any{}
-	file_storage_proto_msgTypes[23].OneofWrappers = []any{}
+	file_storage_proto_msgTypes[17].OneofWrappers = []any{}
+	file_storage_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_storage_proto_rawDesc), len(file_storage_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   36,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
