@@ -23,7 +23,8 @@ import (
 type Sink struct {
 	Name   string
 	Ledger ledger.Ledger
-	// Forgets is the plugin's: such a ledger gets new records only.
+	// Forgets is the plugin's: such a ledger cannot be asked what it has. It gets the records
+	// that come after it was first named here.
 	Forgets bool
 }
 
@@ -163,10 +164,13 @@ func (r *Recorder) agree(ctx context.Context, longest ledger.Record) error {
 			longest.Seq, head.Seq, filepath.Join(r.o.Dir, "spool"))}
 	}
 	for _, s := range r.o.Sinks {
-		f := &feeder{sink: s, r: r, wake: make(chan struct{}, 1)}
+		f := &feeder{sink: s, r: r, wake: make(chan struct{}, 1), gate: make(chan struct{}, 1)}
 		r.sinks = append(r.sinks, f)
 		if s.Forgets {
-			f.done = head.Seq
+			var err error
+			if f.done, err = r.resume(ctx, s.Name); err != nil {
+				return err
+			}
 			continue
 		}
 		at, err := s.Ledger.Head(ctx)

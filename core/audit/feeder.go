@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/ledger"
 )
 
 const (
@@ -22,6 +23,8 @@ type feeder struct {
 	sink Sink
 	r    *Recorder
 	wake chan struct{}
+	// gate is full while records are being given, and while nobody may; see Hold.
+	gate chan struct{}
 	// hurried belongs to run: the try at the end has been made.
 	hurried bool
 
@@ -99,14 +102,28 @@ func (f *feeder) drain(ctx context.Context) error {
 		if len(page) == 0 || page[0].Seq != at+1 {
 			return &sdk.Error{Kind: sdk.NotFound, Op: "audit", Text: fmt.Sprintf("record %d is in no ledger any more; it cannot be given to %s", at+1, f.sink.Name)}
 		}
-		call, cancel := context.WithTimeout(ctx, feedTimeout)
-		err = f.sink.Ledger.Submit(call, page)
-		cancel()
-		if err != nil {
+		if err := f.give(ctx, page); err != nil {
 			return err
 		}
+		f.r.trim()
+	}
+}
+
+// give submits records, unless the ledgers are held.
+func (f *feeder) give(ctx context.Context, page []ledger.Record) error {
+	select {
+	case f.gate <- struct{}{}:
+		defer func() { <-f.gate }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	call, cancel := context.WithTimeout(ctx, feedTimeout)
+	defer cancel()
+	err := f.sink.Ledger.Submit(call, page)
+	if err == nil {
 		f.advance(page[len(page)-1].Seq)
 	}
+	return err
 }
 
 func (f *feeder) taken() uint64 {
@@ -120,8 +137,10 @@ func (f *feeder) advance(seq uint64) {
 	f.done, f.err = seq, nil
 	f.release()
 	f.mu.Unlock()
+	if f.sink.Forgets {
+		f.r.sent(f.sink.Name, seq)
+	}
 	f.report()
-	f.r.trim()
 }
 
 // report tells how far behind the ledger is. Each change is followed by a report, and
