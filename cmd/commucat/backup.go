@@ -1,13 +1,11 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -70,8 +68,9 @@ func (a *app) backupCreateCommand() *cobra.Command {
 	)
 	c := &cobra.Command{
 		Use:   "create FILE --recipients FILE [--keys none|only|with] [--data DIR] [--config FILE]",
-		Short: "Archive a stopped relay's data folder, encrypted to public keys",
-		Long: "Archive a stopped relay's data folder, encrypted (age) to the public keys in a file.\n\n" +
+		Short: "Archive a relay's data folder, encrypted to public keys",
+		Long: "Archive a relay's data folder, encrypted (age) to the public keys in a file. A relay that\n" +
+			"runs goes on meanwhile: everything acknowledged before the command began is kept.\n\n" +
 			"The folder keys/ is not in it: who has it beside the data can read what waits for\n" +
 			"devices. Make an archive of it alone with --keys only, and keep the two apart.",
 		Args: exactly(1, "the file of the archive"),
@@ -91,7 +90,11 @@ func (a *app) backupCreateCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.createBackup(c.Context(), a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler)), to, part, args[0])
+			b := archiving{
+				app: a, opt: a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler)), to: to, part: part, file: args[0],
+				socket: adminSocket(cfg, data),
+			}
+			return b.create(c.Context())
 		},
 	}
 	f.add(c)
@@ -123,42 +126,6 @@ type backedUp struct {
 	Files int    `json:"files"`
 	Bytes int64  `json:"bytes"`
 	backup.Info
-}
-
-func (a *app) createBackup(ctx context.Context, opt server.Options, to []age.Recipient, part backup.Keys, file string) (err error) {
-	release, err := server.HoldData(opt)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, release()) }()
-	files, others, err := backup.Scan(opt.Data, part, nil)
-	if err != nil {
-		return err
-	}
-	for _, o := range others {
-		a.say("%s is no file and is left out", filepath.Join(opt.Data, o))
-	}
-	info := backup.Info{
-		Program: version, Created: time.Now().UTC().Truncate(time.Second), Layout: server.Layout, Keys: part,
-		Storage: opt.Config.Storage.Backend, Contained: part != backup.OnlyKeys && server.DataHolds(opt),
-	}
-	var m backup.Manifest
-	if err := newFile(file, func(w io.Writer) error {
-		m, err = backup.Write(ctx, w, to, info, files, nil)
-		return err
-	}); err != nil {
-		return err
-	}
-	if part != backup.OnlyKeys && !info.Contained {
-		a.say("accounts and messages are in storage %s, not in this archive: back it up with its own tools", info.Storage)
-	}
-	if c := opt.Config.File; c != "" && part != backup.OnlyKeys && filepath.Dir(c) != filepath.Clean(opt.Data) {
-		a.say("the configuration %s is outside the data folder and not in it", c)
-	}
-	if part == backup.WithoutKeys {
-		a.say("keys/ is not in it; keep it apart: commucat backup create --keys only …")
-	}
-	return a.tellBackup("kept", file, info, m)
 }
 
 func (a *app) tellBackup(what, file string, info backup.Info, m backup.Manifest) error {
@@ -199,8 +166,14 @@ func (a *app) backupVerifyCommand() *cobra.Command {
 				return err
 			}
 			defer f.Close()
-			info, m, err := backup.Verify(c.Context(), f, by)
-			if err != nil {
+			var (
+				info backup.Info
+				m    backup.Manifest
+			)
+			if err := a.reading("checking", f, func(r io.Reader) (err error) {
+				info, m, err = backup.Verify(c.Context(), r, by)
+				return err
+			}); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			return a.tellBackup("whole", args[0], info, m)
@@ -231,8 +204,14 @@ func (a *app) backupRestoreCommand() *cobra.Command {
 				return err
 			}
 			defer f.Close()
-			info, m, err := backup.Restore(c.Context(), f, by, data, server.Layout)
-			if err != nil {
+			var (
+				info backup.Info
+				m    backup.Manifest
+			)
+			if err := a.reading("restoring", f, func(r io.Reader) (err error) {
+				info, m, err = backup.Restore(c.Context(), r, by, data, server.Layout)
+				return err
+			}); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
 			if info.Keys == backup.WithoutKeys {

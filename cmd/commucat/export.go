@@ -83,7 +83,7 @@ func (a *app) transportExportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.handOut(ctx, cl, made.ID, show)
+			return a.handOut(ctx, invitation(cl, made.ID), show)
 		},
 	}
 	f.add(c)

@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/commucat/commucat/core/api"
+	"github.com/commucat/commucat/core/config"
 	"github.com/commucat/commucat/core/server"
 	"github.com/commucat/commucat/sdk/link"
 )
@@ -29,11 +30,15 @@ func (f *operatorFlags) client() (*api.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	socket := string(cfg.Admin.Socket)
-	if socket == "" {
-		socket = filepath.Join(data, "admin.sock")
+	return api.NewClient(adminSocket(cfg, data)), nil
+}
+
+// adminSocket is where the relay on a data folder is operated.
+func adminSocket(cfg *config.Config, data string) string {
+	if cfg.Admin.Socket != "" {
+		return string(cfg.Admin.Socket)
 	}
-	return api.NewClient(socket), nil
+	return filepath.Join(data, "admin.sock")
 }
 
 // usualClient connects to where the socket is unless the configuration, which cannot
@@ -89,13 +94,7 @@ func (a *app) linkCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		err = a.handOut(ctx, cl, l.ID, func() error {
-			if a.json {
-				return a.emit(l)
-			}
-			_, err := fmt.Fprintln(a.out, l.Text)
-			return err
-		})
+		err = a.handOut(ctx, invitation(cl, l.ID), func() error { return a.showFresh(l, l.Text) })
 		if err != nil || a.json || !qr {
 			return err
 		}
@@ -153,8 +152,29 @@ func (a *app) linkCommand() *cobra.Command {
 	return group("link", "Invitation links", create, list, revoke, show, code)
 }
 
-// handOut shows a fresh invitation. One that nobody could read is revoked again.
-func (a *app) handOut(ctx context.Context, cl *api.Client, id string, show func() error) error {
+// showFresh shows a link that was made just now, as JSON together with what is known of it.
+func (a *app) showFresh(all any, text string) error {
+	if a.json {
+		return a.emit(all)
+	}
+	_, err := fmt.Fprintln(a.out, text)
+	return err
+}
+
+// fresh is a link that nobody has seen yet.
+type fresh struct {
+	what   string // "the invitation 12ab"
+	revoke func(context.Context) error
+	// until says when it ends if it cannot be revoked.
+	until string
+}
+
+func invitation(cl *api.Client, id string) fresh {
+	return fresh{"the invitation " + id, func(ctx context.Context) error { return cl.RevokeLink(ctx, id) }, "'commucat link revoke " + id + "' ends it"}
+}
+
+// handOut shows a fresh link. One that nobody could read is revoked again.
+func (a *app) handOut(ctx context.Context, f fresh, show func() error) error {
 	closed := make(chan os.Signal, 1) // a closed pipe fails the write, and does not end the program
 	signal.Notify(closed, syscall.SIGPIPE)
 	defer signal.Stop(closed)
@@ -164,10 +184,10 @@ func (a *app) handOut(ctx context.Context, cl *api.Client, id string, show func(
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	if failed := cl.RevokeLink(ctx, id); failed != nil {
-		return fmt.Errorf("%w; the invitation lives on until 'commucat link revoke %s' ends it: %w", err, id, failed)
+	if failed := f.revoke(ctx); failed != nil {
+		return fmt.Errorf("%w; %s lives on until %s: %w", err, f.what, f.until, failed)
 	}
-	return fmt.Errorf("%w; the invitation %s is revoked again", err, id)
+	return fmt.Errorf("%w; %s is revoked again", err, f.what)
 }
 
 func (a *app) showLink(text string) error {
@@ -259,11 +279,12 @@ func (a *app) userCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if a.json {
-			return a.emit(l)
+		until := l.Expires.Local().Format(time.TimeOnly)
+		link := fresh{"the pairing link", func(ctx context.Context) error { return cl.RevokePairing(ctx, l.ID) }, until}
+		if err := a.handOut(ctx, link, func() error { return a.showFresh(l, l.Text) }); err != nil || a.json {
+			return err
 		}
-		fmt.Fprintln(a.out, l.Text)
-		a.say("good for one device until %s; whoever has it becomes a device of this account", l.Expires.Local().Format(time.TimeOnly))
+		a.say("good for one device until %s; whoever has it becomes a device of this account", until)
 		if qr {
 			return a.printQR(l.Text)
 		}

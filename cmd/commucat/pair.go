@@ -57,21 +57,23 @@ func (a *app) pairCreateCommand() *cobra.Command {
 				}
 				var out struct {
 					Link    string    `json:"link"`
+					ID      string    `json:"link_id,omitempty"`
 					Expires time.Time `json:"expires_at"`
 				}
 				if err := d.Call(ctx, "POST", "/api/pair", in, &out); err != nil {
 					return err
 				}
-				if a.json {
-					return a.emit(out)
+				until := out.Expires.Local().Format(time.TimeOnly)
+				link := fresh{"the pairing link", func(ctx context.Context) error {
+					return d.Call(ctx, "POST", "/api/pair/revoke", map[string]string{"link_id": out.ID}, nil)
+				}, until}
+				if err := a.handOut(ctx, link, func() error { return a.showFresh(out, out.Link) }); err != nil || a.json {
+					return err
 				}
-				fmt.Fprintln(a.out, out.Link)
+				a.say("good for one device until %s", until)
 				if qr {
-					if err := a.printQR(out.Link); err != nil {
-						return err
-					}
+					return a.printQR(out.Link)
 				}
-				a.say("good for one device until %s", out.Expires.Local().Format(time.TimeOnly))
 				return nil
 			})
 		},

@@ -292,3 +292,39 @@ func TestStorageCopyInterrupted(t *testing.T) {
 		t.Errorf("after the end: %q %v", from, err)
 	}
 }
+
+// TestStorageCopyPositions: what takes a storage's place goes on above every position that
+// this one gave, in queues that are empty by now too, and however far they are ahead of the
+// clock: after a fail-over of a server that is an hour.
+func TestStorageCopyPositions(t *testing.T) {
+	source, dir := openSQLite(t, t.TempDir()), t.TempDir()
+	row := func(s storage.Store, n byte) uint64 {
+		t.Helper()
+		out, err := s.Queues.Append(t.Context(), time.Now(), storage.Batch{Rows: []storage.Append{{
+			Queue: "emptied", ID: [16]byte{n}, Payload: []byte{n}, Expires: time.Now().Add(time.Hour),
+		}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return out[0].Position
+	}
+	if err := source.Positions.Raise(t.Context(), uint64(time.Now().Add(time.Hour).UnixMicro())); err != nil {
+		t.Fatal(err)
+	}
+	last := row(source, 1)
+	if err := source.Queues.Done(t.Context(), []storage.Done{{Queue: "emptied", Cursor: last}}); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, source, 200)
+	to := openSQLite(t, dir)
+	if _, err := transfer.Copy(t.Context(), transfer.Options{
+		From: transfer.Side{Name: "here", Store: source, Traits: storage.Traits{Batch: 100, Lanes: 4}},
+		To:   transfer.Side{Name: "there", Store: to, Traits: storage.Traits{Batch: 100, Lanes: 4}},
+		Now:  time.Now(), Reopen: func(context.Context) (storage.Store, error) { return to, nil },
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if got := row(to, 2); got <= last {
+		t.Errorf("position %d after %d", got, last)
+	}
+}

@@ -50,6 +50,7 @@ type AdminOptions struct {
 	// Codes makes pairing codes for links.
 	Codes interface {
 		Create(ctx context.Context, user, device string, ttl time.Duration) (pairing.Code, error)
+		Revoke(ctx context.Context, id string) error
 	}
 	// Link writes a link; an address link has neither secret nor end.
 	Link func(ctx context.Context, kind LinkKind, id string, secret [16]byte, expires time.Time) (string, error)
@@ -71,6 +72,8 @@ type AdminOptions struct {
 	// TransportKey lets a further key of a device in, beside the device's own, and
 	// answers where it is good; one that was set before is good no more.
 	TransportKey func(ctx context.Context, device, transport string, public []byte) (ccp.Endpoint, error)
+	// Snapshot makes a copy of what changes in the data folder; see Snapshot.
+	Snapshot func(ctx context.Context, keys string) (Held, error)
 	// Checks are what readiness asks, each within two seconds.
 	Checks map[string]func(context.Context) error
 	// Record is told of each change, for the ledger; may be nil.
@@ -91,6 +94,8 @@ type AdminOptions struct {
 type Admin struct {
 	opt AdminOptions
 	mux *http.ServeMux
+	// held is the snapshot that somebody makes an archive of.
+	held held
 }
 
 // NewAdmin makes the interface.
@@ -119,12 +124,14 @@ func NewAdmin(opt AdminOptions) (*Admin, error) {
 		"GET /v1/users":                          a.listUsers,
 		"GET /v1/users/{name}":                   a.showUser,
 		"POST /v1/users/{name}/pair":             a.pairUser,
+		"DELETE /v1/pairings/{id}":               a.revokePairing,
 		"GET /v1/devices/{id}":                   a.showDevice,
 		"POST /v1/devices/{id}/revoke":           a.revokeDevice,
 		"POST /v1/devices/{id}/keys/{transport}": a.setTransportKey,
 		"GET /v1/keys":                           a.keys,
 		"POST /v1/keys/rotate":                   a.rotateKeys,
 		"POST /v1/reload":                        a.reload,
+		"POST /v1/snapshots/{id}/release":        a.releaseSnapshot,
 		"GET /v1/plugins":                        a.plugins,
 		"POST /v1/plugins/{name}/upgrade":        a.upgradePlugin,
 		"POST /v1/transports/{name}/probe":       a.probeTransport,
@@ -138,6 +145,7 @@ func NewAdmin(opt AdminOptions) (*Admin, error) {
 			writeJSON(w, v)
 		})
 	}
+	a.mux.HandleFunc("POST /v1/snapshots", a.snapshot)
 	a.mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		writeProblem(w, problem(404, "not_found", ""))
 	})

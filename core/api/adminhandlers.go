@@ -170,7 +170,7 @@ func page(r *http.Request) (after string, limit int, err error) {
 func (a *Admin) revokeLink(r *http.Request, _ http.ResponseWriter) (any, error) {
 	id := r.PathValue("id")
 	if err := a.opt.Accounts.RevokeInvite(r.Context(), id); err != nil {
-		return nil, err
+		return nil, absentOr(err, "no live invitation with the id %q; 'commucat link list' shows them", id)
 	}
 	a.record(r, "link.revoke", id)
 	return object{"id": id, "status": "revoked"}, nil
@@ -211,8 +211,19 @@ func (a *Admin) find(r *http.Request) (account.User, error) {
 	if errors.Is(err, account.ErrNotFound) {
 		u, err = a.opt.Accounts.UserByHandle(r.Context(), name)
 	}
-	return u, err
+	return u, absentOr(err, "no account with the id or handle %q; 'commucat user list' shows them", name)
 }
+
+// absentOr says what is not there and how to find what is.
+func absentOr(err error, format, name string) error {
+	if !errors.Is(err, account.ErrNotFound) {
+		return err
+	}
+	const most = 100 // of a name that anybody may have typed
+	return problem(404, "not_found", "there is "+fmt.Sprintf(format, name[:min(len(name), most)]))
+}
+
+const noDevice = "no device with the id %q; 'commucat device list' shows them"
 
 func (a *Admin) showUser(r *http.Request, _ http.ResponseWriter) (any, error) {
 	u, err := a.find(r)
@@ -251,17 +262,31 @@ func (a *Admin) pairUser(r *http.Request, w http.ResponseWriter) (any, error) {
 		return nil, err
 	}
 	text, err := a.opt.Link(r.Context(), PairingLink, code.ID, code.Secret, code.Expires)
-	if err != nil {
-		return nil, err
+	if err != nil { // nobody can hold it
+		return nil, errors.Join(err, a.opt.Codes.Revoke(r.Context(), code.ID))
 	}
 	a.record(r, "pair.create", u.ID)
 	return Link{ID: code.ID, Kind: PairingLink, Text: text, Quota: 1, Created: code.Issued, Expires: code.Expires}, nil
 }
 
-func (a *Admin) showDevice(r *http.Request, _ http.ResponseWriter) (any, error) {
-	d, err := a.opt.Accounts.Device(r.Context(), r.PathValue("id"))
-	if err != nil {
+// revokePairing ends a pairing link; one that is gone already is no mistake.
+func (a *Admin) revokePairing(r *http.Request, _ http.ResponseWriter) (any, error) {
+	if a.opt.Codes == nil {
+		return nil, a.absent()
+	}
+	id := r.PathValue("id")
+	if err := a.opt.Codes.Revoke(r.Context(), id); err != nil {
 		return nil, err
+	}
+	a.record(r, "pair.revoke", id)
+	return object{"id": id, "status": "revoked"}, nil
+}
+
+func (a *Admin) showDevice(r *http.Request, _ http.ResponseWriter) (any, error) {
+	id := r.PathValue("id")
+	d, err := a.opt.Accounts.Device(r.Context(), id)
+	if err != nil {
+		return nil, absentOr(err, noDevice, id)
 	}
 	return deviceOf(d), nil
 }
@@ -269,7 +294,7 @@ func (a *Admin) showDevice(r *http.Request, _ http.ResponseWriter) (any, error) 
 func (a *Admin) revokeDevice(r *http.Request, _ http.ResponseWriter) (any, error) {
 	id := r.PathValue("id")
 	if err := a.opt.Accounts.RevokeDevice(r.Context(), "", id); err != nil {
-		return nil, err
+		return nil, absentOr(err, noDevice, id)
 	}
 	if a.opt.Revoked != nil {
 		a.opt.Revoked(id)
@@ -308,7 +333,7 @@ func (a *Admin) setTransportKey(r *http.Request, w http.ResponseWriter) (any, er
 		return nil, problem(400, "invalid", err.Error())
 	}
 	if errors.Is(err, sdk.NotFound) {
-		return nil, problem(404, "not_found", fmt.Sprintf("there is no device with the id %q; 'commucat device list' shows them", id))
+		return nil, absentOr(account.ErrNotFound, noDevice, id)
 	}
 	if err != nil {
 		return nil, err

@@ -65,14 +65,7 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 	}
 	res, err := c.http.Do(r)
 	if err != nil {
-		var op *net.OpError
-		if errors.As(err, &op) && op.Op == "dial" && errors.Is(err, fs.ErrPermission) {
-			return fmt.Errorf("%w: %s", ErrNotYours, c.path)
-		}
-		if errors.As(err, &op) && op.Op == "dial" {
-			return fmt.Errorf("%w %s (%w); start the relay, or name its data folder with --data", ErrNotRunning, c.path, bareError(op))
-		}
-		return err
+		return c.dialError(err)
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxReply))
@@ -88,6 +81,18 @@ func (c *Client) Do(ctx context.Context, method, path string, in, out any) error
 		return nil
 	}
 	return json.Unmarshal(b, out)
+}
+
+// dialError says what a socket that cannot be reached means.
+func (c *Client) dialError(err error) error {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "dial" {
+		return err
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return fmt.Errorf("%w: %s", ErrNotYours, c.path)
+	}
+	return fmt.Errorf("%w %s (%w); start the relay, or name its data folder with --data", ErrNotRunning, c.path, bareError(op))
 }
 
 // CreateLink makes an invitation or gives an address link.
@@ -123,6 +128,11 @@ func (c *Client) User(ctx context.Context, name string) (out User, err error) {
 func (c *Client) PairUser(ctx context.Context, name string, ttl time.Duration) (out Link, err error) {
 	err = c.Do(ctx, "POST", "/v1/users/"+url.PathEscape(name)+"/pair", LinkRequest{TTLSeconds: seconds(ttl)}, &out)
 	return out, err
+}
+
+// RevokePairing ends a pairing link.
+func (c *Client) RevokePairing(ctx context.Context, id string) error {
+	return c.Do(ctx, "DELETE", "/v1/pairings/"+url.PathEscape(id), nil, nil)
 }
 
 // Device gives one device.

@@ -108,11 +108,11 @@ func (a *REST) pair(w http.ResponseWriter, r *http.Request, b *account.Bearer) e
 	}
 	out := object{}
 	if a.opt.PairLink != nil {
-		link, expires, err := a.opt.PairLink(r.Context(), b.User.ID, b.Device.ID, ttl)
+		link, id, expires, err := a.opt.PairLink(r.Context(), b.User.ID, b.Device.ID, ttl)
 		if err != nil {
 			return err
 		}
-		out["link"], out["expires_at"] = link, stamp(expires)
+		out["link"], out["link_id"], out["expires_at"] = link, id, stamp(expires)
 	}
 	if !a.opt.Public { // short codes are the reference's and stay with its switch
 		writeJSON(w, out)
@@ -132,6 +132,21 @@ func (a *REST) pair(w http.ResponseWriter, r *http.Request, b *account.Bearer) e
 		"device_seed": hex.EncodeToString(seed[:]), "issuer_device_id": b.Device.ID, "device_ca_public": hex.EncodeToString(info.CA[:]),
 	})
 	writeJSON(w, out)
+	return nil
+}
+
+// unpair ends a link that this device made.
+func (a *REST) unpair(w http.ResponseWriter, r *http.Request, b *account.Bearer) error {
+	var in struct {
+		ID string `json:"link_id"`
+	}
+	if err := readJSON(w, r, &in); err != nil {
+		return err
+	}
+	if err := a.opt.Pairing.RevokeOf(r.Context(), b.Device.ID, in.ID); err != nil {
+		return err
+	}
+	writeJSON(w, object{"link_id": in.ID, "status": "revoked"})
 	return nil
 }
 

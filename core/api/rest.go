@@ -26,6 +26,7 @@ type Accounts interface {
 type Pairing interface {
 	CreateShort(ctx context.Context, user, device string, ttl time.Duration) (pairing.ShortCode, error)
 	Claim(ctx context.Context, q pairing.Claim) (pairing.Claimed, error)
+	RevokeOf(ctx context.Context, device, id string) error
 }
 
 // Options configure the REST interface. Accounts, Pairing, Info and Cover are
@@ -37,7 +38,7 @@ type Options struct {
 	Info func() Info
 	// PairLink makes a pairing link for the account of device; ttl 0 is the
 	// configured life. nil offers none.
-	PairLink func(ctx context.Context, user, device string, ttl time.Duration) (link string, expires time.Time, err error)
+	PairLink func(ctx context.Context, user, device string, ttl time.Duration) (link, id string, expires time.Time, err error)
 	// Cover answers who shows no entry token.
 	Cover http.Handler
 	// Cookie and Verify check entry tokens (entry.Verifier.Verify); nil refuses all.
@@ -105,6 +106,7 @@ func New(opt Options) (*REST, error) {
 			"/api/server-info":    {"GET": {nothing, (*REST).serverInfo}},
 			"/api/pair":           {"POST": {session, (*REST).pair}},
 			"/api/pair/claim":     {"POST": {nothing, (*REST).claim}},
+			"/api/pair/revoke":    {"POST": {session, (*REST).unpair}},
 			"/api/devices":        {"GET": {session, (*REST).devices}},
 			"/api/devices/revoke": {"POST": {session, (*REST).revoke}},
 			"/api/session":        {"DELETE": {session, (*REST).logout}},

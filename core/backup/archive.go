@@ -66,6 +66,16 @@ type File struct {
 	Path string
 	Size int64
 	Mode fs.FileMode
+	// UID and GID are its owner's, 0 where there are none.
+	UID, GID int
+}
+
+// Bytes is the size of files together.
+func Bytes(files []File) (n int64) {
+	for _, f := range files {
+		n += f.Size
+	}
+	return n
 }
 
 // Entry is one file of a Manifest; a folder's name ends in a slash.
@@ -88,10 +98,13 @@ func (m *Manifest) Bytes() (n int64) {
 	return n
 }
 
-// Write writes an archive that each of the recipients can read. progress is told the
-// bytes of files so far and may be nil.
+// Write writes an archive that each of the recipients can read. progress is told of bytes
+// of files as they are kept and may be nil. After an error what w got is no archive.
 func Write(ctx context.Context, w io.Writer, to []age.Recipient, info Info, files []File, progress func(bytes int64)) (Manifest, error) {
 	var m Manifest
+	if progress == nil {
+		progress = func(int64) {}
+	}
 	sealed, err := age.Encrypt(w, to...)
 	if err != nil {
 		return m, err
@@ -109,19 +122,21 @@ func Write(ctx context.Context, w io.Writer, to []age.Recipient, info Info, file
 		if err := ctx.Err(); err != nil {
 			return m, err
 		}
-		e, err := keep(t, f)
+		e, err := keep(ctx, t, f, progress)
 		if err != nil {
 			return m, err
 		}
 		m.Files = append(m.Files, e)
-		if progress != nil {
-			progress(m.Bytes())
-		}
 	}
 	if err := document(t, digestsName, m); err != nil {
 		return m, err
 	}
-	return m, errors.Join(t.Close(), packed.Close(), sealed.Close())
+	for _, layer := range []io.Closer{t, packed, sealed} {
+		if err := layer.Close(); err != nil {
+			return m, err
+		}
+	}
+	return m, nil
 }
 
 func document(t *tar.Writer, name string, v any) error {
@@ -136,29 +151,44 @@ func document(t *tar.Writer, name string, v any) error {
 	return err
 }
 
-func keep(t *tar.Writer, f File) (e Entry, err error) {
+func keep(ctx context.Context, t *tar.Writer, f File, progress func(int64)) (e Entry, err error) {
+	h := &tar.Header{Typeflag: tar.TypeReg, Name: filesPrefix + f.Name, Size: f.Size, Mode: int64(f.Mode.Perm()), Uid: f.UID, Gid: f.GID, Format: tar.FormatPAX}
+	if f.Mode.IsDir() {
+		h.Typeflag, h.Size, h.Name = tar.TypeDir, 0, h.Name+"/"
+		return Entry{Name: f.Name + "/"}, t.WriteHeader(h)
+	}
 	in, err := os.Open(f.Path)
 	if err != nil {
 		return e, err
 	}
 	defer in.Close()
-	h := &tar.Header{Typeflag: tar.TypeReg, Name: filesPrefix + f.Name, Size: f.Size, Mode: int64(f.Mode.Perm()), Format: tar.FormatPAX}
-	owner(in, h)
-	if f.Mode.IsDir() {
-		h.Typeflag, h.Size, h.Name = tar.TypeDir, 0, h.Name+"/"
-		return Entry{Name: f.Name + "/"}, t.WriteHeader(h)
-	}
 	if err := t.WriteHeader(h); err != nil {
 		return e, err
 	}
 	sum := sha256.New()
-	if _, err := io.CopyN(io.MultiWriter(t, sum), in, f.Size); err != nil {
+	if _, err := io.CopyN(io.MultiWriter(t, sum), &counted{ctx, in, progress}, f.Size); err != nil {
 		if errors.Is(err, io.EOF) {
 			err = errors.New("it became shorter while it was read")
 		}
 		return e, fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return Entry{f.Name, f.Size, hex.EncodeToString(sum.Sum(nil))}, nil
+}
+
+// counted tells of what is read, and ends with its context.
+type counted struct {
+	ctx  context.Context
+	r    io.Reader
+	tell func(int64)
+}
+
+func (c *counted) Read(b []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	n, err := c.r.Read(b)
+	c.tell(int64(n))
+	return n, err
 }
 
 // DamageError is an archive that cannot be believed.

@@ -4,17 +4,19 @@ package backup
 
 import (
 	"archive/tar"
+	"io/fs"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
-// owner notes whose a file is.
-func owner(f *os.File, h *tar.Header) {
-	if st, err := f.Stat(); err == nil {
-		if s, ok := st.Sys().(*syscall.Stat_t); ok {
-			h.Uid, h.Gid = int(s.Uid), int(s.Gid)
-		}
+// owner is whose a file is.
+func owner(info fs.FileInfo) (uid, gid int) {
+	if s, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(s.Uid), int(s.Gid)
 	}
+	return 0, 0
 }
 
 // give gives a file to its owner, where that is allowed: plugins of a relay that root
@@ -24,4 +26,16 @@ func give(f *os.File, h *tar.Header) error {
 		return nil
 	}
 	return f.Chown(h.Uid, h.Gid)
+}
+
+// noWait opens no pipe that somebody has put in a file's place, and follows no link.
+const noWait = unix.O_NONBLOCK | unix.O_NOFOLLOW
+
+// Free is how many bytes may still be written beside a file.
+func Free(dir string) (uint64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return s.Bavail * uint64(s.Bsize), nil
 }

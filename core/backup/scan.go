@@ -12,10 +12,10 @@ const (
 	relayFile  = "relay.json"
 )
 
-// Scan lists the files of a data folder that an archive keeps. without are folders
-// (relative, with slashes) that are left out. others are names of what is neither file
-// nor folder: sockets are left out in silence, links are not followed.
-func Scan(dir string, keys Keys, without []string) (files []File, others []string, err error) {
+// Scan lists the files of a data folder, which nobody writes to, that an archive keeps.
+// others are names of what is neither file nor folder: sockets are left out in silence,
+// links are not followed.
+func Scan(dir string, keys Keys) (files []File, others []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -26,13 +26,14 @@ func Scan(dir string, keys Keys, without []string) (files []File, others []strin
 		}
 		name := filepath.ToSlash(rel)
 		if d.IsDir() {
-			if !wanted(name+"/", keys) || within(name, without) {
+			if !wanted(name+"/", keys) {
 				return fs.SkipDir
 			}
-			files = append(files, File{Name: name, Path: path, Mode: fs.ModeDir | 0o700})
-			if st, err := d.Info(); err == nil {
-				files[len(files)-1].Mode = st.Mode()
+			st, err := d.Info()
+			if err != nil {
+				return err
 			}
+			files = append(files, fileOf(name, path, st))
 			return nil
 		}
 		switch {
@@ -45,11 +46,20 @@ func Scan(dir string, keys Keys, without []string) (files []File, others []strin
 			if err != nil {
 				return err
 			}
-			files = append(files, File{Name: name, Path: path, Size: st.Size(), Mode: st.Mode()})
+			files = append(files, fileOf(name, path, st))
 		}
 		return nil
 	})
 	return files, others, err
+}
+
+func fileOf(name, path string, st fs.FileInfo) File {
+	f := File{Name: name, Path: path, Mode: st.Mode()}
+	if !st.IsDir() {
+		f.Size = st.Size()
+	}
+	f.UID, f.GID = owner(st)
+	return f
 }
 
 // wanted says whether a name belongs to the part; a folder's ends in a slash.
@@ -62,13 +72,4 @@ func wanted(name string, keys Keys) bool {
 		return !isKey
 	}
 	return true
-}
-
-func within(name string, list []string) bool {
-	for _, l := range list {
-		if name == l || strings.HasPrefix(name, l+"/") {
-			return true
-		}
-	}
-	return false
 }

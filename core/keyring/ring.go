@@ -216,3 +216,10 @@ func (r *Ring) rotate(force bool) ([]Change, error) {
 	published, err := r.publish(now)
 	return append(changes, published...), err
 }
+
+// Still calls f while no file of the folder changes.
+func (r *Ring) Still(f func() error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return f()
+}

@@ -137,3 +137,14 @@ func (c *Codes) Create(ctx context.Context, user, device string, ttl time.Durati
 func (c *Codes) Revoke(ctx context.Context, id string) error {
 	return c.opt.Accounts.DropPair(ctx, id)
 }
+
+// RevokeOf ends a link code that device made; account.ErrNotFound when there is none.
+func (c *Codes) RevokeOf(ctx context.Context, device, id string) error {
+	if issuer, err := c.opt.Accounts.PairIssuer(ctx, id); err != nil || issuer != device {
+		if err == nil {
+			err = account.ErrNotFound
+		}
+		return err
+	}
+	return c.Revoke(ctx, id)
+}

@@ -28,6 +28,7 @@ const (
 	stateFile = "relay.json"
 	keysDir   = "keys"
 	stateDir  = "plugins"
+	auditDir  = "audit"
 	adminSock = "admin.sock"
 )
 
@@ -63,7 +64,7 @@ func openData(dir string, random io.Reader) (d *data, err error) {
 		}
 	}()
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("data folder %s is used by another relay%s; stop that one or name another folder with --data", dir, holder(lock))
+		return nil, inUse{fmt.Sprintf("data folder %s is used by another relay%s; stop that one or name another folder with --data", dir, holder(lock))}
 	}
 	if err = lock.Truncate(0); err == nil {
 		_, err = lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
@@ -78,8 +79,19 @@ func openData(dir string, random io.Reader) (d *data, err error) {
 	if err := os.MkdirAll(filepath.Join(dir, stateDir), 0o700); err != nil {
 		return nil, fmt.Errorf("data folder %s cannot be written: %w", dir, reason(err))
 	}
+	if err := d.sweepSnapshots(); err != nil {
+		return nil, fmt.Errorf("data folder %s: what is left of a backup cannot be removed: %w", dir, reason(err))
+	}
 	return d, nil
 }
+
+// ErrInUse is what errors.Is finds in the error of a data folder that a relay uses.
+var ErrInUse = errors.New("a relay uses the data folder")
+
+type inUse struct{ text string }
+
+func (e inUse) Error() string { return e.text }
+func (inUse) Unwrap() error   { return ErrInUse }
 
 // holder names the process that wrote itself into the lock file.
 func holder(lock *os.File) string {

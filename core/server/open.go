@@ -155,7 +155,7 @@ func (s *Server) openAudit(ctx context.Context) error {
 		sinks = append(sinks, audit.Sink{Name: name, Ledger: l, Forgets: forgets})
 	}
 	rec, err := audit.Open(ctx, audit.Options{
-		Dir: s.data.path("audit"), DigestKey: s.ring.AuditKey(), Domain: string(s.cfg.Server.Domain), Key: s.ring.AuditSigner(),
+		Dir: s.data.path(auditDir), DigestKey: s.ring.AuditKey(), Domain: string(s.cfg.Server.Domain), Key: s.ring.AuditSigner(),
 		Sinks: sinks, Clock: s.opt.Clock, Log: s.log,
 		Behind: func(ledger string, records uint64) { s.metrics.Label(metrics.LedgerBehind, ledger, float64(records)) },
 	})

@@ -45,13 +45,15 @@ func (s *Server) info() api.Info {
 	return i
 }
 
-func (s *Server) pairLink(ctx context.Context, user, device string, ttl time.Duration) (string, time.Time, error) {
+func (s *Server) pairLink(ctx context.Context, user, device string, ttl time.Duration) (text, id string, expires time.Time, err error) {
 	code, err := s.codes.Create(ctx, user, device, ttl)
 	if err != nil {
-		return "", time.Time{}, err
+		return "", "", time.Time{}, err
 	}
-	text, err := s.newLink(ctx, link.Pairing, code.ID, code.Secret, code.Expires)
-	return text, code.Expires, err
+	if text, err = s.newLink(ctx, link.Pairing, code.ID, code.Secret, code.Expires); err != nil { // nobody can hold it
+		return "", "", time.Time{}, errors.Join(err, s.codes.Revoke(ctx, code.ID))
+	}
+	return text, code.ID, code.Expires, nil
 }
 
 // openOperator makes the operator's interface; its sockets come later.
@@ -65,8 +67,9 @@ func (s *Server) openOperator(context.Context) (err error) {
 		},
 		Reload: func(context.Context) error { return s.Reload() }, Status: s.status,
 		Plugins: func() any { return s.host.States() }, UpgradePlugin: s.UpgradePlugin, ProbeTransport: s.probeTransport, TransportKey: s.setTransportKey,
-		Checks: map[string]func(context.Context) error{"storage": s.checkStorage, "ledger": s.checkLedger},
-		Record: s.recordOperator, Token: string(s.cfg.Admin.Token.Bytes()), Version: s.opt.Version,
+		Snapshot: s.snapshot,
+		Checks:   map[string]func(context.Context) error{"storage": s.checkStorage, "ledger": s.checkLedger},
+		Record:   s.recordOperator, Token: string(s.cfg.Admin.Token.Bytes()), Version: s.opt.Version,
 		Clock: s.opt.Clock, Log: s.log, Metrics: s.metrics,
 	})
 	return err

@@ -14,9 +14,9 @@ import (
 // in µs, and one that was opened several times in a second goes a little beyond.
 const longest = 10 * time.Second
 
-// ahead counts the queues, and waits until the clock is beyond every position of the
-// source: the target's positions begin there, and a device that has confirmed up to its
-// last one would never see a row below.
+// ahead counts the queues, and has the target begin above every position of the source: a
+// device that has confirmed up to its last one would never see a row below. A target that
+// cannot be told begins at the clock, which then must have passed them.
 func (t *target) ahead(ctx context.Context) error {
 	t.Progress.all.Store(0)
 	var last atomic.Uint64
@@ -24,8 +24,20 @@ func (t *target) ahead(ctx context.Context) error {
 		t.Progress.all.Add(uint64(len(names)))
 		return t.latest(ctx, names, &last)
 	})
-	if err != nil || last.Load() == 0 {
+	if err != nil {
 		return err
+	}
+	if p := t.From.Store.Positions; p != nil { // of queues that are empty by now as well
+		if t.highest, err = p.Highest(ctx); err != nil {
+			return err
+		}
+		last.Store(max(last.Load(), t.highest))
+	}
+	if last.Load() <= uint64(max(t.Now.UnixMicro(), 0)) {
+		return nil
+	}
+	if p := t.To.Store.Positions; p != nil {
+		return p.Raise(ctx, last.Load())
 	}
 	at := time.UnixMicro(int64(last.Load() + 1)).UTC()
 	wait := at.Sub(t.Now)

@@ -14,6 +14,8 @@ type target struct {
 	state marker
 	// skip is up to where an interrupted copy came.
 	skip string
+	// highest is at or above every position of the source; 0 when that cannot say.
+	highest uint64
 }
 
 // begin finds the target empty and marks it, or takes up an interrupted copy.
@@ -134,6 +136,14 @@ func (t *target) check(ctx context.Context, want Report) error {
 			err = fmt.Errorf("it has forgotten what was copied into it")
 		}
 		return t.failed(err)
+	}
+	if p := store.Positions; p != nil {
+		if n, err := p.Highest(ctx); err != nil || n < t.highest && want.Messages > 0 {
+			if err == nil {
+				err = fmt.Errorf("it has given positions up to %d, below %d of %s", n, t.highest, t.From.Name)
+			}
+			return t.failed(err)
+		}
 	}
 	got, err := Digest(ctx, store, t.state.Now, t.Progress)
 	if err != nil {
