@@ -19,6 +19,9 @@ const (
 	// smallBuffer is what an idle stream holds, largeBuffer what a busy one borrows.
 	smallBuffer = 1 << 10
 	largeBuffer = 32 << 10
+	// busy is a read after which the next one does not block, as a rule: what is left
+	// of 16 KiB after a small read, the longest record of TLS.
+	busy = largeBuffer/2 - smallBuffer
 	// stall is how often writes that last are looked for, linger how long one may
 	// last when the host is gone.
 	stall  = 2 * time.Second
@@ -195,8 +198,8 @@ func (p *pump) leave() {
 }
 
 // up copies from the client to the host. It blocks with the small buffer; a large one
-// is borrowed after a read that filled it, and kept while reads fill half of it: the
-// next one does not block then, as a rule.
+// is borrowed after a read that filled it, and kept while reads are those of a busy
+// stream.
 func (p *pump) up() {
 	defer p.both.Done()
 	var large *[largeBuffer]byte
@@ -225,7 +228,7 @@ func (p *pump) up() {
 		switch {
 		case n == smallBuffer && large == nil:
 			large = p.set.buffers.Get().(*[largeBuffer]byte)
-		case n < largeBuffer/2 && large != nil:
+		case n < busy && large != nil:
 			p.set.buffers.Put(large)
 			large = nil
 		}

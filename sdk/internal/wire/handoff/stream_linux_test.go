@@ -273,8 +273,8 @@ func TestPumpBuffers(t *testing.T) {
 		{"chat", []int{300, 1000, 20}, []int{smallBuffer, smallBuffer, smallBuffer, smallBuffer}},
 		{"a long message", []int{smallBuffer, 9000}, []int{smallBuffer, largeBuffer, smallBuffer}},
 		{
-			"a file in records of 16 KiB", []int{smallBuffer, 15 << 10, smallBuffer, 16 << 10, 16 << 10, 100},
-			[]int{smallBuffer, largeBuffer, smallBuffer, largeBuffer, largeBuffer, largeBuffer, smallBuffer},
+			"a file in records of 16 KiB", []int{smallBuffer, 15 << 10, 16 << 10, 16 << 10, 100},
+			[]int{smallBuffer, largeBuffer, largeBuffer, largeBuffer, largeBuffer, smallBuffer},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
