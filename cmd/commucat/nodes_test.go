@@ -39,9 +39,9 @@ func TestLoadNodes(t *testing.T) {
 	if raceDetector || testing.Short() {
 		t.Skip("builds and runs the real plugins")
 	}
-	devices, messages, kills, flushes, limit := 20, 2_000, 1, 1, 3*time.Minute
+	devices, messages, kills, flushes, outage, limit := 20, 2_000, 1, 1, time.Duration(0), 3*time.Minute
 	if os.Getenv("COMMUCAT_SOAK") != "" {
-		devices, messages, kills, flushes, limit = 100, 100_000, 3, 2, 20*time.Minute
+		devices, messages, kills, flushes, outage, limit = 100, 100_000, 3, 2, time.Minute, 20*time.Minute
 	}
 	seed := seeded(t)
 	random := rand.New(rand.NewPCG(seed, 1<<40))
@@ -103,13 +103,16 @@ func TestLoadNodes(t *testing.T) {
 	})
 	t.Run("Redis is away", func(t *testing.T) {
 		c.redis.Kill()
+		began := time.Now()
 		until(t, "both say so", func() bool { return c.nodes[0].degraded(t, "nodes") && c.nodes[1].degraded(t, "nodes") })
 		for _, n := range c.nodes { // the relays serve their devices without it
 			if code := n.readiness(t); code != 200 {
 				t.Errorf("readyz %d", code)
 			}
 		}
-		f.exchange(t, ctx, seed+1, 10*devices, nil)
+		for i := uint64(0); i == 0 || time.Since(began) < outage; i++ {
+			f.exchange(t, ctx, seed+1+i<<32, 10*devices, nil)
+		}
 		c.redis.Run()
 		until(t, "both see it again", func() bool { return !c.nodes[0].degraded(t, "nodes") && !c.nodes[1].degraded(t, "nodes") })
 		f.exchange(t, ctx, seed+2, 10*devices, nil)

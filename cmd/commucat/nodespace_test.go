@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"slices"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/commucat/commucat/core/bench"
 	"github.com/commucat/commucat/sdk/client"
 	"github.com/commucat/commucat/sdk/plugintest/chronicle"
 )
@@ -44,9 +46,13 @@ const pacedRate = 2000 // messages a second, a pair of them every millisecond
 // nodeToNode sends from devices at one node to devices at the other, at a steady rate,
 // and tells how long each message was on its way, stored with fsync in between.
 func (f *fleet) nodeToNode(t *testing.T, ctx context.Context) {
-	n := 400
+	n, floor := 400, 100*time.Millisecond
 	if os.Getenv("COMMUCAT_SOAK") != "" {
-		n = 20_000
+		n, floor = 20_000, 2*time.Second
+	}
+	wait, syncs, err := bench.DiskFloor(t.TempDir(), pacedRate, floor)
+	if err != nil {
+		t.Fatal(err)
 	}
 	p := &pace{began: map[paced]time.Time{}}
 	f.pace.Store(p)
@@ -89,6 +95,11 @@ func (f *fleet) nodeToNode(t *testing.T, ctx context.Context) {
 	if len(p.took) != n {
 		t.Fatalf("%d of %d messages arrived", len(p.took), n)
 	}
-	slices.Sort(p.took)
-	t.Logf("%d messages, %.0f a second, from node to node: p50 %v, p99 %v", n, float64(n)/took.Seconds(), p.took[n/2], p.took[n*99/100])
+	t.Logf("%d messages, %.0f a second, from node to node: %s; a bare log on the same disk: %s, one sync of it: %s",
+		n, float64(n)/took.Seconds(), percentiles(p.took), percentiles(wait), percentiles(syncs))
+}
+
+func percentiles(d []time.Duration) string {
+	slices.Sort(d)
+	return fmt.Sprintf("p50 %v, p99 %v", d[len(d)/2].Round(time.Microsecond), d[len(d)*99/100].Round(time.Microsecond))
 }

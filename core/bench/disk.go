@@ -12,11 +12,11 @@ import (
 // diskBlock is what one commit writes: a message's row with its frame.
 const diskBlock = 512
 
-// floor gathers what diskFloor measured before and after a case.
+// floor gathers what DiskFloor measured before and after a case.
 type floor struct{ wait, syncs []time.Duration }
 
 func (f *floor) add(dir string, rate int, d time.Duration) error {
-	wait, syncs, err := diskFloor(dir, rate, d)
+	wait, syncs, err := DiskFloor(dir, rate, d)
 	if err != nil {
 		return fmt.Errorf("measuring the disk: %w", err)
 	}
@@ -24,12 +24,12 @@ func (f *floor) add(dir string, rate int, d time.Duration) error {
 	return nil
 }
 
-// diskFloor measures what a durable message costs on this disk at least: records come
+// DiskFloor measures what a durable message costs on this disk at least: records come
 // at a fixed rate to a log that does nothing but gather what waits, write it, and sync.
 // wait is from a record's arrival to the end of its sync, sync that call alone. A slow
 // sync keeps all waiting that come meanwhile, so wait's percentiles, not sync's, are
 // those to hold a latency against. The log lies in dir and is removed.
-func diskFloor(dir string, rate int, d time.Duration) (wait, syncs []time.Duration, err error) {
+func DiskFloor(dir string, rate int, d time.Duration) (wait, syncs []time.Duration, err error) {
 	const size = 4 << 20
 	f, err := os.Create(filepath.Join(dir, "disk-floor"))
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 func TestDiskFloorCountsEveryRecord(t *testing.T) {
 	dir := t.TempDir()
-	wait, syncs, err := diskFloor(dir, 1000, 100*time.Millisecond)
+	wait, syncs, err := DiskFloor(dir, 1000, 100*time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +23,7 @@ func TestDiskFloorCountsEveryRecord(t *testing.T) {
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
-	if _, _, err := diskFloor(dir+"/none", 1000, time.Millisecond); err == nil {
+	if _, _, err := DiskFloor(dir+"/none", 1000, time.Millisecond); err == nil {
 		t.Error("no error for a folder that is not there")
 	}
 }

@@ -32,6 +32,8 @@ const (
 	JOIN queue AS q ON q.name = n.name JOIN message AS m ON m.queue = q.no AND m.id = n.id WHERE m.expires > $4`
 	putMarks = `INSERT INTO mark (key, value) SELECT * FROM unnest($1::bytea[], $2::bytea[]) AS n (key, value) ORDER BY key
 	ON CONFLICT (key) DO UPDATE SET value = excluded.value`
+	lockMarks = `SELECT FROM mark WHERE key = ANY($1) ORDER BY key FOR UPDATE`
+	dropMarks = `DELETE FROM mark WHERE key IN (SELECT key FROM mark WHERE key = ANY($1) ORDER BY key FOR UPDATE)`
 	// liveRows counts what has not expired, where the counts say that a quota may be
 	// used up.
 	liveRows  = `SELECT count(*), coalesce(sum(octet_length(payload)), 0) FROM message WHERE queue = $1 AND expires > $2`
@@ -58,7 +60,7 @@ func (q *queues) Append(ctx context.Context, now time.Time, b storage.Batch) ([]
 	if len(a.queues) == 0 && len(b.Marks) == 0 {
 		return a.out, nil
 	}
-	err := (*store)(q).write(ctx, func(tx pgx.Tx, floor int64) error {
+	err := (*store)(q).write(ctx, q.appends, func(tx pgx.Tx, floor int64) error {
 		a.floor = floor
 		return a.run(ctx, tx)
 	})
@@ -260,11 +262,15 @@ func (a *appending) finish(ctx context.Context, tx pgx.Tx) error {
 			put, values = append(put, []byte(m.Key)), append(values, m.Value)
 		}
 	}
+	if len(drop) > 0 && len(put) > 0 {
+		// One order for both, so that nobody waits for another in a circle.
+		p.Queue(lockMarks, slices.Concat(put, drop))
+	}
 	if len(put) > 0 {
 		p.Queue(putMarks, put, values)
 	}
 	if len(drop) > 0 {
-		p.Queue("DELETE FROM mark WHERE key = ANY($1)", drop)
+		p.Queue(dropMarks, drop)
 	}
 	if p.Len() == 0 {
 		return nil

@@ -142,7 +142,7 @@ func (d *directory) Commit(ctx context.Context, now time.Time, w []storage.Write
 	}
 	ctx, cancel := (*store)(d).within(ctx)
 	defer cancel()
-	return plain("commit", (*store)(d).write(ctx, func(tx pgx.Tx, _ int64) error {
+	return plain("commit", (*store)(d).write(ctx, d.pool, func(tx pgx.Tx, _ int64) error {
 		versions, err := d.guard(ctx, tx, now, w)
 		if err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 
 // hints say what to do about errors of the server, by SQLSTATE.
 var hints = map[string]string{
+	"08P01": "the server, or a pooler before it, does not take the settings of the connection; connect to PostgreSQL itself",
 	"28P01": "the server refused the password of the role",
 	"28000": "the server refused the role; see pg_hba.conf",
 	"3D000": "there is no such database: CREATE DATABASE commucat OWNER commucat",
@@ -32,8 +33,12 @@ func plain(op string, err error) error {
 	}
 	var known *storage.Error
 	var conflict *storage.ConflictError
-	if errors.As(err, &known) || errors.As(err, &conflict) {
-		return err
+	// Without what the driver puts around an error of connecting.
+	if errors.As(err, &known) {
+		return known
+	}
+	if errors.As(err, &conflict) {
+		return conflict
 	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return &storage.Error{Kind: sdk.Unavailable, Op: "postgres: " + op, Text: "no answer in time", Err: contextError(err)}

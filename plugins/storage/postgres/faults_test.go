@@ -234,6 +234,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 	})
+	t.Run("password changed while it runs", func(t *testing.T) { passwordChanged(t, s) })
 	t.Run("newer schema", func(t *testing.T) {
 		s.SQL("commucat", "INSERT INTO commucat.migration (version) VALUES (999)")
 		defer s.SQL("commucat", "DELETE FROM commucat.migration WHERE version = 999")
@@ -260,6 +261,50 @@ func TestRefusals(t *testing.T) {
 	})
 }
 
+// passwordChanged: the operator changes the password at the server first. The store says
+// what is wrong until it is right again, and goes on by itself.
+func passwordChanged(t *testing.T, s *pgserver.Server) {
+	s.Guard("changed", "right")
+	s.SQL("postgres", "GRANT CREATE ON DATABASE commucat TO changed")
+	st, err := storage.Open(t.Context(), postgres.Plugin(), nil, map[string]any{
+		"address": []any{net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))}, "user": "changed", "password": "right", "schema": "changed",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close(context.Background())
+	putAlways(t, st, "q", 1)
+	s.SQL("postgres", "ALTER ROLE changed PASSWORD 'another'")
+	s.SQL("postgres", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'changed'")
+	waitFor(t, "the store says so", func() bool {
+		_, err := put(t.Context(), st, "q", 2)
+		return errors.Is(err, sdk.Denied) && strings.Contains(err.Error(), "password") && errors.Is(st.Ready(t.Context()), sdk.Denied)
+	})
+	s.SQL("postgres", "ALTER ROLE changed PASSWORD 'right'")
+	if _, err := put(t.Context(), st, "q", 2); err != nil {
+		t.Error(err)
+	}
+	if err := st.Ready(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// session is another program's, of the superuser.
+func session(t *testing.T, s *pgserver.Server) *pgx.Conn {
+	t.Helper()
+	cfg, err := pgx.ParseConfig("sslmode=disable user=postgres database=commucat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Host, cfg.Port = s.Dir, uint16(s.Port)
+	c, err := pgx.ConnectConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close(context.Background()) })
+	return c
+}
+
 // deadlock: another session locks two queues in the other order. The server sacrifices
 // the store's transaction, and the batch is repeated.
 func deadlock(t *testing.T, s *pgserver.Server, st storage.Store) {
@@ -270,16 +315,7 @@ func deadlock(t *testing.T, s *pgserver.Server, st storage.Store) {
 	if _, err := st.Queues.Append(t.Context(), time.Now(), batch(1)); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := pgx.ParseConfig("sslmode=disable user=postgres database=commucat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Host, cfg.Port = s.Dir, uint16(s.Port)
-	other, err := pgx.ConnectConfig(t.Context(), cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close(context.Background())
+	other := session(t, s)
 	exec := func(statement string) error { _, err := other.Exec(t.Context(), statement); return err }
 	// The other session looks for the circle only after the store has.
 	if err := errors.Join(exec("BEGIN"), exec("SET LOCAL deadlock_timeout = '1min'"), exec("UPDATE commucat.queue SET last = last WHERE name = 'b'")); err != nil {

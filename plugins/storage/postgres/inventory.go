@@ -12,7 +12,7 @@ import (
 type inventory store
 
 const (
-	queueNames = `SELECT name FROM queue AS q WHERE name > $1 AND EXISTS (SELECT 1 FROM message AS m WHERE m.queue = q.no)
+	queueNames = `SELECT name FROM queue AS q WHERE name > $1 AND EXISTS (SELECT 1 FROM message AS m WHERE m.queue = q.no AND m.position > q.done)
 	ORDER BY name LIMIT $2`
 	markNames = `SELECT key FROM mark WHERE key > $1 ORDER BY key LIMIT $2`
 	// kindNames goes from one kind to the next by the index: there are few of them

@@ -38,7 +38,7 @@ func (p *positions) Raise(ctx context.Context, above uint64) error {
 	s := (*store)(p)
 	ctx, cancel := s.within(ctx)
 	defer cancel()
-	err := s.write(ctx, func(tx pgx.Tx, _ int64) error {
+	err := s.write(ctx, s.pool, func(tx pgx.Tx, _ int64) error {
 		_, err := tx.Exec(ctx, raiseFloors, int64(above))
 		return err
 	})

@@ -71,16 +71,22 @@ func splitAddress(a string) (host string, port uint16, err error) {
 	return host, uint16(n), err
 }
 
+// lanes is how many batches are stored at once.
+const lanes = 2
+
 // Plugin is the storage plugin "postgres".
 func Plugin() sdk.Plugin {
 	return storage.Define(storage.Descriptor{
 		Name: "postgres", Version: "1.0.0", Summary: "accounts and messages in PostgreSQL",
-		Traits: storage.Traits{Batch: 1024, Lanes: 2, Shared: true},
+		Traits: storage.Traits{Batch: 1024, Lanes: lanes, Shared: true},
 	}, open)
 }
 
 type store struct {
-	pool    *pgxpool.Pool
+	// appends are the connections of the lanes alone, so that however many read or tell
+	// that they are done, nobody who stores a message waits for a connection.
+	appends *pgxpool.Pool
+	pool    *pgxpool.Pool // for all else
 	timeout time.Duration
 	// lockSpace keeps the advisory locks of two schemas apart.
 	lockSpace uint64
@@ -93,27 +99,45 @@ type store struct {
 func open(ctx context.Context, _ sdk.Env, c Config) (storage.Store, error) {
 	space := fnv.New64a()
 	_, _ = space.Write([]byte(c.Schema)) // a hash never fails
-	s := &store{timeout: c.Timeout, lockSpace: space.Sum64()}
-	pc, err := c.pool()
-	if err != nil {
+	s := &store{timeout: c.Timeout, lockSpace: space.Sum64(), lines: timelines{schema: c.Schema}}
+	var err error
+	if s.appends, err = s.connections(ctx, &c, lanes); err != nil {
 		return storage.Store{}, err
 	}
-	pc.ConnConfig.ValidateConnect, pc.ConnConfig.OnNotice = s.lines.accept, noticed
-	pool, err := pgxpool.NewWithConfig(ctx, pc)
-	if err != nil {
-		return storage.Store{}, &storage.Error{Kind: sdk.Invalid, Text: "the connection settings are wrong", Err: err}
+	if s.pool, err = s.connections(ctx, &c, c.Connections-lanes); err != nil {
+		s.appends.Close()
+		return storage.Store{}, err
 	}
-	s.pool = pool
 	ctx, cancel := s.within(ctx)
 	defer cancel()
 	if err := s.prepare(ctx, c.Schema); err != nil {
-		pool.Close()
+		s.close()
 		return storage.Store{}, err
 	}
 	return storage.Store{
 		Queues: (*queues)(s), Directory: (*directory)(s), Inventory: (*inventory)(s), Positions: (*positions)(s), Ready: s.ready,
-		Close: func(context.Context) error { pool.Close(); return nil },
+		Close: func(context.Context) error { s.close(); return nil },
 	}, nil
+}
+
+// connections makes a pool of at most n connections; they are opened when they are used.
+func (s *store) connections(ctx context.Context, c *Config, n int) (*pgxpool.Pool, error) {
+	pc, err := c.pool()
+	if err != nil {
+		return nil, err
+	}
+	pc.MaxConns, pc.MinConns = int32(n), min(int32(n), 2)
+	pc.ConnConfig.ValidateConnect, pc.ConnConfig.OnNotice = s.lines.accept, noticed
+	pool, err := pgxpool.NewWithConfig(ctx, pc)
+	if err != nil {
+		return nil, &storage.Error{Kind: sdk.Invalid, Text: "the connection settings are wrong", Err: err}
+	}
+	return pool, nil
+}
+
+func (s *store) close() {
+	s.appends.Close()
+	s.pool.Close()
 }
 
 // pool are the settings of the connections. They are set one by one, never as one
@@ -151,7 +175,6 @@ func (c *Config) pool() (*pgxpool.Config, error) {
 		cc.Fallbacks = append(cc.Fallbacks, &pgconn.FallbackConfig{Host: host, Port: port, TLSConfig: t})
 	}
 	pc.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
-	pc.MaxConns, pc.MinConns = int32(c.Connections), 2
 	pc.MaxConnIdleTime, pc.HealthCheckPeriod = 5*time.Minute, 15*time.Second
 	return pc, nil
 }
@@ -198,7 +221,7 @@ func (s *store) ready(ctx context.Context) error {
 	}
 	// Whether it goes again only writing tells: rows that take some pages, which are
 	// taken back, and a commit.
-	return plain("ready", s.write(ctx, func(tx pgx.Tx, _ int64) error {
+	return plain("ready", s.write(ctx, s.pool, func(tx pgx.Tx, _ int64) error {
 		err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "INSERT INTO message (queue, position, id, expires, payload) SELECT -1, n, gen_random_uuid(), 0, $1 FROM generate_series(1, 64) AS n", make([]byte, 4096))
 			if err == nil {
@@ -228,8 +251,26 @@ func (s *store) written(err error) error {
 	case errors.As(err, &conflict), errors.As(err, &own) && own.Kind != sdk.Unavailable, errors.Is(err, context.Canceled):
 	default:
 		s.doubt.Store(true)
+		if broken(err) {
+			// So are the others, most likely: each would cost somebody a call.
+			s.appends.Reset()
+			s.pool.Reset()
+		}
 	}
 	return err
+}
+
+// broken says whether a call failed because its connection ended.
+func broken(err error) bool {
+	var said *pgconn.PgError
+	var own *storage.Error
+	switch {
+	case errors.As(err, &own), errors.Is(err, context.DeadlineExceeded):
+		return false
+	case errors.As(err, &said):
+		return strings.HasPrefix(said.Code, "57P") // the server ends, crashes or starts
+	}
+	return true
 }
 
 // safeSettings are what makes COMMIT mean the disk.

@@ -21,12 +21,14 @@ const (
 )
 
 // readRows takes rows until the page's bytes are exceeded: the sum is of the rows
-// before, so that at least one comes.
+// before, so that at least one comes. The bounds are subqueries, which are answered once,
+// so that the primary key is gone along from there.
 const readRows = `SELECT position, id, payload, expires FROM (
 	SELECT position, id, payload, expires, sum(octet_length(payload)) OVER (ORDER BY position) - octet_length(payload) AS before
 	FROM (
 		SELECT position, id, payload, expires FROM message
-		WHERE queue = (SELECT no FROM queue WHERE name = $1) AND position > $2 AND expires > $3
+		WHERE queue = (SELECT no FROM queue WHERE name = $1)
+		AND position > greatest($2::bigint, (SELECT done FROM queue WHERE name = $1)) AND expires > $3
 		ORDER BY position LIMIT $4
 	) AS page
 ) AS summed WHERE before < $5 ORDER BY position`
@@ -93,15 +95,17 @@ func (q *queues) Done(ctx context.Context, done []storage.Done) error {
 const (
 	// lockQueues locks rows in the order of their names: the order of every other
 	// transaction, so that none waits for another in a circle.
-	lockQueues = `SELECT name, no FROM queue WHERE name = ANY($1) ORDER BY name FOR UPDATE`
-	// deleteRanges removes rows and takes them off their queues' counts.
+	lockQueues = `SELECT name, no, last, done FROM queue WHERE name = ANY($1) ORDER BY name FOR UPDATE`
+	// deleteRanges removes rows, takes them off their queues' counts and notes up to
+	// where the queues are done with.
 	deleteRanges = `WITH gone AS (
 		DELETE FROM message AS m USING unnest($1::bigint[], $2::bigint[], $3::bigint[]) AS r (queue, low, high)
 		WHERE m.queue = r.queue AND m.position BETWEEN r.low AND r.high
 		RETURNING m.queue, octet_length(m.payload) AS bytes
-	), summed AS (SELECT queue, count(*) AS messages, sum(bytes) AS bytes FROM gone GROUP BY queue)
-	UPDATE queue AS q SET messages = greatest(q.messages - s.messages, 0), bytes = greatest(q.bytes - s.bytes, 0)
-	FROM summed AS s WHERE q.no = s.queue`
+	), summed AS (SELECT queue, count(*) AS messages, sum(bytes) AS bytes FROM gone GROUP BY queue),
+	done AS (SELECT queue, max(done) AS done FROM unnest($1::bigint[], $4::bigint[]) AS n (queue, done) GROUP BY queue)
+	UPDATE queue AS q SET messages = greatest(q.messages - s.messages, 0), bytes = greatest(q.bytes - s.bytes, 0), done = greatest(q.done, n.done)
+	FROM summed AS s JOIN done AS n USING (queue) WHERE q.no = s.queue`
 )
 
 func (q *queues) done(ctx context.Context, done []storage.Done) error {
@@ -113,49 +117,53 @@ func (q *queues) done(ctx context.Context, done []storage.Done) error {
 		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = off"); err != nil {
 			return err
 		}
-		numbers, err := lock(ctx, tx, names)
+		locked, err := lock(ctx, tx, names)
 		if err != nil {
 			return err
 		}
-		var queue, low, high []int64
-		add := func(no int64, from, to uint64) {
-			queue, low, high = append(queue, no), append(low, signed(from)), append(high, signed(to))
-		}
+		var queue, low, high, upTo []int64
 		for _, d := range done {
-			no, ok := numbers[d.Queue]
+			l, ok := locked[d.Queue]
 			if !ok {
 				continue
 			}
-			if d.Cursor > 0 {
-				add(no, 0, d.Cursor)
+			add := func(from, to, done int64) {
+				queue, low, high, upTo = append(queue, l.no), append(low, from), append(high, to), append(upTo, done)
+			}
+			if c := signed(d.Cursor); c > l.done {
+				// What is not given out yet may come below a cursor, and is not done with.
+				add(l.done+1, c, min(c, l.last))
 			}
 			for _, r := range d.Ranges {
-				add(no, r[0], r[1])
+				add(signed(r[0]), signed(r[1]), 0)
 			}
 		}
 		if len(queue) == 0 {
 			return nil
 		}
-		_, err = tx.Exec(ctx, deleteRanges, queue, low, high)
+		_, err = tx.Exec(ctx, deleteRanges, queue, low, high, upTo)
 		return err
 	})
 }
 
-// lock locks queues and gives their numbers by name.
-func lock(ctx context.Context, tx pgx.Tx, names [][]byte) (map[string]int64, error) {
+// locked is a queue whose row a transaction has locked.
+type locked struct{ no, last, done int64 }
+
+// lock locks queues and gives them by name.
+func lock(ctx context.Context, tx pgx.Tx, names [][]byte) (map[string]locked, error) {
 	rows, err := tx.Query(ctx, lockQueues, names)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	out := make(map[string]int64, len(names))
+	out := make(map[string]locked, len(names))
 	for rows.Next() {
 		var name []byte
-		var no int64
-		if err := rows.Scan(&name, &no); err != nil {
+		var l locked
+		if err := rows.Scan(&name, &l.no, &l.last, &l.done); err != nil {
 			return nil, err
 		}
-		out[string(name)] = no
+		out[string(name)] = l
 	}
 	return out, rows.Err()
 }
@@ -234,16 +242,17 @@ func (q *queues) Drop(ctx context.Context, queue string) (uint64, error) {
 	defer cancel()
 	var n uint64
 	err := pgx.BeginFunc(ctx, q.pool, func(tx pgx.Tx) error {
-		numbers, err := lock(ctx, tx, [][]byte{[]byte(queue)})
-		if err != nil || len(numbers) == 0 {
+		locked, err := lock(ctx, tx, [][]byte{[]byte(queue)})
+		if err != nil || len(locked) == 0 {
 			return err
 		}
-		tag, err := tx.Exec(ctx, "DELETE FROM message WHERE queue = $1", numbers[queue])
+		no := locked[queue].no
+		tag, err := tx.Exec(ctx, "DELETE FROM message WHERE queue = $1", no)
 		if err != nil {
 			return err
 		}
 		n = uint64(tag.RowsAffected())
-		_, err = tx.Exec(ctx, "UPDATE queue SET messages = 0, bytes = 0 WHERE no = $1", numbers[queue])
+		_, err = tx.Exec(ctx, "UPDATE queue SET messages = 0, bytes = 0, done = last WHERE no = $1", no)
 		return err
 	})
 	return n, plain("drop", err)
@@ -278,13 +287,13 @@ func (q *queues) Purge(ctx context.Context, now time.Time, limit int) (int, erro
 		if err != nil || len(names) == 0 {
 			return err
 		}
-		numbers, err := lock(ctx, tx, names)
+		locked, err := lock(ctx, tx, names)
 		if err != nil {
 			return err
 		}
-		all := make([]int64, 0, len(numbers))
-		for _, no := range numbers {
-			all = append(all, no)
+		all := make([]int64, 0, len(locked))
+		for _, l := range locked {
+			all = append(all, l.no)
 		}
 		slices.Sort(all)
 		return tx.QueryRow(ctx, deleteExpired, all, now.UnixMicro(), limit).Scan(&n)

@@ -36,6 +36,8 @@ func (t timeline) older(than timeline) bool { return t.system == than.system && 
 
 // timelines are what the store knows of histories.
 type timelines struct {
+	schema string
+
 	mu     sync.Mutex
 	newest timeline
 	floors map[timeline]int64
@@ -57,6 +59,9 @@ func (t *timelines) accept(ctx context.Context, c *pgconn.PgConn) error {
 	if err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, c); err != nil {
 		return err
 	}
+	if err := t.settled(ctx, c); err != nil {
+		return err
+	}
 	l, err := timelineOf(ctx, c)
 	if err != nil {
 		return err
@@ -70,6 +75,21 @@ func (t *timelines) accept(ctx context.Context, c *pgconn.PgConn) error {
 	c.CustomData()[lineKey] = l
 	return nil
 }
+
+// settled sees that the connection has the settings that were asked for: what stands
+// between may have dropped them, and the tables would be another schema's.
+func (t *timelines) settled(ctx context.Context, c *pgconn.PgConn) error {
+	results, err := c.Exec(ctx, "SELECT current_setting('search_path')").ReadAll()
+	switch {
+	case err != nil:
+		return err
+	case len(results) != 1 || len(results[0].Rows) != 1 || string(results[0].Rows[0][0]) != t.schema:
+		return errUnsettled
+	}
+	return nil
+}
+
+var errUnsettled = &storage.Error{Kind: sdk.Invalid, Op: "postgres: connect", Text: "a pooler drops the settings of the connection: connect to the server itself, or by a pooler that keeps whole sessions and their settings"}
 
 // timelineOf asks the server. One that is not PostgreSQL itself may know neither.
 func timelineOf(ctx context.Context, c *pgconn.PgConn) (timeline, error) {
@@ -108,8 +128,8 @@ const (
 
 // write runs a transaction that must be durable when it returns nil; f gets the floor of
 // positions. A connection that another server has passed by is closed.
-func (s *store) write(ctx context.Context, f func(tx pgx.Tx, floor int64) error) error {
-	return s.written(s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
+func (s *store) write(ctx context.Context, pool *pgxpool.Pool, f func(tx pgx.Tx, floor int64) error) error {
+	return s.written(pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
 		conn := c.Conn().PgConn()
 		data := conn.CustomData()
 		l, _ := data[lineKey].(timeline)
