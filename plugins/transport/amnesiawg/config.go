@@ -175,6 +175,14 @@ func (p Parameters) set(w *obfs.Params) error {
 			*n.to = n.from
 		}
 	}
+	// Who sets one of the two has the other one suit it.
+	switch j := &w.Junk; {
+	case j.Min < j.Max:
+	case p.Jmin < 0:
+		j.Min = j.Max / 2
+	case p.Jmax < 0:
+		j.Max = min(j.Min+500, obfs.MaxDatagram)
+	}
 	for i, r := range []obfs.Range{p.H1, p.H2, p.H3, p.H4} {
 		if r != (obfs.Range{}) {
 			w.Type[i] = r

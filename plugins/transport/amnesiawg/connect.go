@@ -51,6 +51,12 @@ func (t *tunnel) connect(ctx context.Context, deadline time.Time) error {
 	starts, questions := handshakesAt, questionsAt
 	for {
 		now := time.Now()
+		t.mu.Lock()
+		up, changed := t.up, t.changed
+		t.mu.Unlock()
+		if up { // to begin anew now would end it
+			return nil
+		}
 		if len(starts) > 0 && now.Sub(began) >= starts[0] {
 			starts = starts[1:]
 			if err := t.begin(); err != nil {
@@ -62,12 +68,9 @@ func (t *tunnel) connect(ctx context.Context, deadline time.Time) error {
 			t.ask()
 		}
 		t.mu.Lock()
-		up, s, changed := t.up, t.signs, t.changed
+		s := t.signs
 		t.mu.Unlock()
 		over := !now.Before(deadline)
-		if up {
-			return nil
-		}
 		if err := s.verdict(now.Sub(began), over); err != nil {
 			return err
 		}
@@ -124,6 +127,8 @@ func (t *tunnel) begin() error {
 	if p == nil {
 		return &sdk.Error{Kind: sdk.Closed, Op: "tunnel", Text: "it has been closed"}
 	}
+	// What was heard of the handshake before, and of its session, counts no more.
+	t.note(func() { t.up, t.signs.response = false, false })
 	// A send that fails now is noted as a refusal, and repeated.
 	_ = p.SendHandshakeInitiation(false)
 	return nil

@@ -33,6 +33,10 @@ func (g *guest) expired(now time.Time) bool { return !g.expires.IsZero() && !now
 type registry struct {
 	// saving is held by the one that writes times, so that close waits for it.
 	saving sync.Mutex
+	// writing is held by the one that changes who is in, while the disk takes it. It
+	// is locked before mu, which nobody holds while the disk is waited for: every
+	// handshake asks for it. The maps change only with both.
+	writing sync.Mutex
 
 	server [32]byte
 	limit  int
@@ -42,7 +46,7 @@ type registry struct {
 	byID   map[string]*guest
 	byKey  map[[32]byte]*guest
 	byAddr map[netip.Addr][32]byte // inside the tunnel
-	log    *journal
+	log    *journal // changes with both as well; used with writing
 	times  bool // some time has changed since it was written
 }
 
@@ -75,8 +79,8 @@ func newRegistry(server [32]byte, limit int, now func() time.Time, folder string
 // device registers a device's key, or renews it. It gives the keys that are no longer
 // good.
 func (r *registry) device(id string, public [32]byte, expires time.Time) (gone [][32]byte, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	g, err := r.candidate(id, public, expires)
 	if err != nil {
 		return nil, err
@@ -99,8 +103,8 @@ func (r *registry) candidate(id string, public [32]byte, expires time.Time) (*gu
 // devices is device for many: one that cannot be taken in is counted, and keeps
 // nobody else out. They are on the disk together.
 func (r *registry) devices(all []transport.Guest) (gone [][32]byte, added, refused int, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	var batch []*guest
 	seen := map[[32]byte]bool{}
 	room := r.limit - len(r.byID)
@@ -130,8 +134,8 @@ func (r *registry) devices(all []transport.Guest) (gone [][32]byte, added, refus
 
 // link registers a link, or renews it, and gives its secret.
 func (r *registry) link(id string, expires time.Time) (secret [32]byte, gone [][32]byte, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	old := r.byID[id]
 	g := &guest{id: id, secret: new([32]byte), expires: expires, last: make([]obfs.Stamp, conf.KeysPerLink)}
 	if old != nil && old.secret != nil && !old.expired(r.now()) {
@@ -191,6 +195,19 @@ func (r *registry) put(all ...*guest) (gone [][32]byte, err error) {
 			return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "invite", Text: "the state folder cannot be written", Err: err}
 		}
 	}
+	gone = r.exchange(all)
+	if r.log != nil && r.log.grown(len(r.byID)) {
+		// A journal that grows is a nuisance, not a failure.
+		_ = r.log.compact(r.entries())
+	}
+	return gone, nil
+}
+
+// exchange takes guests in, each for the one that has its id, and gives the keys that
+// are no longer good.
+func (r *registry) exchange(all []*guest) (gone [][32]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for _, g := range all {
 		if old := r.drop(g.id); old != nil {
 			for i, k := range old.keys {
@@ -203,11 +220,7 @@ func (r *registry) put(all ...*guest) (gone [][32]byte, err error) {
 		}
 		r.insert(g)
 	}
-	if r.log != nil && r.log.grown(len(r.byID)) {
-		// A journal that grows is a nuisance, not a failure.
-		_ = r.log.compact(r.entries())
-	}
-	return gone, nil
+	return gone
 }
 
 func (r *registry) insert(g *guest) {
@@ -233,9 +246,11 @@ func (r *registry) drop(id string) *guest {
 
 // revoke forgets a guest and gives its keys.
 func (r *registry) revoke(id string) ([][32]byte, error) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	g := r.drop(id)
+	r.mu.Unlock()
 	if g == nil {
 		return nil, nil
 	}
@@ -251,6 +266,8 @@ func (r *registry) revoke(id string) ([][32]byte, error) {
 // visit lets a key in that is nobody's and is not written down, or ends that.
 func (r *registry) visit(public [32]byte, begin bool) {
 	id := "visit/" + string(public[:])
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !begin {
@@ -262,6 +279,8 @@ func (r *registry) visit(public [32]byte, begin bool) {
 
 // sweep forgets guests whose time is over.
 func (r *registry) sweep() {
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
@@ -316,14 +335,17 @@ func (r *registry) close() error {
 	r.saving.Lock()
 	defer r.saving.Unlock()
 	err := r.writeTimes()
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.log == nil {
+	log := r.log
+	r.log = nil
+	r.mu.Unlock()
+	if log == nil {
 		return nil
 	}
-	if cerr := r.log.close(); err == nil {
+	if cerr := log.close(); err == nil {
 		err = cerr
 	}
-	r.log = nil
 	return err
 }

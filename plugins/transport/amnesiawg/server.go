@@ -99,7 +99,11 @@ func (s *server) start(sockets []bind.Socket) error {
 	if s.ln, err = s.net.Listen(conf.Port, backlog); err != nil {
 		return err
 	}
-	if s.bind, err = bind.New(bind.Options{Private: s.private, Sockets: sockets, Guard: s, Stray: s.desk.stray}); err != nil {
+	s.bind, err = bind.New(bind.Options{
+		Private: s.private, Sockets: sockets, Guard: s,
+		Stray: s.desk.stray, StraySize: s.desk.asker.QuestionSize(),
+	})
+	if err != nil {
 		return err
 	}
 	s.dev = newDevice(s.net, s.bind, s.log)

@@ -68,7 +68,7 @@ func (b *batch) setup(fd int, errors bool) {
 const (
 	// inboxSlots is how many messages one call reads; each may hold many
 	// datagrams that the kernel has joined.
-	inboxSlots = 16
+	inboxSlots = 32
 	// controlSize is room for PKTINFO and the size of joined datagrams.
 	controlSize = 96
 )

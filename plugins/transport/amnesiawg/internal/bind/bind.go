@@ -63,6 +63,9 @@ type Options struct {
 	// Stray gets datagrams that are no message, in the socket's reading
 	// goroutine; it must not keep d. May be nil.
 	Stray func(d []byte, from *Endpoint)
+	// StraySize is the one length of datagrams that Stray still gets while
+	// strangers flood a socket. 0 has no socket walled off.
+	StraySize int
 	// Event is told what happens; may be nil. It is called concurrently.
 	Event func(Event)
 	// Batch is how many packets are handled at once, at most 128; 0 is 128.
@@ -81,6 +84,7 @@ type Bind struct {
 	gate    atomic.Pointer[gate] // a new one for each Open
 	peers   peers
 	sent    sent
+	ours    indices
 	stats   Stats
 	// remote replaces every endpoint (a client that hops); nil is none.
 	remote  atomic.Pointer[Endpoint]
@@ -114,6 +118,7 @@ func New(o Options) (*Bind, error) {
 	b := &Bind{o: o, reader: reader, macKey: obfs.MAC1Key(public), oven: obfs.NewOven(public, o.Now)}
 	b.peers.init()
 	b.sent.init()
+	b.ours.init()
 	b.gate.Store(newGate(b))
 	for i, s := range o.Sockets {
 		b.sockets = append(b.sockets, newSocket(i, s))
@@ -216,6 +221,10 @@ type Stats struct {
 	// are initiations of keys that the Guard does not know; Refused ones it did
 	// not admit; Cookies were asked for; Dropped initiations found the gate full.
 	Unknown, Forged, Strangers, Refused, Cookies, Dropped atomic.Uint64
+	// Homeless data packets are for no session that there was lately; Walled
+	// datagrams were dropped by the system, which looks at them as it does for
+	// Unknown ones.
+	Homeless, Walled atomic.Uint64
 	// Admitted initiations went to WireGuard.
 	Admitted atomic.Uint64
 }

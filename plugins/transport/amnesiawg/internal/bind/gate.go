@@ -19,9 +19,15 @@ const (
 	// gateOpen is how many initiations WireGuard has at once: it counts itself
 	// under load from 128 on.
 	gateOpen = 64
-	// gatePatience is how long an answer is waited for. WireGuard ignores a peer's
-	// initiation within 20 ms of the one before.
+	// gatePatience is how long an answer is waited for.
 	gatePatience = 250 * time.Millisecond
+	// gateSpace is longer than WireGuard ignores a peer's initiations after the one
+	// before (20 ms). Ignored, the newest one would not be answered, and the peer
+	// would take no answer to an older one.
+	gateSpace = 25 * time.Millisecond
+	// gateStorm is how many initiations a second keep the gate under load, however
+	// short the queue is: those without a cookie cost little only then.
+	gateStorm = 1000
 )
 
 // request is an initiation that waits, with the wire's type word and MACs.
@@ -35,10 +41,12 @@ type gate struct {
 	b     *Bind
 	queue chan request
 	inner chan request // for WireGuard
+	late  chan *peer   // whose held initiation is due
 	mac   *obfs.MAC
 
 	mu        sync.Mutex
 	loadUntil time.Time
+	storm     allowance // full again when no more than gateStorm a second come
 	budget    budget
 	replies   replies
 	taken     map[uint32]waiting // by the sender's index, what WireGuard has
@@ -53,7 +61,7 @@ type waiting struct {
 
 func newGate(b *Bind) *gate {
 	return &gate{
-		b: b, queue: make(chan request, gateLimit), inner: make(chan request, gateOpen),
+		b: b, queue: make(chan request, gateLimit), inner: make(chan request, gateOpen), late: make(chan *peer),
 		mac: obfs.NewMAC(b.macKey), taken: map[uint32]waiting{}, freed: make(chan struct{}, 1),
 	}
 }
@@ -66,6 +74,10 @@ func (g *gate) run(closed <-chan struct{}) {
 			return
 		case r := <-g.queue:
 			g.pass(closed, r)
+		case p := <-g.late:
+			r := *p.held
+			p.held = nil
+			g.hand(closed, r, p)
 		}
 	}
 }
@@ -118,10 +130,12 @@ func (g *gate) underLoad() bool {
 	now := g.b.o.Now()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if len(g.queue) >= gateLoad {
-		g.loadUntil = now.Add(gateCalm)
+	calm := g.storm.take(gateStorm, gateStorm/10, now)
+	loaded := now.Before(g.loadUntil)
+	if len(g.queue) >= gateLoad || loaded && !calm {
+		g.loadUntil, loaded = now.Add(gateCalm), true
 	}
-	return now.Before(g.loadUntil)
+	return loaded
 }
 
 // deny sends a cookie reply.
@@ -167,6 +181,25 @@ func (g *gate) pass(closed <-chan struct{}, r request) {
 		return // removed meanwhile
 	}
 	g.b.peers.seen(p, r.from.addr)
+	if p.held != nil { // it waits; this one is newer
+		*p.held = r
+		return
+	}
+	if left := gateSpace - g.b.o.Now().Sub(p.handed); left > 0 && left <= gateSpace {
+		p.held = &r
+		time.AfterFunc(left, func() {
+			select {
+			case g.late <- p:
+			case <-closed:
+			}
+		})
+		return
+	}
+	g.hand(closed, r, p)
+}
+
+// hand gives an initiation to WireGuard.
+func (g *gate) hand(closed <-chan struct{}, r request, p *peer) {
 	if !g.wait(closed, r.msg[:], p) {
 		return
 	}
@@ -175,6 +208,7 @@ func (g *gate) pass(closed <-chan struct{}, r request) {
 	g.b.stats.Admitted.Add(1)
 	select {
 	case g.inner <- r:
+		p.handed = g.b.o.Now()
 	case <-closed:
 	}
 }

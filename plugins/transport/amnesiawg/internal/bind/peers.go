@@ -3,6 +3,7 @@ package bind
 import (
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/commucat/commucat/plugins/transport/amnesiawg/internal/obfs"
 )
@@ -16,6 +17,13 @@ type peer struct {
 	mu   sync.Mutex
 	mac  *obfs.MAC // of messages to the peer
 	addr netip.AddrPort
+
+	// Of the gate: when WireGuard got the peer's last initiation, and the one that
+	// waits because that was a moment ago.
+	handed time.Time
+	held   *request
+	// newest is the index of our last initiation, under sent.mu.
+	newest uint32
 }
 
 // owns says whether an initiation or response of WireGuard's is meant for p.
@@ -139,16 +147,19 @@ func (s *sent) add(p *peer, msg []byte, to *Endpoint) {
 		delete(s.byIndex, obfs.Sender(e.msg[:]))
 	}
 	*e = initiation{peer: p, to: to}
+	p.newest = obfs.Sender(msg)
 	copy(e.msg[:], msg)
 	s.byIndex[obfs.Sender(msg)] = s.next
 	s.next = (s.next + 1) % sentLimit
 }
 
-func (s *sent) has(index uint32) bool {
+// newest says that an index is of the last initiation to its peer: WireGuard knows no
+// other any more.
+func (s *sent) newest(index uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.byIndex[index]
-	return ok
+	at, ok := s.byIndex[index]
+	return ok && s.ring[at].peer.newest == index
 }
 
 // cookie gives the initiation that a cookie reply opens for, once.

@@ -28,14 +28,19 @@ type receiver struct {
 	in        inbox
 	mac       *obfs.MAC
 	endpoints endpoints
+	siege     siege
 	closed    <-chan struct{}
 	failures  int
 }
 
 func newReceiver(b *Bind, s *socket, closed <-chan struct{}) *receiver {
+	var w wall
+	if b.o.StraySize > 0 {
+		w = s.newWall(b.o.StraySize)
+	}
 	return &receiver{
 		b: b, s: s, in: s.newInbox(), mac: obfs.NewMAC(b.macKey),
-		endpoints: endpoints{socket: s.index}, closed: closed,
+		endpoints: endpoints{socket: s.index}, siege: newSiege(b, w), closed: closed,
 	}
 }
 
@@ -69,6 +74,7 @@ func (r *receiver) receive(packets [][]byte, sizes []int, eps []conn.Endpoint) (
 // give up after a few others.
 func (r *receiver) fill() error {
 	for {
+		r.siege.look()
 		err := r.in.fill()
 		select {
 		case <-r.closed:
@@ -114,6 +120,7 @@ func (r *receiver) take(dst, d []byte, from *Endpoint) int {
 		sight := p.Look(d, kind)
 		if sight.Kind == obfs.None {
 			r.b.stats.Unknown.Add(1)
+			r.siege.rejected()
 			if r.b.o.Stray != nil {
 				r.b.o.Stray(d, from)
 			}
@@ -122,6 +129,11 @@ func (r *receiver) take(dst, d []byte, from *Endpoint) int {
 		msg := p.Message(d, sight)
 		switch sight.Kind {
 		case obfs.Transport:
+			if !r.b.ours.has(obfs.Sender(msg)) {
+				r.b.stats.Homeless.Add(1)
+				r.siege.rejected()
+				return 0
+			}
 			n := copy(dst, msg)
 			obfs.SetType(dst, 4)
 			if !r.b.gotData.Load() && !r.b.gotData.Swap(true) {
@@ -149,9 +161,9 @@ func (r *receiver) take(dst, d []byte, from *Endpoint) int {
 	}
 }
 
-// response makes a response WireGuard's, unless it answers nothing of ours.
+// response makes a response WireGuard's, unless it answers nothing that is asked still.
 func (r *receiver) response(dst, msg []byte) int {
-	if !r.b.sent.has(obfs.Receiver(msg)) {
+	if !r.b.sent.newest(obfs.Receiver(msg)) {
 		return 0
 	}
 	r.b.event(GotResponse)

@@ -61,6 +61,7 @@ func (b *Bind) handshake(msg []byte, e *Endpoint) error {
 		if p == nil {
 			return errNobody
 		}
+		b.ours.add(obfs.Sender(msg), b.o.Now())
 		b.sent.add(p, msg, e)
 		return b.initiate(p, msg, e)
 	case k == 2 && len(msg) == obfs.ResponseSize:
@@ -71,6 +72,7 @@ func (b *Bind) handshake(msg []byte, e *Endpoint) error {
 		if p == nil {
 			return errNobody
 		}
+		b.ours.add(obfs.Sender(msg), b.o.Now())
 		s := b.sockets[e.socket]
 		wire := b.sign(s.params, obfs.Response, p, msg)
 		return b.failed(s.send(e, 0, [][]byte{wire}, nil))

@@ -49,6 +49,15 @@ func (s *socket) newInbox() inbox {
 	return &plainInbox{conn: s.conn}
 }
 
+// newWall gives the socket's wall, nil where there is none. stray is a length that
+// passes it, whatever the datagram holds.
+func (s *socket) newWall(stray int) wall {
+	if s.batch == nil {
+		return nil
+	}
+	return s.batch.newWall(s.params, stray)
+}
+
 // send sends messages to one peer, each after prefix random bytes. header makes a
 // message ready for its prefix, in place; nil leaves it as it is.
 func (s *socket) send(to *Endpoint, prefix int, bufs [][]byte, header func(prefix, msg []byte)) error {

@@ -57,18 +57,25 @@ func draw(g Generation) *Params {
 }
 
 // DrawJunk draws what comes before an initiation. It may differ from client to
-// client.
+// client. All of it is longer than plain WireGuard's handshake messages: other
+// programs draw any length between the two.
 func DrawJunk() Junk {
-	j := Junk{Count: between(3, 8), Min: between(40, 120)}
+	j := Junk{Count: between(3, 8), Min: between(InitiationSize+1, 320)}
 	j.Max = j.Min + between(200, 800)
 	return j
 }
 
-// distinct says that no data packet has the length of a handshake message: older
-// receivers would misread one in a few.
+// distinct says that no data packet has the length of a handshake message, neither
+// of ours, which older receivers would misread now and then, nor of plain WireGuard's.
 func (p *Params) distinct() bool {
 	for k := Initiation; k <= Cookie; k++ {
 		if p.isDataSize(p.size(k)) {
+			return false
+		}
+		// Whatever stands in the packet: it is padded to 16 bytes. Without S4 there
+		// is one such length, too short for a packet.
+		inner := messageSize[k] - p.size(Transport)
+		if p.Prefix[Transport] > 0 && inner >= 0 && inner%16 == 0 {
 			return false
 		}
 	}

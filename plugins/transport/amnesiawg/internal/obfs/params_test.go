@@ -88,6 +88,34 @@ func TestDraw(t *testing.T) {
 	}
 }
 
+// Another program that follows drawn parameters sends nothing as long as a handshake
+// message of plain WireGuard. Only generation 1.0 has no prefix for cookie replies.
+func TestDrawLengths(t *testing.T) {
+	for _, g := range []Generation{V1, V1_5, V2, V3} {
+		for range 5000 {
+			p := Draw(g)
+			for _, j := range []Junk{p.Junk, DrawJunk()} {
+				if j.Count < 1 || j.Min <= 148 || j.Max <= j.Min || j.Max > MaxDatagram {
+					t.Fatalf("%s: junk %+v", g, j)
+				}
+			}
+			for k := Initiation; k <= Cookie; k++ {
+				if n := p.Prefix[k] + messageSize[k]; plainSize(n) && (g != V1 || k != Cookie) {
+					t.Fatalf("%s: %s of %d bytes", g, kindNames[k], n)
+				}
+			}
+			for inner := 0; inner <= 1280; inner += 16 {
+				if p.Prefix[Transport] == 0 && inner > 0 && inner < 48 {
+					continue // less than the least packet of IPv6
+				}
+				if n := p.Prefix[Transport] + TransportSize + inner; plainSize(n) {
+					t.Fatalf("%s: data of %d bytes", g, n)
+				}
+			}
+		}
+	}
+}
+
 func TestJunk(t *testing.T) {
 	j := Junk{5, 140, 150}
 	for range 200 {

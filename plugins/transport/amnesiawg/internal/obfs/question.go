@@ -67,6 +67,9 @@ func length(key [32]byte, least int) int {
 	return n
 }
 
+// QuestionSize is the length of a question's datagram.
+func (a *Asker) QuestionSize() int { return a.sizes[0] }
+
 func seal(key [32]byte, plain []byte, size int) []byte {
 	aead, err := chacha20poly1305.NewX(key[:])
 	if err != nil {
