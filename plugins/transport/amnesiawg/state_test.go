@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/commucat/commucat/plugins/transport/amnesiawg/conf"
 	"github.com/commucat/commucat/plugins/transport/amnesiawg/internal/obfs"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
@@ -209,5 +210,23 @@ func TestRegister(t *testing.T) {
 	}
 	if err := again.close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// Handshakes do not wait for the disk.
+func TestRegistryWhileWriting(t *testing.T) {
+	r, err := newRegistry([32]byte{1}, 10, time.Now, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	key := [32]byte{2}
+	if _, err := r.device("d", key, time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	r.writing.Lock() // as the one that waits for the disk
+	defer r.writing.Unlock()
+	if _, ok := r.known(key); !ok || !r.advance(key, obfs.Stamp{1}) || !r.knownAt(conf.ClientAddr(r.server, key)) {
+		t.Error("a guest is not known")
 	}
 }

@@ -184,6 +184,11 @@ func TestRefusals(t *testing.T) {
 		silent(t, forged, stats.Forged.Load)
 	})
 	t.Run("junk", func(t *testing.T) { silent(t, make([]byte, 200), stats.Unknown.Load) })
+	t.Run("data of no session", func(t *testing.T) {
+		d := make([]byte, 200)
+		binary.LittleEndian.PutUint32(d[p.Prefix[3]:], p.Type[3].Low)
+		silent(t, d, stats.Homeless.Load)
+	})
 	t.Run("stranger", func(t *testing.T) {
 		xk := draw(t)
 		stranger := start(t, nodeOptions{keys: xk, addr: clientAddr, params: p, guard: guards(sk.public)})
@@ -254,6 +259,45 @@ func TestRoaming(t *testing.T) {
 		t.Errorf("%d new handshakes", n-handshakes)
 	}
 	_ = ck
+}
+
+// Initiations of one peer that come together, because something held the first one up,
+// end in a session: the newest is answered.
+func TestNewestInitiation(t *testing.T) {
+	sk, ck := draw(t), draw(t)
+	g := guards(ck.public)
+	server := start(t, nodeOptions{keys: sk, addr: serverAddr, params: obfs.Draw(obfs.V2), guard: g})
+	server.peer(t, ck.public, clientAddr, "")
+	up := make(chan struct{}, 1)
+	client := start(t, nodeOptions{
+		keys: ck, addr: clientAddr, params: server.bind.sockets[0].params, guard: guards(sk.public),
+		more: func(o *Options) {
+			o.Event = func(e Event) {
+				if e == SentData {
+					up <- struct{}{}
+				}
+			}
+		},
+	})
+	at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), server.port).String()
+	g.mu.Lock()
+	began := time.Now()
+	for range 2 {
+		client.dev.RemovePeer(sk.public)
+		client.peer(t, sk.public, serverAddr, at)
+		if err := client.dev.LookupPeer(sk.public).SendHandshakeInitiation(false); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(40 * time.Millisecond) // the times that initiations carry are coarse
+	}
+	g.mu.Unlock()
+	<-up
+	if n := server.bind.Stats().Admitted.Load(); n != 2 && time.Since(began) < 4*time.Second {
+		t.Errorf("a session after %d initiations", n)
+	}
+	if time.Since(began) > 4*time.Second {
+		t.Log("WireGuard repeats after 5 s: nothing was shown")
+	}
 }
 
 func TestOpenAgain(t *testing.T) {

@@ -7,7 +7,10 @@
 //	                         ▼
 //	                      gate: cookies under load, static key, time, Guard
 //
-// What a stranger can send ends at the classifier or at MAC1, one hash. Initiations
+// What a stranger can send ends at the classifier, at MAC1, one hash, or as data for no
+// session that there was. While a socket is flooded the classifier also stands in the
+// kernel, as a socket filter: what it drops takes no room from known peers and wakes
+// nobody. Initiations
 // with a good MAC1 go through the gate: one goroutine opens the sender's static
 // key (one X25519), asks the Guard, refuses what was seen before, and hands on at
 // most as many as WireGuard answers, so that WireGuard itself is never under load.
