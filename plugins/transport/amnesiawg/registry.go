@@ -46,8 +46,8 @@ type registry struct {
 	byID   map[string]*guest
 	byKey  map[[32]byte]*guest
 	byAddr map[netip.Addr][32]byte // inside the tunnel
-	log    *journal // changes with both as well; used with writing
-	times  bool // some time has changed since it was written
+	log    *journal                // changes with both as well; used with writing
+	times  bool                    // some time has changed since it was written
 }
 
 func newRegistry(server [32]byte, limit int, now func() time.Time, folder string) (*registry, error) {

@@ -1,6 +1,7 @@
 package bind
 
 import (
+	"maps"
 	"net"
 	"sync"
 	"time"
@@ -42,6 +43,7 @@ type gate struct {
 	queue chan request
 	inner chan request // for WireGuard
 	late  chan *peer   // whose held initiation is due
+	paces map[*peer]*pace
 	mac   *obfs.MAC
 
 	mu        sync.Mutex
@@ -53,6 +55,13 @@ type gate struct {
 	freed     chan struct{}
 }
 
+// pace is when WireGuard got a peer's last initiation, and the one that is held because
+// that was a moment ago. It belongs to the goroutine of run.
+type pace struct {
+	last time.Time
+	held *request
+}
+
 // waiting is an initiation that WireGuard has and has not answered.
 type waiting struct {
 	peer  *peer
@@ -61,7 +70,7 @@ type waiting struct {
 
 func newGate(b *Bind) *gate {
 	return &gate{
-		b: b, queue: make(chan request, gateLimit), inner: make(chan request, gateOpen), late: make(chan *peer),
+		b: b, queue: make(chan request, gateLimit), inner: make(chan request, gateOpen), late: make(chan *peer), paces: map[*peer]*pace{},
 		mac: obfs.NewMAC(b.macKey), taken: map[uint32]waiting{}, freed: make(chan struct{}, 1),
 	}
 }
@@ -75,9 +84,9 @@ func (g *gate) run(closed <-chan struct{}) {
 		case r := <-g.queue:
 			g.pass(closed, r)
 		case p := <-g.late:
-			r := *p.held
-			p.held = nil
-			g.hand(closed, r, p)
+			r := g.paces[p].held
+			g.paces[p].held = nil
+			g.hand(closed, *r, p)
 		}
 	}
 }
@@ -181,12 +190,13 @@ func (g *gate) pass(closed <-chan struct{}, r request) {
 		return // removed meanwhile
 	}
 	g.b.peers.seen(p, r.from.addr)
-	if p.held != nil { // it waits; this one is newer
-		*p.held = r
+	w := g.paceOf(p)
+	if w.held != nil { // it waits; this one is newer
+		*w.held = r
 		return
 	}
-	if left := gateSpace - g.b.o.Now().Sub(p.handed); left > 0 && left <= gateSpace {
-		p.held = &r
+	if left := gateSpace - g.b.o.Now().Sub(w.last); left > 0 && left <= gateSpace {
+		w.held = &r
 		time.AfterFunc(left, func() {
 			select {
 			case g.late <- p:
@@ -196,6 +206,20 @@ func (g *gate) pass(closed <-chan struct{}, r request) {
 		return
 	}
 	g.hand(closed, r, p)
+}
+
+// paceOf gives a peer's pace. Those that mean nothing any more are forgotten now and then.
+func (g *gate) paceOf(p *peer) *pace {
+	w := g.paces[p]
+	if w == nil {
+		if len(g.paces) >= gateLimit {
+			now := g.b.o.Now()
+			maps.DeleteFunc(g.paces, func(_ *peer, w *pace) bool { return w.held == nil && now.Sub(w.last) > gateSpace })
+		}
+		w = new(pace)
+		g.paces[p] = w
+	}
+	return w
 }
 
 // hand gives an initiation to WireGuard.
@@ -208,7 +232,7 @@ func (g *gate) hand(closed <-chan struct{}, r request, p *peer) {
 	g.b.stats.Admitted.Add(1)
 	select {
 	case g.inner <- r:
-		p.handed = g.b.o.Now()
+		g.paceOf(p).last = g.b.o.Now()
 	case <-closed:
 	}
 }

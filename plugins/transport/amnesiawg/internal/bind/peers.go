@@ -3,7 +3,6 @@ package bind
 import (
 	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/commucat/commucat/plugins/transport/amnesiawg/internal/obfs"
 )
@@ -18,10 +17,6 @@ type peer struct {
 	mac  *obfs.MAC // of messages to the peer
 	addr netip.AddrPort
 
-	// Of the gate: when WireGuard got the peer's last initiation, and the one that
-	// waits because that was a moment ago.
-	handed time.Time
-	held   *request
 	// newest is the index of our last initiation, under sent.mu.
 	newest uint32
 }
