@@ -235,6 +235,9 @@ func (a *app) showLink(text string) error {
 	for _, e := range out.Endpoints {
 		fmt.Fprintf(a.out, "endpoint  %s %s\n", e.Transport, net.JoinHostPort(e.Host, fmt.Sprint(e.Port)))
 	}
+	if len(out.Endpoints) == link.MaxEndpoints {
+		fmt.Fprintf(a.out, "full      a link names %d endpoints at most: the relay may have more, which its log named when the link was made and devices learn when they connect\n", link.MaxEndpoints)
+	}
 	return nil
 }
 

@@ -48,6 +48,7 @@ type Server struct {
 type Relay struct {
 	Registration string `cfg:"registration" default:"invite" enum:"invite,open,closed" doc:"how an account begins: with an invitation link, freely, or not at all"`
 	Contact      string `cfg:"contact" default:"auto" enum:"auto,members,friends" doc:"whom an account may write to first: any account of this relay, or friends only; auto is members, and friends with open registration"`
+	Announce     bool   `cfg:"announce_transports" default:"true" doc:"devices learn the plugin transports of this relay when they connect, so that a new one reaches those that have no link with it; false: links alone name them"`
 }
 
 // TLS is [tls].

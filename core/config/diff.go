@@ -21,7 +21,7 @@ type Change struct {
 
 // live are the keys that a running relay takes over on reload. Certificate files
 // are read again whatever their names are.
-var live = []string{"relay.registration", "log.level"}
+var live = []string{"relay.registration", "relay.announce_transports", "log.level"}
 
 // Diff lists what a reload from a to b changes, in the order of the reference
 // page.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/commucat/commucat/sdk/ccp"
@@ -12,7 +13,8 @@ import (
 )
 
 // endpoints are what links name: every web transport at the first public address,
-// the plugin transports that are ready, and then the other addresses, as many as fit.
+// the plugin transports that are ready, and then the other addresses. A link or a Move
+// takes link.MaxEndpoints of them.
 func (s *Server) endpoints(ctx context.Context, g transport.Guest) []link.Endpoint {
 	params := ccp.ParamsOf(map[string]string{"path": s.connectPath(), "ck": s.cookie()})
 	var out []link.Endpoint
@@ -26,7 +28,7 @@ func (s *Server) endpoints(ctx context.Context, g transport.Guest) []link.Endpoi
 			out = append(out, s.pluginEndpoints(ctx, g)...)
 		}
 	}
-	return out[:min(len(out), link.MaxEndpoints)]
+	return out
 }
 
 type address struct {
@@ -64,8 +66,8 @@ func (s *Server) addresses() []address {
 }
 
 // newLink makes a link of the given kind; id names it to the transports whose clients
-// need an invitation, until Revoke or the end. Endpoints that would make it too long
-// are left out, the last ones first.
+// need an invitation, until Revoke or the end. Endpoints that are too many, or would make
+// it too long, are left out, the last ones first, and the log says which.
 func (s *Server) newLink(ctx context.Context, kind link.Kind, id string, secret [16]byte, expires time.Time) (string, error) {
 	key := s.ring.NoiseKeys()[0]
 	l := link.Link{
@@ -80,11 +82,26 @@ func (s *Server) newLink(ctx context.Context, kind link.Kind, id string, secret 
 		l.Entry = &link.Entry{ID: c.ID, Key: c.Key}
 		l.Secret, l.Expires = secret, expires.UTC().Truncate(time.Second)
 	}
+	all := l.Endpoints
+	l.Endpoints = all[:min(len(all), link.MaxEndpoints)]
 	for {
 		text, err := l.Sign(s.ring.Root())
 		if err == nil || len(l.Endpoints) <= 1 {
+			s.leftOut(all[len(l.Endpoints):])
 			return text, err
 		}
 		l.Endpoints = l.Endpoints[:len(l.Endpoints)-1]
 	}
+}
+
+// leftOut tells the log what a link had no room for.
+func (s *Server) leftOut(rest []link.Endpoint) {
+	if len(rest) == 0 {
+		return
+	}
+	var names []string
+	for _, e := range rest {
+		names = append(names, e.Transport+" "+net.JoinHostPort(e.Host, strconv.Itoa(int(e.Port))))
+	}
+	s.log.Warn("a link has no room for all endpoints", "most", link.MaxEndpoints, "left_out", names, "announced", s.ways.announced())
 }

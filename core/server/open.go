@@ -223,10 +223,11 @@ func (s *Server) openRelay(context.Context) (err error) {
 		return err
 	}
 	s.gate = s.newGate()
+	s.ways.announce(s.cfg.Relay.Announce)
 	s.sessions = session.New(session.Options{
 		Accounts: s.accounts, Relay: session.Hub(s.hub), Cache: s.store.Cache, Keys: s.noiseKeys,
 		DeviceCA:  func() [32]byte { return s.ring.CA().Public() },
-		Catalogue: s.ring.Catalogue, Entry: s.newEntry, Keyed: s.keyed, Endpoints: s.keyedEndpoints,
+		Catalogue: s.ring.Catalogue, Entry: s.newEntry, Keyed: s.keyed, Endpoints: s.keyedEndpoints, Ways: s.knownWays,
 		Domain: string(s.cfg.Server.Domain), Prologue: []byte(s.cfg.Noise.Prologue), Offer: ccp.AllCapabilities, Min: minimum,
 		ClearFrames: s.cfg.Compat.ClearFrames, Node: s.node, Gate: s.gate,
 		Limits: session.Limits{

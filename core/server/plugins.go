@@ -193,10 +193,11 @@ func (s *Server) acceptPlugin(c *pluginhost.Conn) {
 // movePlugin asks the sessions of a process that is leaving to dial again.
 func (s *Server) movePlugin(match func(*pluginhost.Conn) bool) {
 	within := min(s.cfg.Server.Drain/2, 5*time.Second)
+	to := s.endpoints(context.Background(), transport.Guest{})
 	s.sessions.Move(func(c net.Conn) bool {
 		p, ok := c.(*pluginhost.Conn)
 		return ok && match(p)
-	}, ccp.Move{Reason: ccp.MoveUpgrade, WithinMS: uint32(within / time.Millisecond), Endpoints: s.endpoints(context.Background(), transport.Guest{})})
+	}, ccp.Move{Reason: ccp.MoveUpgrade, WithinMS: uint32(within / time.Millisecond), Endpoints: to[:min(len(to), ccp.MaxEndpoints)]})
 }
 
 // transportChanged tells log and listeners.
@@ -220,6 +221,8 @@ func (s *Server) transportChanged(r pluginhost.Reachable) {
 		s.degraded.Store("transport "+r.Transport, err)
 		s.log.Warn("transport not ready", "transport", r.Transport, "reason", err)
 	}
+	s.ways.outdated()
+	s.knownWays() // asks, so that the first device is told as well
 	if s.opt.OnTransport != nil {
 		s.opt.OnTransport(r)
 	}

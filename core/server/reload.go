@@ -11,7 +11,7 @@ import (
 )
 
 // Reload reads the configuration again and takes over what a running relay can:
-// certificates, registration, the log level, and the transports of plugin processes.
+// certificates, registration, what devices are told, the log level, and the transports of plugin processes.
 // A broken file changes nothing; after a *PartError all the rest holds.
 func (s *Server) Reload() error {
 	if s.opt.Load == nil {
@@ -42,10 +42,11 @@ func (s *Server) Reload() error {
 			return err
 		}
 	}
+	s.ways.announce(next.Relay.Announce)
 	failed := s.reloadTransports(context.Background(), next)
 	// What waits for a restart goes on to differ, so that each reload says so.
 	now := *s.current
-	now.Relay.Registration, now.Log.Level = next.Relay.Registration, next.Log.Level
+	now.Relay.Registration, now.Relay.Announce, now.Log.Level = next.Relay.Registration, next.Relay.Announce, next.Log.Level
 	now.TakeTransports(next, s.opt.BuiltIn)
 	s.current = &now
 	if len(keys) > 0 {

@@ -58,6 +58,7 @@ type Server struct {
 	host     *pluginhost.Host
 
 	transports transports
+	ways       ways
 	// revocations are what transports have still to be told.
 	revocations *revocations
 

@@ -46,6 +46,12 @@ func (o *opening) establish(ctx context.Context, conf *ccp.Confirm, req account.
 		ack.Ext.Endpoints = o.srv.opt.Endpoints(limit, req.Device, req.Keys)
 		cancel()
 	}
+	if ways := o.srv.opt.Ways; ack.Ext != nil && ways != nil {
+		keyless, keyed := ways()
+		room := ccp.MaxEndpoints - len(ack.Ext.Endpoints)
+		ack.Ext.Endpoints = append(ack.Ext.Endpoints, keyless[:min(max(room, 0), len(keyless))]...)
+		ack.Ext.Keyed = keyed[:min(len(keyed), ccp.MaxTransportKeys)]
+	}
 	if o.accepted.Has(ccp.Ack) {
 		ack.Ext.Resume = o.resumeGrant(ctx, ses, former, bearer)
 	}

@@ -58,3 +58,43 @@ func TestTransportKeys(t *testing.T) {
 		t.Error(diff, err)
 	}
 }
+
+// Every Ack names the transports of the relay, behind the ways with the device's own keys,
+// and as many as fit.
+func TestAckNamesTransports(t *testing.T) {
+	own := ccp.Endpoint{Transport: "keyed", Host: "relay.example", Port: 444}
+	var keyless []ccp.Endpoint
+	for port := range uint16(ccp.MaxEndpoints) {
+		keyless = append(keyless, ccp.Endpoint{Transport: "plain", Host: "relay.example", Port: 1 + port})
+	}
+	h := newHouse(t, func(o *Options, _ *account.Options) {
+		o.Keyed = func(name string) bool { return name == "keyed" }
+		o.Endpoints = func(context.Context, string, []ccp.TransportKey) []ccp.Endpoint { return []ccp.Endpoint{own} }
+		o.Ways = func() ([]ccp.Endpoint, []string) { return keyless, []string{"keyed"} }
+	})
+	d := newDevice(t, "dev-a", "alice")
+	invite := h.invite(t)
+	for _, c := range []struct {
+		keys []ccp.TransportKey
+		want []ccp.Endpoint
+	}{
+		{nil, keyless},
+		{[]ccp.TransportKey{{Transport: "keyed", Public: []byte("key")}}, append([]ccp.Endpoint{own}, keyless[:ccp.MaxEndpoints-1]...)},
+	} {
+		conn, _ := h.serve(transport.Facts{Transport: "test"})
+		cl := h.client(t, d, conn)
+		cl.invite = invite
+		cl.bendConfirm = func(cf *ccp.Confirm) { cf.Keys = c.keys }
+		if err := cl.connect(); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(c.want, cl.ack.Ext.Endpoints); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff([]string{"keyed"}, cl.ack.Ext.Keyed); diff != "" {
+			t.Error(diff)
+		}
+		conn.Close()
+		invite, d.hints = nil, nil
+	}
+}

@@ -116,6 +116,10 @@ type Options struct {
 	// are good; it must not take longer than its context allows.
 	Keyed     func(transport string) bool
 	Endpoints func(ctx context.Context, device string, keys []ccp.TransportKey) []ccp.Endpoint
+	// Ways are what the Ack tells a device beside: ways to the relay that need no key of
+	// its own, and the transports whose devices have one; nil: nothing. It must answer at
+	// once.
+	Ways func() (keyless []ccp.Endpoint, keyed []string)
 	// ShortCode turns a short pairing code into its secret, charging the caller's
 	// prefix; nil where short codes are off.
 	ShortCode func(ctx context.Context, code, prefix string) ([]byte, error)

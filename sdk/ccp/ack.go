@@ -59,9 +59,13 @@ type AckExt struct {
 	SendWindow uint32
 	// Time is the server's clock, unix milliseconds.
 	Time int64
-	// Endpoints are where the keys that the Confirm named are good from now on, at
-	// most MaxEndpoints. A transport that is not among them does not know its key yet.
+	// Endpoints are where the keys that the Confirm named are good from now on, and
+	// behind them further ways to the relay that need no key, at most MaxEndpoints
+	// together. A transport that is not among them does not know its key yet.
 	Endpoints []Endpoint
+	// Keyed names transports of the relay whose devices have keys of their own, at most
+	// MaxTransportKeys: a device that can dial one names a key in its next Confirm.
+	Keyed []string
 }
 
 // Entry is an entry credential: {"id": 16 hex digits, "key": 32 hex digits}.
@@ -185,7 +189,7 @@ func (r *reader) noiseKeys(name string) []NoiseKey {
 }
 
 func parseAckExt(v Raw) (*AckExt, error) {
-	r, err := pick(v, "ext", "catalogue", "endpoints", "entry", "resume", "send_window", "time")
+	r, err := pick(v, "ext", "catalogue", "endpoints", "entry", "keyed", "resume", "send_window", "time")
 	if err != nil {
 		return nil, err
 	}
@@ -194,6 +198,7 @@ func parseAckExt(v Raw) (*AckExt, error) {
 		SendWindow: uint32(r.uint("send_window", defaulted, math.MaxUint32)),
 		Time:       r.int("time", defaulted),
 		Endpoints:  r.endpoints("endpoints"),
+		Keyed:      r.texts("keyed", defaulted, MaxTransportKeys, validTransport),
 	}
 	if v := r.object("entry", defaulted); v != nil {
 		n, _ := pick(v, "ext.entry", "id", "key")
@@ -313,6 +318,9 @@ func (w *writer) ackExt(x AckExt) {
 		w.key("id").hex(x.Entry.ID[:])
 		w.key("key").hex(x.Entry.Key[:])
 		w.close('}')
+	}
+	if len(x.Keyed) > 0 {
+		w.key("keyed").texts(x.Keyed)
 	}
 	if g := x.Resume; g != nil {
 		w.key("resume").open('{')

@@ -29,7 +29,7 @@ type TransportKey struct {
 // Check returns an *Error of kind Field if a limit is broken.
 func (k TransportKey) Check() error {
 	switch {
-	case len(k.Transport) > MaxTransport || !validCapability(k.Transport):
+	case !validTransport(k.Transport):
 		return badField("transport_keys", "names a transport that is not 1 to 32 of a-z 0-9 -")
 	case len(k.Public) == 0 || len(k.Public) > MaxTransportKey:
 		return badField("transport_keys", "a key has not 1 to "+strconv.Itoa(MaxTransportKey)+" bytes")

@@ -2,6 +2,7 @@ package ccp
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,20 @@ func TestTransportKeysExample(t *testing.T) {
 	a := Established{Keepalive: 30, Ext: &AckExt{Time: 1799990000000, Endpoints: []Endpoint{{"amnesiawg", "relay.example", 41234, "k=pub&w=code"}}}}
 	if got := string(a.Marshal()); got != ack {
 		t.Error(got)
+	}
+	told := strings.Replace(ack, `}],"time"`, `},{"host":"relay.example","params":"cert=c&iat-mode=0","port":41235,"transport":"obfs4"}],"keyed":["amnesiawg","onion"],"time"`, 1)
+	a.Ext.Endpoints = append(a.Ext.Endpoints, Endpoint{"obfs4", "relay.example", 41235, "cert=c&iat-mode=0"})
+	a.Ext.Keyed = []string{"amnesiawg", "onion"}
+	if got := string(a.Marshal()); got != told {
+		t.Error(got)
+	}
+	if got, err := ParseEstablished([]byte(told)); err != nil || !slices.Equal(got.Ext.Keyed, a.Ext.Keyed) {
+		t.Error(got.Ext, err)
+	}
+	for _, names := range []string{`"a b"`, `""`, `"` + strings.Repeat("a", MaxTransport+1) + `"`, `1`, strings.Repeat(`"a",`, MaxTransportKeys) + `"a"`} {
+		if _, err := ParseEstablished([]byte(strings.Replace(told, `"amnesiawg","onion"`, names, 1))); err == nil {
+			t.Errorf("keyed [%s] is taken", names)
+		}
 	}
 	// A peer of before sees keys that it does not know, and passes over them.
 	if _, err := ParseConfirm([]byte(strings.Replace(confirm, "transport_keys", "of_tomorrow", 1))); err != nil {

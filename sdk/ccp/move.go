@@ -49,7 +49,7 @@ type Endpoint struct {
 // Check returns an *Error of kind Field if a limit is broken.
 func (e Endpoint) Check() error {
 	switch {
-	case len(e.Transport) > MaxTransport || !validCapability(e.Transport):
+	case !validTransport(e.Transport):
 		return badField("transport", "not 1 to 32 of a-z 0-9 -")
 	case !validHost(e.Host):
 		return badField("host", "not 1 to 253 characters of a name or address")
@@ -68,6 +68,8 @@ func (e Endpoint) Check() error {
 	}
 	return nil
 }
+
+func validTransport(name string) bool { return len(name) <= MaxTransport && validCapability(name) }
 
 // validHost allows what names, IPv4 and IPv6 addresses with zones consist of.
 func validHost(host string) bool {

@@ -30,6 +30,7 @@ type Client struct {
 	paths   paths
 	useXK   bool
 	keyless map[string]bool // transports that gave no key in this process
+	settle  time.Duration   // see the constant
 	stale   map[string]bool // transports that a dial with the device's key failed by
 	changed chan struct{}   // closed and replaced at each change of cur and ended
 	stop    context.CancelCauseFunc
@@ -67,7 +68,7 @@ func New(opt Options) (*Client, error) {
 	if opt.AnswerTimeout <= 0 {
 		opt.AnswerTimeout = 10 * time.Second
 	}
-	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{}), keyless: make(map[string]bool), stale: make(map[string]bool)}
+	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{}), keyless: make(map[string]bool), stale: make(map[string]bool), settle: settle}
 	c.keys = keys{static: noise.KeyPairFrom(opt.Profile.Static), public: opt.Profile.device().Public()}
 	if len(c.endpoints()) == 0 {
 		return nil, c.noWay()
@@ -186,7 +187,9 @@ func (c *Client) serve(ctx context.Context, s *session) error {
 		Name: "connected", Transport: s.transport, Resumed: s.resumed,
 		Milliseconds: float64(c.opt.Now().Sub(s.began)) / float64(time.Millisecond),
 	})
+	stop := c.follow()
 	err := s.run(ctx)
+	stop()
 	c.setCurrent(nil)
 	c.over(s, err)
 	c.opt.OnEvent(Event{Name: "disconnected", Transport: s.transport, Err: err})

@@ -3,6 +3,7 @@ package client
 import (
 	"errors"
 	"maps"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -23,6 +24,9 @@ const (
 	// askEvery is how often a transport without keys is asked again: another version of
 	// it may have some.
 	askEvery = 30 * 24 * time.Hour
+	// settle is about how long a session goes on before keys are drawn for what its Ack
+	// has named: not all devices are to come back to a relay at the same time.
+	settle = 4 * time.Minute
 	// maxPrivate bounds a private key, in bytes.
 	maxPrivate = 256
 )
@@ -59,23 +63,54 @@ func (c *Client) RenewKeys() error {
 	return nil
 }
 
-// drawKeys draws what is missing: a key for each transport that can be dialled and
-// whose devices have one. A transport that fails to give one is asked again by the next
-// program, one that has none much later.
-func (c *Client) drawKeys() error {
-	var missing []string
-	routes := c.endpoints()
+// drawKeys draws what is missing. A transport that fails to give a key is asked again by
+// the next program, one that has none much later.
+func (c *Client) drawKeys() error { return c.takeKeys(c.missingKeys()) }
+
+// missingKeys are the transports that a key is to be drawn for: those that can be dialled,
+// or would be if the device had a key (the relay has named them), and whose devices have
+// one.
+func (c *Client) missingKeys() (missing []string) {
+	var names []string
+	for _, r := range c.endpoints() {
+		names = append(names, r.Transport)
+	}
 	now := c.opt.Now()
 	c.mu.Lock()
-	for _, r := range routes {
-		name := r.Transport
+	defer c.mu.Unlock()
+	for _, name := range c.profile.Wanted {
+		if c.dials(name) {
+			names = append(names, name)
+		}
+	}
+	for _, name := range names {
 		age := now.Sub(c.profile.Keyless[name])
 		if (age < 0 || age >= askEvery) && !c.keyless[name] && !slices.Contains(missing, name) && !c.profile.knows(name) && len(missing) < ccp.MaxTransportKeys {
 			missing = append(missing, name)
 		}
 	}
-	c.mu.Unlock()
-	return c.takeKeys(missing)
+	return missing
+}
+
+// follow draws the keys that an Ack has made missing, a while into its session, and dials
+// again with them: whoever is cut off one day has the new ways by then. It happens once for
+// each transport.
+func (c *Client) follow() (stop func()) {
+	missing := c.missingKeys()
+	if len(missing) == 0 {
+		return func() {}
+	}
+	t := time.AfterFunc(c.settle/2+rand.N(c.settle), func() {
+		if err := c.drawKeys(); err != nil {
+			c.opt.Log.Warn("keys for new transports could not be drawn", "error", err)
+			return
+		}
+		p := c.Profile()
+		if slices.ContainsFunc(missing, p.knows) {
+			c.Disconnect()
+		}
+	})
+	return func() { t.Stop() }
 }
 
 // takeKeys draws keys, all at the same time since some are drawn in a process that is

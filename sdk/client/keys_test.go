@@ -319,3 +319,50 @@ func TestUnsavedKeyIsNotUsed(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A transport that the relay has got after this device came gets a key while the session
+// goes on, and is a way of its own from then on, without another link.
+func TestNewTransportIsTakenUp(t *testing.T) {
+	r := newRelay(t)
+	k := &keyed{relay: r}
+	told := false
+	r.ack = func(a *ccp.Established) {
+		if !told {
+			return
+		}
+		a.Ext.Keyed = []string{"door", "unknown"}
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		for _, key := range r.last.Keys {
+			k.known = string(key.Public)
+			a.Ext.Endpoints = append(a.Ext.Endpoints, ccp.Endpoint{Transport: key.Transport, Host: "relay.example", Port: 444, Params: "own=yes"})
+		}
+		a.Ext.Endpoints = append(a.Ext.Endpoints, ccp.Endpoint{Transport: "plain", Host: "relay.example", Port: 445, Params: "cert=1"})
+	}
+	opt := r.options(0)
+	opt.Dialers = []transport.Dialer{r, keyedDoor{k}}
+	u := start(t, opt)
+	u.settle = time.Millisecond
+	u.connected()
+	r.mu.Lock()
+	told = true
+	r.mu.Unlock()
+	u.cut()
+	u.until("the new transport has a key that is confirmed", func(u *running) bool {
+		keys := u.Profile().Keys
+		return len(keys) == 1 && keys[0].Transport == "door" && !keys[0].Confirmed.IsZero()
+	})
+	want := []Endpoint{
+		{Transport: "pipe", Host: "relay.example", Port: 443, Params: map[string]string{}},
+		{Transport: "plain", Host: "relay.example", Port: 445, Params: map[string]string{"cert": "1"}, Told: true},
+		{Transport: "door", Host: "relay.example", Port: 444, Params: map[string]string{"own": "yes"}, Own: true},
+	}
+	if d := cmp.Diff(want, u.Profile().Relay.Endpoints); d != "" {
+		t.Error(d)
+	}
+}
+
+// keyedDoor is door with keys.
+type keyedDoor struct{ *keyed }
+
+func (d keyedDoor) Name() string { return "door" }

@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/identity"
 	"github.com/commucat/commucat/sdk/link"
 	"github.com/commucat/commucat/sdk/noise"
@@ -89,6 +90,8 @@ type Endpoint struct {
 	Params    map[string]string `json:"params,omitempty"`
 	// Own says that it is for this device's own key for the transport.
 	Own bool `json:"own,omitempty"`
+	// Told says that an Ack has named it: a later one may replace it.
+	Told bool `json:"told,omitempty"`
 }
 
 func (e Endpoint) transport() transport.Endpoint {
@@ -113,6 +116,8 @@ type Profile struct {
 
 	// Keys are this device's own keys for transports that want one.
 	Keys []TransportKey `json:"transport_keys,omitempty"`
+	// Wanted are transports of which the relay has said that devices have keys for them.
+	Wanted []string `json:"wanted_keys,omitempty"`
 	// Keyless says of transports whose devices have no keys when that was asked: to ask
 	// may start a process.
 	Keyless map[string]time.Time `json:"keyless_transports,omitempty"`
@@ -225,7 +230,7 @@ func (p *Profile) Check() error {
 		return invalid("handle, display name and the device's name are texts of at most %d bytes", maxName)
 	case p.Device == Hex32{} || p.Static == Hex32{}:
 		return invalid("profile: a secret key is missing; restore the file or register again")
-	case len(p.Keys) > maxKeys || len(p.Keyless) > maxEndpoints:
+	case len(p.Keys) > maxKeys || len(p.Keyless) > maxEndpoints || len(p.Wanted) > ccp.MaxTransportKeys:
 		return invalid("profile: it has more than %d keys for transports", maxKeys)
 	case p.Relay.Noise == Hex32{}:
 		return invalid("profile: the relay's Noise key is missing")

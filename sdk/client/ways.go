@@ -62,6 +62,42 @@ func (p *Profile) AddLink(l link.Link) (added, changed []Endpoint, err error) {
 	return added, changed, nil
 }
 
+// told takes over what an Ack says of the relay's transports: ways that need no key, and
+// the names of those (keyed) whose devices have one, for the next Confirm. A way replaces
+// those that were told before of the same transport and host, and changes the parameters
+// of one that a link gave; endpoints of transports in named are the device's own.
+func (p *Profile) told(list []ccp.Endpoint, named []ccp.TransportKey, keyed []string) {
+	p.Wanted = keyed
+	var news []Endpoint
+	for _, e := range list {
+		isNamed := slices.ContainsFunc(named, func(k ccp.TransportKey) bool { return k.Transport == e.Transport })
+		if !isNamed && !slices.Contains(keyed, e.Transport) {
+			news = append(news, Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values(), Told: true})
+		}
+	}
+	if len(news) == 0 {
+		return
+	}
+	ways := slices.DeleteFunc(slices.Clone(p.Relay.Endpoints), func(w Endpoint) bool {
+		replaced := func(e Endpoint) bool { return e.Transport == w.Transport && strings.EqualFold(e.Host, w.Host) }
+		stays := func(e Endpoint) bool { return e.key() == w.key() }
+		return w.Told && slices.ContainsFunc(news, replaced) && !slices.ContainsFunc(news, stays)
+	})
+	for _, e := range news {
+		switch at := slices.IndexFunc(ways, func(w Endpoint) bool { return w.key() == e.key() }); {
+		case at >= 0 && !ways[at].Own:
+			e.Told = ways[at].Told
+			ways[at] = e
+		case at >= 0:
+		case len(ways) < keptEndpoints:
+			ways = append(ways, e)
+		default: // the oldest one learnt makes room
+			ways = append(slices.Delete(ways, ccp.MaxEndpoints, ccp.MaxEndpoints+1), e)
+		}
+	}
+	p.Relay.Endpoints = ways
+}
+
 // noWay says why there is nothing to dial, and what helps.
 func (c *Client) noWay() error {
 	var asked, known []string

@@ -107,3 +107,58 @@ func TestNoWay(t *testing.T) {
 		}
 	}
 }
+
+func TestTold(t *testing.T) {
+	at := func(name, host string, port uint16, params string) ccp.Endpoint {
+		return ccp.Endpoint{Transport: name, Host: host, Port: port, Params: params}
+	}
+	show := func(p *Profile) (out []string) {
+		for _, w := range p.Relay.Endpoints {
+			out = append(out, fmt.Sprintf("%s%v%v%v", w.key(), w.Params, w.Own, w.Told))
+		}
+		return out
+	}
+	p := newRelay(t).profile(0)
+	p.Relay.Endpoints = []Endpoint{
+		{Transport: "web", Host: "h", Port: 443},
+		{Transport: "obfs4", Host: "h", Port: 1, Params: map[string]string{"cert": "old"}},
+		{Transport: "onion", Host: "x", Port: 80, Own: true},
+	}
+	start := []string{"web h:443map[]falsefalse", "obfs4 h:1map[cert:new]falsefalse", "onion x:80map[]truefalse"}
+	for _, x := range []struct { // one after the other
+		name  string
+		list  []ccp.Endpoint
+		named []ccp.TransportKey
+		keyed []string
+		more  []string
+	}{
+		{name: "of a link", list: []ccp.Endpoint{at("obfs4", "h", 1, "cert=new")}},
+		{name: "nothing"},
+		{name: "the device's own", list: []ccp.Endpoint{at("onion", "x", 80, "a=b"), at("reality", "h", 9, "")}, named: []ccp.TransportKey{{Transport: "reality"}}},
+		{name: "keyed", list: []ccp.Endpoint{at("masque", "h", 9, "")}, keyed: []string{"masque"}},
+		{name: "another port", list: []ccp.Endpoint{at("obfs4", "h", 2, "")}, more: []string{"obfs4 h:2map[]falsetrue"}},
+		{name: "replaces what was told", list: []ccp.Endpoint{at("obfs4", "H", 3, "")}, more: []string{"obfs4 H:3map[]falsetrue"}},
+		{name: "another host", list: []ccp.Endpoint{at("obfs4", "g", 3, "")}, more: []string{"obfs4 H:3map[]falsetrue", "obfs4 g:3map[]falsetrue"}},
+	} {
+		before := slices.Clone(p.Relay.Endpoints)
+		kept := p.Relay.Endpoints
+		p.told(x.list, x.named, x.keyed)
+		if got, want := show(p), append(slices.Clone(start), x.more...); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", x.name, got, want)
+		}
+		if !slices.Equal(p.Wanted, x.keyed) {
+			t.Errorf("%s: wanted %q", x.name, p.Wanted)
+		}
+		for i := range before { // the profile of before may be in use
+			if kept[i].key() != before[i].key() {
+				t.Errorf("%s: changed in place", x.name)
+			}
+		}
+	}
+	for port := range uint16(3 * keptEndpoints) {
+		p.told([]ccp.Endpoint{at("obfs4", fmt.Sprint("h", port), 1, "")}, nil, nil)
+	}
+	if ways := p.Relay.Endpoints; len(ways) != keptEndpoints || ways[0].Transport != "web" {
+		t.Errorf("%q", show(p))
+	}
+}
