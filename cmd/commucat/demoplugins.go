@@ -67,8 +67,8 @@ func set(ctx context.Context, dir string, ds []transport.Dialer) (*stage, error)
 		for _, l := range s.tor.Torrc() {
 			lines = append(lines, l)
 		}
-		fmt.Fprintf(&s.tables, "stall = \"8s\"\ntorrc = [%s]\n", quotedList(s.tor.Torrc()))
-		s.shown = append(s.shown, &processDialer{name: p.name, plugin: p.plugin, table: map[string]any{"torrc": lines, "stall": "8s"}})
+		fmt.Fprintf(&s.tables, "stall = \"20s\"\ntorrc = [%s]\n", quotedList(s.tor.Torrc()))
+		s.shown = append(s.shown, &processDialer{name: p.name, plugin: p.plugin, table: map[string]any{"torrc": lines, "stall": "20s"}})
 	}
 	return s, nil
 }

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -40,6 +41,9 @@ type PluginOptions struct {
 	Clients int
 	// Buffered is as TransportPair.Buffered.
 	Buffered int
+	// Once runs the cases of Transport over one server and one client, where each takes
+	// long to start.
+	Once bool
 	// Probes says that Probe must fail while nothing listens.
 	Probes bool
 	// Skip names cases that are left out, as they are named in the test's output.
@@ -318,16 +322,34 @@ func pluginTransport(t T, k *pluginKit) {
 	if clients == 0 {
 		clients = 1000
 	}
+	start := func(t testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
+		env := k.lender(t)
+		ln := listen(t, k.open(t, server, env, false))
+		serve(ln, process == nil, accept)
+		warm(t, env)
+		return k.invite(t, ln, k.open(t, client, nil, true), "conformance").dial
+	}
+	if k.o.Once {
+		var now accepter
+		dial := start(t, now.accept)
+		start = func(_ testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
+			now.Store(&accept)
+			return dial
+		}
+	}
 	TransportCases(t, TransportPair{
 		Name: server.Name(), Buffered: k.o.Buffered, Clients: clients, loose: true, whole: !transport.DescriptorOf(server).HalfClose,
-		Start: func(t testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
-			env := k.lender(t)
-			ln := listen(t, k.open(t, server, env, false))
-			serve(ln, process == nil, accept)
-			warm(t, env)
-			return k.invite(t, ln, k.open(t, client, nil, true), "conformance").dial
-		},
+		Start: start,
 	})
+}
+
+// accepter is what the case that runs now does with a session.
+type accepter struct{ atomic.Pointer[func(net.Conn)] }
+
+func (a *accepter) accept(c net.Conn) {
+	if f := a.Load(); f != nil {
+		(*f)(c)
+	}
 }
 
 // files counts the descriptors of a process, -1 where the system does not say.

@@ -13,8 +13,9 @@ import (
 	"github.com/commucat/commucat/sdk/transport"
 )
 
-// TestConformance runs the suite over a Tor network of its own. Each of its cases starts
-// a tor for each half, which takes minutes in all; TestOnion runs a few.
+// TestConformance runs the suite over a Tor network of its own, in process and as a
+// binary. Each of its cases starts a tor for each half, which takes minutes in all;
+// TestOnion runs the binary's cases of a transport over the same two tors.
 func TestConformance(t *testing.T) {
 	if os.Getenv("COMMUCAT_SOAK") == "" {
 		t.Skip("set COMMUCAT_SOAK=1: each case starts two tors")
@@ -49,11 +50,12 @@ func conformance(n *tornet.Network) plugintest.PluginOptions {
 	}}
 }
 
-// few are those cases of the suite which take no tor, and one client with both halves in
-// processes of their own.
+// few are the cases of the suite that need few tors, with both halves in processes of
+// their own: the transport's over one tor a half, and one client that has two more.
 func few(t *testing.T, n *tornet.Network) {
 	o := conformance(n)
-	o.Skip = []string{"transport", "junk", "half handshakes", "probe", "listener handed over", "revoked", "registered", "process"}
+	o.Clients, o.Buffered, o.Once = 20, 64<<20, true
+	o.Skip = []string{"junk", "half handshakes", "probe", "listener handed over", "revoked", "registered", "process"}
 	file := plugintest.Build(t, process)
 	start := func(t testing.TB) *host.Process { return plugintest.Start(t, file, host.Options{}) }
 	plugintest.ProcessCases(plugintest.Wrap(t), start, Name, o)

@@ -24,11 +24,13 @@ import (
 	"github.com/commucat/commucat/sdk"
 )
 
-// How long tor may take to end after each step, and to open its control socket.
+// How long tor may take to end after each step, to open its control socket, and to answer
+// there. It does nothing else while it reads its files: on a busy machine that takes
+// many seconds.
 const (
 	stopStep   = 3 * time.Second
-	socketTime = 20 * time.Second
-	replyTime  = 20 * time.Second
+	socketTime = time.Minute
+	replyTime  = time.Minute
 )
 
 // daemon is one running tor process of ours. It ends with this process, whatever
@@ -83,6 +85,10 @@ func startTor(ctx context.Context, p program, folder, data string, lines []strin
 		"DataDirectory " + quoted(data), "ControlSocket " + quoted(socket), "CookieAuthentication 1",
 		"__OwningControllerProcess " + strconv.Itoa(os.Getpid()), "Log notice stdout", "ClientOnly 1", "AvoidDiskWrites 1",
 	}, lines...)
+	if text := strings.ToLower(strings.Join(lines, "\n")); !strings.Contains(text, "geoip") && !strings.Contains(text, "{") {
+		// Nothing here asks for countries, and reading the tables takes a second of each start.
+		all = append(all, "GeoIPFile "+os.DevNull, "GeoIPv6File "+os.DevNull)
+	}
 	torrc, empty := filepath.Join(folder, "torrc"), filepath.Join(folder, "defaults")
 	if err := os.WriteFile(torrc, []byte(strings.Join(all, "\n")+"\n"), 0o600); err != nil {
 		return nil, err
@@ -90,7 +96,7 @@ func startTor(ctx context.Context, p program, folder, data string, lines []strin
 	if err := os.WriteFile(empty, nil, 0o600); err != nil {
 		return nil, err
 	}
-	d := &daemon{folder: folder, log: log, done: make(chan struct{})}
+	d := &daemon{folder: folder, log: log, done: make(chan struct{}), changed: make(chan struct{}, 1)}
 	d.cmd = exec.Command(p.path, "-f", torrc, "--defaults-torrc", empty)
 	d.cmd.Env, d.cmd.Dir = []string{"HOME=" + data, "TMPDIR=" + folder}, folder
 	out, in, err := os.Pipe()
@@ -104,6 +110,7 @@ func startTor(ctx context.Context, p program, folder, data string, lines []strin
 		out.Close()
 		return nil, fmt.Errorf("%s cannot be started: %w", p.path, err)
 	}
+	defer context.AfterFunc(ctx, d.kill)() // also where tor does not answer
 	if err := d.connect(ctx, socket); err != nil {
 		d.stop()
 		if said := d.said(); said != "" {

@@ -14,10 +14,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cretz/bine/control"
-	"golang.org/x/net/proxy"
 
 	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/sdk"
@@ -28,24 +28,36 @@ import (
 // tor holds a request for two minutes.
 const attemptTime = 20 * time.Second
 
+// stuckTime is after how long an attempt that was given up has got stuck. A circuit to a
+// service that died while it was built waits for the service for a minute and more, and
+// tor gives it to later streams of the same user: the next attempt is another's.
+const stuckTime = 8 * time.Second
+
+// maxStuck bounds the guests of which that is remembered.
+const maxStuck = 256
+
 // client is the client half: a tor with a SOCKS socket, started with the first dial.
 type client struct {
 	env sdk.Env
 	cfg Config
 	dir *directories
 
-	turn   chan struct{} // held while tor starts; it guards the rest
-	daemon *daemon
-	folder string // its own
-	keys   map[string]string
-	closed bool
+	turn     chan struct{} // it guards the rest
+	daemon   *daemon
+	starting *launch // nil: none is being started
+	folder   string  // its own
+	keys     map[string]string
+	closed   bool
+
+	mu    sync.Mutex
+	stuck map[string]int // by isolation: how often it happened
 
 	life context.Context // ends with close, and with it what is being started
 	end  context.CancelFunc
 }
 
 func newClient(env sdk.Env, cfg Config) agent.Client {
-	c := &client{env: env, cfg: cfg, dir: newDirectories(time.Now), turn: make(chan struct{}, 1)}
+	c := &client{env: env, cfg: cfg, dir: newDirectories(time.Now), turn: make(chan struct{}, 1), stuck: map[string]int{}}
 	c.life, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -54,10 +66,11 @@ func errClosed() error { return &sdk.Error{Kind: sdk.Closed, Text: "the transpor
 
 // target is what an endpoint says.
 type target struct {
-	address, host string
-	token         []byte
-	key           *ecdh.PrivateKey // nil: none
-	isolation     string
+	address   string // without ".onion"
+	port      uint16
+	token     []byte
+	key       *ecdh.PrivateKey // nil: none
+	isolation string
 }
 
 func bad(text string) error { return &sdk.Error{Kind: sdk.Invalid, Op: "endpoint", Text: text} }
@@ -68,11 +81,10 @@ func readTarget(to transport.Endpoint, with transport.Dial) (target, error) {
 	if !ok || !validAddress(address) {
 		return t, bad("the host is no onion address")
 	}
-	port := to.Port
-	if port == 0 {
-		port = 80
+	t.address, t.port = address, to.Port
+	if t.port == 0 {
+		t.port = 80
 	}
-	t.address, t.host = address, net.JoinHostPort(address+".onion", strconv.Itoa(int(port)))
 	var err error
 	if p := to.Params[paramToken]; p != "" {
 		if t.token, err = base64.RawURLEncoding.DecodeString(p); err != nil || len(t.token) != tokenSize {
@@ -91,7 +103,8 @@ func readTarget(to transport.Endpoint, with transport.Dial) (target, error) {
 		}
 	}
 	// Streams of one guest to one relay share a circuit, and nobody else's.
-	sum := sha256.Sum256([]byte(t.host + "\x00" + string(t.token) + "\x00" + string(secret)))
+	host := net.JoinHostPort(address+".onion", strconv.Itoa(int(t.port)))
+	sum := sha256.Sum256([]byte(host + "\x00" + string(t.token) + "\x00" + string(secret)))
 	t.isolation = hex.EncodeToString(sum[:16])
 	return t, nil
 }
@@ -124,8 +137,12 @@ func (c *client) Dial(ctx context.Context, to transport.Endpoint, with transport
 			return nil, err
 		}
 		once, cancel := context.WithTimeout(ctx, attemptTime)
-		conn, err := connect(once, filepath.Join(d.folder, socksSocket), t)
+		began := time.Now()
+		conn, err := connect(once, filepath.Join(d.folder, socksSocket), c.user(t.isolation), t)
 		refused := once.Err() == nil
+		if err != nil && time.Since(began) >= stuckTime {
+			c.stall(t.isolation)
+		}
 		cancel()
 		if err == nil {
 			c.dir.reached(t.address)
@@ -143,32 +160,41 @@ func (c *client) Dial(ctx context.Context, to transport.Endpoint, with transport
 	}
 }
 
+// user is the name under which tor keeps a guest's streams together.
+func (c *client) user(isolation string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if n := c.stuck[isolation]; n > 0 {
+		return isolation + "-" + strconv.Itoa(n)
+	}
+	return isolation
+}
+
+// stall makes the guest's later streams leave the circuits of now.
+func (c *client) stall(isolation string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stuck[isolation] == 0 && len(c.stuck) >= maxStuck {
+		clear(c.stuck)
+	}
+	c.stuck[isolation]++
+}
+
 // connect is one attempt. Exactly tor's answer is read, so that the socket itself is
 // the stream.
-func connect(ctx context.Context, socket string, t target) (net.Conn, error) {
+func connect(ctx context.Context, socket, user string, t target) (net.Conn, error) {
 	raw, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return nil, err
 	}
-	err = func() error {
-		d, err := proxy.SOCKS5("tcp", t.host, &proxy.Auth{User: t.isolation, Password: "0"}, proxy.Direct)
-		if err != nil {
-			return err
-		}
-		with, ok := d.(interface {
-			DialWithConn(ctx context.Context, c net.Conn, network, address string) (net.Addr, error)
-		})
-		if !ok {
-			return errors.ErrUnsupported
-		}
-		if _, err := with.DialWithConn(ctx, raw, "tcp", t.host); err != nil {
-			return err
-		}
-		if t.token != nil {
-			_, err = raw.Write(t.token)
-		}
-		return err
-	}()
+	stop := context.AfterFunc(ctx, func() { _ = raw.SetDeadline(time.Unix(1, 0)) })
+	err = askSocks(raw, user, t.address+".onion", t.port)
+	if err == nil && t.token != nil {
+		_, err = raw.Write(t.token)
+	}
+	if !stop() {
+		err = context.Cause(ctx)
+	}
 	if err != nil {
 		raw.Close()
 		return nil, err
@@ -208,59 +234,120 @@ func (c *client) authorise(ctx context.Context, d *daemon, t target) error {
 	return nil
 }
 
+// launch is a start of tor that dials wait for. It goes on when they have given up: what
+// has been fetched from the network by then is not lost.
+type launch struct {
+	done   chan struct{}
+	daemon *daemon
+	err    error
+	phase  atomic.Pointer[string]
+}
+
+// phase is what tor said last of its start.
+func (l *launch) said() string {
+	if p := l.phase.Load(); p != nil {
+		return *p
+	}
+	return "nothing is known of its progress yet"
+}
+
 // tor gives the running tor, or starts one and waits until it can be used.
 func (c *client) tor(ctx context.Context) (*daemon, error) {
 	if err := c.take(ctx); err != nil {
 		return nil, err
 	}
-	defer c.release()
 	if c.closed {
+		c.release()
 		return nil, errClosed()
 	}
-	if c.daemon != nil {
+	if d := c.daemon; d != nil {
 		select {
-		case <-c.daemon.done:
-			c.env.Log().Warn("tor has ended", "error", c.daemon.err)
+		case <-d.done:
+			c.env.Log().Warn("tor has ended", "error", d.err)
 			c.daemon = nil
 		default:
-			return c.daemon, nil
+			c.release()
+			return d, nil
 		}
 	}
-	p, err := findTor(ctx, c.cfg.Program)
+	l := c.starting
+	if l == nil {
+		l = &launch{done: make(chan struct{})}
+		c.starting = l
+		go c.launch(l)
+	}
+	c.release()
+	select {
+	case <-l.done:
+		return l.daemon, l.err
+	case <-ctx.Done():
+		return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "tor", Text: "it is still starting: " + l.said(), Err: context.Cause(ctx)}
+	}
+}
+
+// launch starts tor for everybody who waits.
+func (c *client) launch(l *launch) {
+	d, err := c.open(l)
+	if err != nil && c.life.Err() != nil {
+		err = errClosed()
+	}
+	c.turn <- struct{}{}
+	defer c.release()
+	c.starting = nil
+	if err == nil {
+		c.daemon, c.keys = d, map[string]string{}
+	}
+	l.daemon, l.err = d, err
+	close(l.done)
+}
+
+func (c *client) open(l *launch) (*daemon, error) {
+	p, err := findTor(c.life, c.cfg.Program)
 	if err != nil {
 		return nil, err
 	}
-	if c.folder == "" { // the client keeps nothing
-		if c.folder, err = makeRuntime(); err != nil {
+	folder, err := c.place()
+	if err != nil {
+		return nil, err
+	}
+	for stall := c.cfg.Stall; ; stall *= 2 { // a slow machine, or network, comes through as well
+		d, err := c.start(p, folder, stall, l)
+		if err == nil {
+			return d, nil
+		}
+		if !errors.Is(err, errStalled) || c.life.Err() != nil {
+			return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "tor", Err: err}
+		}
+		// What it has learnt may be what holds it up, and the client keeps nothing anyway.
+		c.env.Log().Info("tor made no progress, it is started anew", "phase", l.said())
+		if err := os.RemoveAll(filepath.Join(folder, "data")); err != nil {
 			return nil, err
 		}
 	}
-	for stall := c.cfg.Stall; ; stall *= 2 { // a slow machine, or network, comes through as well
-		d, err := c.start(ctx, p, stall)
-		if err == nil {
-			c.daemon, c.keys = d, map[string]string{}
-			return d, nil
-		}
-		if errors.Is(err, errStalled) && ctx.Err() == nil {
-			// What it has learnt may be what holds it up, and the client keeps nothing anyway.
-			c.env.Log().Info("tor made no progress, it is started anew")
-			if err := os.RemoveAll(filepath.Join(c.folder, "data")); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "tor", Err: err}
+}
+
+// place makes the client's folder; the client keeps nothing.
+func (c *client) place() (folder string, err error) {
+	c.turn <- struct{}{}
+	defer c.release()
+	if c.closed {
+		return "", errClosed()
 	}
+	if c.folder == "" {
+		c.folder, err = makeRuntime()
+	}
+	return c.folder, err
 }
 
 var errStalled = errors.New("tor made no progress")
 
-func (c *client) start(ctx context.Context, p program, stall time.Duration) (*daemon, error) {
-	lines := append([]string{"SocksPort unix:" + quoted(filepath.Join(c.folder, socksSocket))}, c.cfg.Torrc...)
-	d, err := startTor(ctx, p, c.folder, filepath.Join(c.folder, "data"), lines, c.env.Log())
+func (c *client) start(p program, folder string, stall time.Duration, l *launch) (*daemon, error) {
+	lines := append([]string{"SocksPort unix:" + quoted(filepath.Join(folder, socksSocket)) + " ExtendedErrors"}, c.cfg.Torrc...)
+	d, err := startTor(c.life, p, folder, filepath.Join(folder, "data"), lines, c.env.Log())
 	if err != nil {
 		return nil, err
 	}
+	defer context.AfterFunc(c.life, d.kill)()
 	progress, ready := newWatch(stall), make(chan struct{})
 	defer progress.stop()
 	var once sync.Once
@@ -271,6 +358,8 @@ func (c *client) start(ctx context.Context, p program, stall time.Duration) (*da
 				return
 			}
 			progress.moved()
+			phase := e.Arguments["PROGRESS"] + " %, " + e.Arguments["SUMMARY"]
+			l.phase.Store(&phase)
 			if e.Arguments["PROGRESS"] == "100" {
 				once.Do(func() { close(ready) })
 			}
@@ -294,8 +383,8 @@ func (c *client) start(ctx context.Context, p program, stall time.Duration) (*da
 			err = d.err
 		case <-progress.late:
 			err = errStalled
-		case <-ctx.Done():
-			err = context.Cause(ctx)
+		case <-c.life.Done():
+			err = c.life.Err()
 		}
 	}
 	d.stop()
@@ -321,8 +410,14 @@ func (c *client) release() { <-c.turn }
 func (c *client) Close() {
 	c.end()
 	c.turn <- struct{}{}
-	defer c.release()
 	c.closed = true
+	l := c.starting
+	c.release()
+	if l != nil {
+		<-l.done
+	}
+	c.turn <- struct{}{}
+	defer c.release()
 	if c.daemon != nil {
 		c.daemon.stop()
 	}

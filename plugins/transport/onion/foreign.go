@@ -15,7 +15,6 @@ import (
 
 	"github.com/cretz/bine/control"
 
-	"github.com/commucat/commucat/plugins/transport/internal/agent"
 	"github.com/commucat/commucat/sdk"
 )
 
@@ -118,56 +117,13 @@ func (s *service) publish(d *daemon) error {
 	return nil
 }
 
-// republish tells the operator's tor of guests that have changed, which takes a new
-// service each time: circuits that stand go on, but until the new descriptor is with the
-// directories nobody comes in. So many changes in a row are one.
-func (s *service) republish(d *daemon) {
-	// The least is more than a second, which is what descriptors' revisions count:
-	// directories refuse a second one with the same.
-	between := agent.Pauses{Least: 2 * time.Second, Most: 30 * time.Second, Well: time.Minute}
-	var pause time.Duration
-	for last := time.Now(); ; last = time.Now() {
-		select {
-		case <-d.changed:
-		case <-d.done:
-			return
-		case <-s.ctx.Done():
-			return
-		}
-		since := time.Since(last)
-		pause = between.Next(pause, since)
-		select {
-		case <-time.After(pause - since):
-		case <-d.done:
-			return
-		case <-s.ctx.Done():
-			return
-		}
-		if err := s.again(d); err != nil {
-			s.env.Log().Warn("tor does not take the new guests, the service is made anew", slog.Any("error", err))
-			d.hangUp()
-			return
-		}
-	}
-}
-
-// again replaces the service by one with the guests of now.
-func (s *service) again(d *daemon) error {
-	s.applying.Lock()
-	defer s.applying.Unlock()
-	news := s.guests.changes()
-	if news == s.told {
-		return nil
-	}
+// anew replaces the service by one with the guests of now: circuits that stand go on.
+func (s *service) anew(d *daemon) error {
 	s.mu.Lock()
 	address := s.address
 	s.mu.Unlock()
 	if _, err := d.ask("DEL_ONION " + address); err != nil {
 		return err
 	}
-	if err := s.publish(d); err != nil {
-		return err // there is no service any more
-	}
-	s.told = news
-	return nil
+	return s.publish(d) // when it fails there is no service any more
 }

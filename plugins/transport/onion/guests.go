@@ -196,8 +196,8 @@ const authFolder = "authorized_clients"
 
 // write makes tor's folder of authorised clients (one file each, "descriptor:x25519:"
 // and the key in base32). Without any, the descriptor would be open to all: a key that
-// nobody has stands there always.
-func (g *guests) write(service string) error {
+// nobody has stands there always; anew is to draw another one.
+func (g *guests) write(service string, anew bool) error {
 	dir := filepath.Join(service, authFolder)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
@@ -214,7 +214,7 @@ func (g *guests) write(service string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(dir, "nobody.auth")); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "nobody.auth")); err != nil || anew {
 		want["nobody.auth"] = nobody.PublicKey().Bytes()
 	}
 	there, err := os.ReadDir(dir)

@@ -42,7 +42,7 @@ func TestGuests(t *testing.T) {
 		}
 	}
 	service := filepath.Join(dir, "service")
-	if err := g.write(service); err != nil {
+	if err := g.write(service, false); err != nil {
 		t.Fatal(err)
 	}
 	files := func() (n int) {
@@ -68,7 +68,7 @@ func TestGuests(t *testing.T) {
 	if _, ok := g.who(token(5)); ok {
 		t.Error("an expired guest's token is good")
 	}
-	if err := g.write(service); err != nil || files() != 1 {
+	if err := g.write(service, false); err != nil || files() != 1 {
 		t.Errorf("%d files, %v", files(), err)
 	}
 	b, err := os.ReadFile(filepath.Join(service, authFolder, "nobody.auth"))

@@ -5,9 +5,6 @@ import (
 	"crypto/ecdh"
 	"crypto/rand"
 	"encoding/base64"
-	"time"
-
-	"github.com/cretz/bine/control"
 
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/transport"
@@ -57,20 +54,18 @@ func (s *service) Invite(_ context.Context, _ string, g transport.Guest) (transp
 	return to, s.apply()
 }
 
-// apply makes tor read the authorised clients and publish a descriptor for them. Many
-// calls at once are one for tor.
+// apply writes down who may come, and has tor told of it.
 func (s *service) apply() error {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	s.mu.Lock()
 	d := s.daemon
 	s.mu.Unlock()
-	news := s.guests.changes()
-	if d != nil && news == s.told {
+	if d != nil && s.guests.changes() == s.told {
 		return nil
 	}
 	if s.cfg.Control == "" {
-		if err := s.guests.write(s.folder()); err != nil {
+		if err := s.guests.write(s.folder(), false); err != nil {
 			return err
 		}
 	}
@@ -78,18 +73,7 @@ func (s *service) apply() error {
 		return nil // run looks for changes when there is one
 	}
 	s.publication(outdated)
-	if d.foreign {
-		select {
-		case d.changed <- struct{}{}:
-		default:
-		}
-		return nil
-	}
-	if _, err := d.ask("SIGNAL RELOAD"); err != nil {
-		return err
-	}
-	s.told = news
-	s.publication(told)
+	d.change()
 	return nil
 }
 
@@ -111,68 +95,4 @@ func (s *service) Revoke(_ context.Context, id string) error {
 		s.cut(c)
 	}
 	return s.apply()
-}
-
-// publication is how far the service's descriptor is.
-type publication int
-
-const (
-	outdated  publication = iota // tor has yet to be told of some guest
-	told                         // it knows them all
-	uploading                    // and sends their descriptor to directories
-	uploaded                     // one has it
-)
-
-// descriptor follows what becomes of the service's descriptors. One with the guests of
-// before does not make the service ready: whoever fetched it would be refused, and a
-// directory is asked once in a while only.
-func (s *service) descriptor(e *control.HSDescEvent, progress *watch) {
-	s.mu.Lock()
-	if e.Address != s.address && s.address != "" {
-		s.mu.Unlock()
-		return
-	}
-	ready := false
-	switch {
-	case e.Action == "UPLOAD" && s.news == told:
-		s.news = uploading
-	case e.Action == "UPLOADED":
-		progress.stop()
-		if s.news == uploading {
-			s.news, ready = uploaded, true
-		} else if s.patient == nil {
-			s.patient = time.AfterFunc(enough, func() {
-				s.mu.Lock()
-				lives := s.daemon != nil
-				s.mu.Unlock()
-				if lives {
-					s.ready()
-				}
-			})
-		}
-	}
-	s.mu.Unlock()
-	if ready {
-		s.ready()
-	}
-}
-
-// enough is how long a service that has a descriptor waits for a better one: tor makes
-// none where it sees no difference.
-const enough = 10 * time.Second
-
-func (s *service) ready() {
-	s.mu.Lock()
-	news := s.reason != nil
-	s.mu.Unlock()
-	if news {
-		s.setHealth(nil)
-		s.env.Log().Info("onion service is published")
-	}
-}
-
-func (s *service) publication(p publication) {
-	s.mu.Lock()
-	s.news = p
-	s.mu.Unlock()
 }

@@ -29,11 +29,14 @@ func echo(ln net.Listener) {
 			return
 		}
 		go func() {
-			_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
+			echoed(c)
 			c.Close()
 		}()
 	}
 }
+
+// echoed sends back what comes.
+func echoed(c net.Conn) { _, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c}) }
 
 // half opens the plugin in the test's network.
 func half(t *testing.T, n *tornet.Network, env sdk.Env, more map[string]any) transport.Opened {

@@ -49,6 +49,8 @@ type service struct {
 	address  string // without ".onion"
 	reason   error
 	news     publication
+	sent     time.Time     // when tor began to send the last descriptor
+	rejected bool          // directories have refused it
 	patient  *time.Timer   // ends the wait for the descriptor that counts
 	known    chan struct{} // closed when the address is known
 	circuits map[string][]uint64
@@ -136,7 +138,7 @@ func (s *service) prepare(ctx context.Context) error {
 		return err
 	}
 	if s.cfg.Authorise {
-		err = s.guests.write(s.folder())
+		err = s.guests.write(s.folder(), false)
 	} else {
 		err = os.RemoveAll(filepath.Join(s.folder(), authFolder))
 	}
@@ -235,9 +237,7 @@ func (s *service) run() error {
 	if err := s.apply(); err != nil { // some may have come while this tor was started
 		return err
 	}
-	if d.foreign {
-		s.running.Go(func() { s.republish(d) })
-	}
+	s.running.Go(func() { s.republish(d) })
 	select {
 	case <-d.done:
 		return d.err

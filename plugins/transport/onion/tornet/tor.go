@@ -102,8 +102,7 @@ func Free() (int, error) { return free() }
 
 // start writes a configuration and starts a tor with it.
 func (n *Network) start(one *node, lines []string) error {
-	// Reading the tables of countries takes a second of each start.
-	lines = append(lines, fmt.Sprintf("__OwningControllerProcess %d", os.Getpid()), "GeoIPFile "+n.empty(), "GeoIPv6File "+n.empty())
+	lines = append(lines, fmt.Sprintf("__OwningControllerProcess %d", os.Getpid()))
 	if err := os.WriteFile(filepath.Join(one.folder, "torrc"), []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		return err
 	}
