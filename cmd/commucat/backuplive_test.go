@@ -81,7 +81,7 @@ func TestBackupOfARunningRelay(t *testing.T) {
 	defer cancel()
 	before, end := int64(1_500), uint64(0)
 	if os.Getenv("COMMUCAT_SOAK") != "" {
-		before = 60_000
+		before = 10_000
 	}
 	dir := dataFolder(t, strings.Replace(wide, "[limits]\n", "[limits]\nqueue_messages = 1000000\nqueue_bytes = \"1GiB\"\n", 1)+"[ledger]\nbackends = [\"file\", \"debug\"]\n")
 	srv := relay(t, dir)
