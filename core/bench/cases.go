@@ -449,13 +449,17 @@ func connects(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, erro
 		p.close()
 	}
 	o.Progress("connect: measuring")
+	const parallel = 32
+	var bare handshakes
+	if err := bare.add(ctx, parallel, o.Duration/4); err != nil {
+		return nil, err
+	}
 	m, err := startMeter(t.PID)
 	if err != nil {
 		return nil, err
 	}
 	var count atomic.Int64
 	end := time.Now().Add(o.Duration)
-	const parallel = 32
 	err = each(ctx, parallel, parallel, func(ctx context.Context, i int) error {
 		for k := i; time.Now().Before(end); k += parallel {
 			p := f.peers[k%c.Clients]
@@ -471,7 +475,14 @@ func connects(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, erro
 	if err != nil {
 		return nil, err
 	}
-	return []Case{c}, m.stop(&c, count.Load())
+	if err := m.stop(&c, count.Load()); err != nil {
+		return nil, err
+	}
+	if err := bare.add(ctx, parallel, o.Duration/4); err != nil {
+		return nil, err
+	}
+	c.TLS = bare.each()
+	return []Case{c}, nil
 }
 
 // keepAlives is the relay's keep-alive interval. Sessions that connected one after the

@@ -45,6 +45,9 @@ type Case struct {
 	// is the disk's.
 	Disk *Percentiles `json:"disk_ms,omitempty"`
 	Sync *Percentiles `json:"sync_ms,omitempty"`
+	// TLS is the CPU time, microseconds, of both ends of a bare TLS handshake on this
+	// machine, measured before and after the case: what to hold a connect against.
+	TLS float64 `json:"tls_us,omitempty"`
 	// Idle sessions: server memory a session, KiB, and CPU, percent of one core.
 	MemoryKiB  float64 `json:"memory_kib,omitempty"`
 	CPUPercent float64 `json:"cpu_percent,omitempty"`
@@ -91,14 +94,14 @@ func (c *Case) finish(count int64, elapsed time.Duration, server, load time.Dura
 // Print writes the report as a table.
 func (r *Report) Print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "case\ttransport\tclients\tcount\trate\tunit\tserver us\tload us\tp50 ms\tp99 ms\tdisk p50\tdisk p99\tmemory\t")
+	fmt.Fprintln(t, "case\ttransport\tclients\tcount\trate\tunit\tserver us\tload us\tp50 ms\tp99 ms\tdisk p50\tdisk p99\tTLS us\tmemory\t")
 	for _, c := range r.Cases {
 		if c.Error != "" {
 			fmt.Fprintf(t, "%s\t%s\t%d\t\t\t%s\t\n", c.Name, c.Transport, c.Clients, c.Error)
 			continue
 		}
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%s\t%.1f\t%.1f\t%s\t%s\t%s\t%s\t%s\t\n", c.Name, c.Transport, c.Clients, c.Count, c.Rate, c.Unit,
-			c.ServerCPU, c.LoadCPU, c.Latency.p50(), c.Latency.p99(), c.Disk.p50(), c.Disk.p99(), memory(c))
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%.0f\t%s\t%.1f\t%.1f\t%s\t%s\t%s\t%s\t%s\t%s\t\n", c.Name, c.Transport, c.Clients, c.Count, c.Rate, c.Unit,
+			c.ServerCPU, c.LoadCPU, c.Latency.p50(), c.Latency.p99(), c.Disk.p50(), c.Disk.p99(), bareTLS(c), memory(c))
 	}
 	return t.Flush()
 }
@@ -115,6 +118,13 @@ func (p *Percentiles) p99() string {
 		return ""
 	}
 	return fmt.Sprintf("%.2f", p.P99)
+}
+
+func bareTLS(c Case) string {
+	if c.TLS == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%.0f", c.TLS)
 }
 
 func memory(c Case) string {
