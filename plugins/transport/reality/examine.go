@@ -87,6 +87,9 @@ func examine(ctx context.Context, c cover, name string, spec *utls.ClientHelloSp
 		if t.failed != nil {
 			err = t.failed
 		}
+		if t.sort(); l.hello.retry || l.hello.tls13 && l.hello.group != groupX25519 && l.hello.group != groupHybrid {
+			return l, nil // no imitation can go on after that, and it says enough
+		}
 		return l, fmt.Errorf("TLS handshake: %w", err)
 	}
 	l.protocol = conn.ConnectionState().NegotiatedProtocol

@@ -14,9 +14,10 @@ import (
 )
 
 // Sizes of an exchange's buffers, and how long a half-closed cover is waited for: as
-// long as a kernel keeps a socket that nobody owns.
+// long as a kernel keeps a socket that nobody owns. A chunk is what servers read at once:
+// bytes that come together must reach the cover together, or it may have closed meanwhile.
 const (
-	chunk     = 8 << 10
+	chunk     = 17 << 10
 	keptBytes = 64 << 10
 	halfTime  = 60 * time.Second
 )
@@ -63,7 +64,9 @@ type exchange struct {
 	deadOnce sync.Once
 	upDone   chan struct{}
 	upEnded  atomic.Bool // the client's end has been passed on
+	writing  sync.Mutex  // held while bytes go to the cover
 	wasReset atomic.Bool // a write met the cover's reset
+	late     func()      // told when the cover keeps a client waiting; may be nil
 }
 
 func newExchange(client net.Conn, source netip.Addr, cancel func()) *exchange {
@@ -125,7 +128,7 @@ func (x *exchange) evict() {
 // is a hello for us; admit says so and is called once at most. It returns false when the
 // exchange is over or belongs to the cover.
 func (x *exchange) first(admit func(record []byte) bool) (record []byte, ours bool) {
-	buf := make([]byte, 0, 2048)
+	buf := make([]byte, 0, chunk)
 	for {
 		if len(buf) == cap(buf) {
 			buf = append(buf, 0)[:len(buf)]
@@ -164,6 +167,8 @@ func (x *exchange) first(admit func(record []byte) bool) (record []byte, ours bo
 
 // toCover writes to the cover, and notes a reset that the write meets.
 func (x *exchange) toCover(b []byte) error {
+	x.writing.Lock()
+	defer x.writing.Unlock()
 	_, err := x.cover.Write(b)
 	if errors.Is(err, syscall.ECONNRESET) {
 		x.wasReset.Store(true)
@@ -172,11 +177,14 @@ func (x *exchange) toCover(b []byte) error {
 }
 
 // heardOfReset says whether an end of stream hides a reset: the kernel tells of one once,
-// and where a write hears of it a read sees an end. As long as this side has not ended, an
-// orderly end leaves the socket open; after that no write is under way that could tell.
+// and where a write hears of it a read sees an end. A reset that comes after an orderly end
+// is none of that kind: the client sees the end first there too, and the reset after it.
 func (x *exchange) heardOfReset() bool {
-	closed := isClosed(x.cover)
-	return closed && !x.upEnded.Load() || x.wasReset.Load()
+	if isClosed(x.cover) {
+		x.writing.Lock() // a write that is under way ends at once, and tells
+		defer x.writing.Unlock()
+	}
+	return x.wasReset.Load()
 }
 
 func (x *exchange) coverDead() { x.deadOnce.Do(func() { close(x.dead) }) }

@@ -2,6 +2,7 @@ package reality
 
 import (
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -48,6 +49,36 @@ func pairTCP(t *testing.T) (a, b *net.TCPConn) {
 	}
 	t.Cleanup(func() { dialed.Close(); accepted.Close() })
 	return dialed.(*net.TCPConn), accepted.(*net.TCPConn)
+}
+
+// TestBytesAfterTheEnd: a cover that has closed in order resets what comes later. The client
+// sees the end first, as it would there.
+func TestBytesAfterTheEnd(t *testing.T) {
+	client, ours := pairTCP(t)
+	cover, server := pairTCP(t)
+	x := newExchange(ours, netip.Addr{}, func() {})
+	if err := server.Close(); err != nil { // nothing unread in it: an orderly end
+		t.Fatal(err)
+	}
+	// Its answer to late bytes is there before the end has been read.
+	for !isClosed(cover) {
+		_, _ = cover.Write([]byte("late"))
+	}
+	if !x.attach(cover) {
+		t.Fatal("not attached")
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		x.up()
+		x.finish()
+	}()
+	_ = client.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("the client saw %v", err)
+	}
+	client.Close()
+	<-over
 }
 
 // TestEndOfTheCover: a client meets the cover's end as the cover made it, also a reset

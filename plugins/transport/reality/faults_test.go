@@ -382,6 +382,29 @@ func TestCoverSlow(t *testing.T) {
 	}
 }
 
+// TestCoverHangs: a cover that was known and then takes connections without a word is
+// noticed by the first client that waits for it.
+func TestCoverHangs(t *testing.T) {
+	if !soak() {
+		t.Skip("takes half a minute: set COMMUCAT_SOAK=1")
+	}
+	addr := freeAddress(t)
+	stop := serveAt(t, addr)
+	r := startServer(t, baseConfig(t, addr))
+	stop()
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	done := make(chan error, 1)
+	go func() { done <- checkEcho(r.endpoint(), "", 10) }()
+	r.awaitHealth(errors.New("does not answer"))
+	if err := <-done; err == nil {
+		t.Error("somebody answered")
+	}
+}
+
 // TestCoverRenewed: another certificate is shown and copied without a word.
 func TestCoverRenewed(t *testing.T) {
 	var current atomic.Pointer[tls.Certificate]
@@ -597,6 +620,9 @@ func TestCrowd(t *testing.T) {
 	}
 	if n := r.ln.crowd.size(); n > room {
 		t.Errorf("%d strangers, want %d at most", n, room)
+	}
+	if n := r.ln.figures.coverErrors.Load(); n != 0 {
+		t.Errorf("who gave way counts as %d failures of the cover", n)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	xtls "github.com/xtls/reality"
 )
@@ -65,7 +66,7 @@ func (x *exchange) answer(p *pass, record []byte, instance string) (*xtls.Conn, 
 func (x *exchange) resume(s *standin) {
 	rest, alert := s.unread()
 	if len(rest) > 0 {
-		if _, err := x.cover.Write(rest); err != nil {
+		if x.toCover(rest) != nil {
 			x.coverDead()
 		}
 	}
@@ -77,9 +78,16 @@ func (x *exchange) resume(s *standin) {
 	}
 }
 
+// lateAnswer is when a cover that says nothing to a client is looked at again.
+const lateAnswer = 8 * time.Second
+
 // awaitCover waits for the cover's first record and says whether the module can answer
 // in its place.
 func (x *exchange) awaitCover(c *clientHello) error {
+	if x.late != nil {
+		timer := time.AfterFunc(lateAnswer, x.late)
+		defer timer.Stop()
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for x.ended == nil && (len(x.kept) < recordHeader || len(x.kept) < recordHeader+recordSize(x.kept)) {

@@ -146,7 +146,10 @@ func goCoverWith(t testing.TB, pair tls.Certificate) string {
 }
 
 // nginxCover is a site on nginx with OpenSSL; its address.
-func nginxCover(t testing.TB) string {
+func nginxCover(t testing.TB) string { return nginxCoverWith(t, "") }
+
+// nginxCoverWith has more directives.
+func nginxCoverWith(t testing.TB, more string) string {
 	t.Helper()
 	program, err := exec.LookPath("nginx")
 	if err != nil {
@@ -164,10 +167,10 @@ http {
 	access_log off; client_body_temp_path %[1]s/b; proxy_temp_path %[1]s/p; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;
 	server {
 		listen %[2]s ssl http2 backlog=4096; server_name %[3]s; root %[1]s/www;
-		ssl_certificate %[1]s/chain.pem; ssl_certificate_key %[1]s/key.pem; ssl_protocols TLSv1.2 TLSv1.3;
+		ssl_certificate %[1]s/chain.pem; ssl_certificate_key %[1]s/key.pem; ssl_protocols TLSv1.2 TLSv1.3; %[4]s
 	}
 }
-`, dir, addr, siteName)
+`, dir, addr, siteName, more)
 	for name, content := range map[string]string{"nginx.conf": conf, "chain.pem": string(a.chain), "key.pem": string(a.key), "www/index.html": pageText} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {

@@ -123,6 +123,9 @@ func (s *study) judge(name string, now time.Time) []Finding {
 	}
 	chrome := s.looks[offersHTTP2]
 	s.judgeTLS(chrome, say)
+	if chrome.certificate == nil {
+		return out // it went no further than a group that is refused
+	}
 	switch {
 	case chrome.trust != nil:
 		say(Unfit, "browsers do not trust its certificate (%v): a stranger would see that at once", chrome.trust)

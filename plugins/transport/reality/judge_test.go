@@ -32,6 +32,7 @@ func TestJudge(t *testing.T) {
 		"fit":         {},
 		"TLS 1.2":     {config: &tls.Config{MaxVersion: tls.VersionTLS12}, want: "TLS 1.3"},
 		"retry":       {config: &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP384}}, want: "HelloRetryRequest"},
+		"P-256 alone": {config: &tls.Config{CurvePreferences: []tls.CurveID{tls.CurveP256}}, want: "HelloRetryRequest"},
 		"untrusted":   {config: &tls.Config{Certificates: []tls.Certificate{other.pair}}, want: "do not trust"},
 		"no HTTP/2":   {config: &tls.Config{NextProtos: []string{"http/1.1"}}, plain: true, want: "HTTP/2"},
 		"redirect":    {handler: elsewhere, want: "other.example"},

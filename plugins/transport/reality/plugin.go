@@ -3,6 +3,7 @@ package reality
 import (
 	"context"
 	"crypto/rand"
+	"log/slog"
 	"net"
 	"time"
 
@@ -48,6 +49,11 @@ func Plugin() sdk.Plugin {
 			verdict, err := Judge(ctx, env, c)
 			if err != nil {
 				return err
+			}
+			for _, f := range verdict.Findings {
+				if f.Weight == Risk {
+					env.Log().Warn("cover", slog.String("finding", f.String()))
+				}
 			}
 			if c.Force {
 				return nil

@@ -31,7 +31,6 @@ type server struct {
 
 	ready    atomic.Bool // the cover is known and fit, or forced
 	looped   atomic.Bool // the cover is this port itself
-	scarce   atomic.Bool // descriptors or memory were short
 	closing  chan struct{}
 	accepts  chan struct{} // closed when nobody is accepted any more
 	looked   chan struct{} // closed after the first look at the cover
@@ -45,6 +44,7 @@ type server struct {
 
 	mu       sync.Mutex
 	sessions map[string]map[*stream]struct{} // by guest
+	roomy    *time.Timer                     // ends the trouble with descriptors
 }
 
 var (
@@ -146,6 +146,11 @@ func (s *server) Close() error {
 		s.cancel()
 		s.crowd.close()
 		s.running.Wait()
+		s.mu.Lock()
+		if s.roomy != nil {
+			s.roomy.Stop()
+		}
+		s.mu.Unlock()
 		s.cover.close()
 		err = errors.Join(err, s.seen.close())
 		s.records.forget()
@@ -206,9 +211,17 @@ func (s *server) acceptAll() {
 	}
 }
 
+// scarceTime is how long descriptors must have sufficed before all is well again.
+const scarceTime = 3 * time.Second
+
 // shortOfFiles makes room by ending a stranger.
 func (s *server) shortOfFiles(err error) {
-	s.scarce.Store(true)
+	s.mu.Lock()
+	if s.roomy != nil {
+		s.roomy.Stop()
+	}
+	s.roomy = time.AfterFunc(scarceTime, func() { s.health.set(troubleFiles, nil) })
+	s.mu.Unlock()
 	s.health.set(troubleFiles, &sdk.Error{Kind: sdk.Full, Op: "reality", Text: "no descriptors left: raise LimitNOFILE, or lower strangers", Err: err})
 	s.crowd.shedOne()
 }
@@ -224,6 +237,7 @@ func (s *server) serve(c net.Conn) {
 	if s.SlowRate > 0 {
 		x.rate = func() *pace { return &pace{free: int64(s.FreeBytes), rate: int64(s.SlowRate)} }
 	}
+	x.late = s.lookAgain
 	joined := s.crowd.join(x)
 	s.crowd.under(-1)
 	if !joined {
@@ -235,14 +249,13 @@ func (s *server) serve(c net.Conn) {
 		reset(c) // else everybody would come in again as a stranger, without end
 		return
 	}
-	to, err := s.cover.dial(ctx, c.RemoteAddr())
+	to, err := s.reach(ctx, c.RemoteAddr())
 	if err != nil {
-		s.coverFailed(err)
+		if ctx.Err() == nil { // who gave way to others says nothing of the cover
+			s.coverFailed(err)
+		}
 		reset(c)
 		return
-	}
-	if s.scarce.CompareAndSwap(true, false) {
-		s.health.set(troubleFiles, nil)
 	}
 	if !x.attach(to) {
 		return
@@ -252,6 +265,22 @@ func (s *server) serve(c net.Conn) {
 		s.crowd.part(x)
 		s.hand(conn)
 		s.crowd.under(-1)
+	}
+}
+
+// reach dials the cover; while descriptors are short it waits, as accept does.
+func (s *server) reach(ctx context.Context, from net.Addr) (net.Conn, error) {
+	for backoff := firstBackoff; ; backoff = min(2*backoff, mostBackoff) {
+		to, err := s.cover.dial(ctx, from)
+		if err == nil || !short(err) || ctx.Err() != nil {
+			return to, err
+		}
+		s.shortOfFiles(err)
+		select {
+		case <-time.After(backoff):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 }
 
@@ -306,11 +335,12 @@ func (s *server) coverFailed(err error) {
 		return
 	}
 	s.figures.coverErrors.Add(1)
-	if short(err) {
-		s.shortOfFiles(err)
-		return
-	}
 	s.health.set(troubleCover, &sdk.Error{Kind: sdk.Unavailable, Op: "reality", Text: "the cover " + s.cover.String() + " cannot be reached, so nobody can come in", Err: err})
+	s.lookAgain()
+}
+
+// lookAgain asks for a new look at the cover; many asks make one.
+func (s *server) lookAgain() {
 	select {
 	case s.recheck <- struct{}{}:
 	default:

@@ -101,7 +101,7 @@ func (s *standin) next() error {
 			switch {
 			case s.raw[0] == typeChangeCipherSpec && size == 6 && len(s.raw) >= size && s.raw[recordHeader] == 1:
 				// Meaningless in TLS 1.3, but servers count them.
-				if _, err := s.x.cover.Write(s.raw[:size]); err != nil {
+				if s.x.toCover(s.raw[:size]) != nil {
 					return errCover
 				}
 				s.raw = s.raw[size:]

@@ -109,3 +109,34 @@ func TestTampered(t *testing.T) {
 		})
 	}
 }
+
+// TestBurst: what a stranger sends at once reaches the cover at once. In pieces the cover
+// may have closed between them, and its reset overtake its end.
+func TestBurst(t *testing.T) {
+	bare := nginxCover(t)
+	r := startServer(t, baseConfig(t, bare))
+	p, err := parseParams(r.endpoint(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := shape{params: p, profile: "chrome", now: time.Now(), plain: true}
+	burst := append(s.record(t), bytes.Repeat(record(typeApplicationData, make([]byte, 53)), 60)...)
+	ends := map[string]map[string]int{}
+	for name, addr := range map[string]string{"cover": bare, "port": r.addr} {
+		ends[name] = map[string]int{}
+		for range 60 {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = c.Write(burst)
+			var got bytes.Buffer
+			var took time.Duration
+			ends[name][drain(c, &got, 10*time.Second, &took, time.Now())]++
+			_ = c.Close()
+		}
+	}
+	if len(ends["cover"]) == 1 && fmt.Sprint(ends["cover"]) != fmt.Sprint(ends["port"]) {
+		t.Errorf("%v", ends)
+	}
+}

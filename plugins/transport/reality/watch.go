@@ -44,7 +44,11 @@ func (s *server) watch() {
 			if s.ctx.Err() != nil {
 				return
 			}
-			s.health.set(troubleCover, err)
+			if short(err) {
+				s.shortOfFiles(err)
+			} else {
+				s.health.set(troubleCover, err)
+			}
 			s.log.Warn("cover is not usable", slog.Any("err", err))
 			wait, retry = retry, min(2*retry, mostRetry)
 			continue
