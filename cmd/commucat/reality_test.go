@@ -219,6 +219,19 @@ key = "file:cover.key"
 	}
 	pid := ready(0)
 	former := srv.invitation(t, 5, time.Hour)
+	// These two have a way from before. One connects by another transport within the
+	// overlap, the other after its end.
+	for _, handle := range []string{"early", "late"} {
+		if code, out := register(former, handle); code != exitOK {
+			t.Fatalf("register %s: %d %s", handle, code, out)
+		}
+	}
+	send := func(from, to, by string) {
+		t.Helper()
+		if code, _, notes := commucat(t, "client", "send", "--profile", filepath.Join(profiles, from), "--to", to, "--transport", by, "--timeout", "30s", "hello"); code != exitOK {
+			t.Errorf("%s by %s: %d %s\n%s", from, by, code, notes, srv.said())
+		}
+	}
 	pid = rotate(pid, "--overlap", "1h")
 	present := srv.invitation(t, 5, time.Hour)
 	if key(former) == key(present) {
@@ -229,11 +242,11 @@ key = "file:cover.key"
 			t.Fatalf("register %s: %d %s", handle, code, out)
 		}
 	}
+	send("early", "late", "http2")
 	rotate(pid, "--end")
-	for from, to := range map[string]string{"alice": "bob", "bob": "alice"} {
-		if code, _, notes := commucat(t, "client", "send", "--profile", filepath.Join(profiles, from), "--to", to, "--transport", "reality", "--timeout", "30s", "hello"); code != exitOK {
-			t.Errorf("%s after the end: %d %s\n%s", from, code, notes, srv.said())
-		}
+	send("late", "early", "http2")
+	for from, to := range map[string]string{"alice": "bob", "bob": "alice", "early": "late", "late": "early"} {
+		send(from, to, "reality")
 	}
 	// This cover has no public certificate, so that the client cannot tell it from
 	// somebody in between.

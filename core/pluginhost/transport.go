@@ -99,6 +99,15 @@ func (t *Transport) ready() *transportRun {
 	return r
 }
 
+// Process stands for the process that serves, nil while the transport cannot be offered.
+// Another value, by ==, is another process, which may be reached otherwise.
+func (t *Transport) Process() any {
+	if r := t.ready(); r != nil {
+		return r
+	}
+	return nil
+}
+
 // Invite answers how a client gets here: what the plugin says, or host and port. The
 // endpoint carries the configured name. It is an error of kind Unavailable while the
 // transport cannot be offered.

@@ -31,6 +31,7 @@ var pageTime = 10 * time.Second
 // doorkeeper is a transport that lets keys in; a *pluginhost.Transport.
 type doorkeeper interface {
 	Name() string
+	Process() any
 	Invite(ctx context.Context, host string, g transport.Guest) (transport.Endpoint, error)
 	Register(ctx context.Context, guests []transport.Guest) error
 }
@@ -57,7 +58,7 @@ func (s *Server) keyedEndpoints(ctx context.Context, device string, keys []ccp.T
 	var all sync.WaitGroup
 	for i, k := range keys {
 		all.Go(func() {
-			e, err := s.keyedEndpoint(ctx, device, k)
+			e, err := s.toldEndpoint(ctx, device, k)
 			switch {
 			case err == nil:
 				found[i] = e
@@ -154,6 +155,29 @@ func (s *Server) checkLate(name, device string, k ccp.TransportKey) {
 	}
 }
 
+// toldEndpoint is keyedEndpoint for a device that connects: the transport is asked once in a
+// while.
+func (s *Server) toldEndpoint(ctx context.Context, device string, k ccp.TransportKey) (ccp.Endpoint, error) {
+	t := s.transportNamed(account.SlotTransport(k.Transport))
+	if t == nil {
+		return s.keyedEndpoint(ctx, device, k)
+	}
+	return s.tellEndpoint(ctx, t, s.publicHost(), device, k)
+}
+
+func (s *Server) tellEndpoint(ctx context.Context, t doorkeeper, host, device string, k ccp.TransportKey) (ccp.Endpoint, error) {
+	id, process := account.GuestID(device, k.Public), t.Process()
+	e, round, ok := s.answers.find(id, process, time.Now())
+	if ok {
+		return e, nil
+	}
+	e, err := s.letIn(ctx, t, host, device, k)
+	if err == nil {
+		s.answers.keep(id, process, e, round, time.Now())
+	}
+	return e, err
+}
+
 // setTransportKey lets in a key that the operator has for a device, for a program that
 // carries the device's streams.
 func (s *Server) setTransportKey(ctx context.Context, device, name string, public []byte) (ccp.Endpoint, error) {
@@ -197,6 +221,7 @@ func (s *Server) keysCame(device string, keys []ccp.TransportKey) {
 func (s *Server) keysGone(c account.Change) {
 	for _, k := range c.Gone {
 		names, id := []string{account.SlotTransport(k.Transport)}, account.GuestID(c.Device, k.Public)
+		s.answers.forget(id)
 		if c.Kind == account.KeysChanged {
 			s.revokeAt(names, id)
 			continue

@@ -25,9 +25,13 @@ type keeper struct {
 	let    []string
 	invite func() error // asked before a guest is let in
 	after  func() error // and when it is
+
+	process any
 }
 
 func (k *keeper) Name() string { return "door" }
+
+func (k *keeper) Process() any { return k.process }
 
 func (k *keeper) Invite(_ context.Context, host string, g transport.Guest) (transport.Endpoint, error) {
 	if k.invite != nil {

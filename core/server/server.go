@@ -61,6 +61,8 @@ type Server struct {
 	ways       ways
 	// revocations are what transports have still to be told.
 	revocations *revocations
+	// answers are what connecting devices were told of their keys.
+	answers answers
 
 	public       []net.Listener // TLS is the front's
 	adminSockets []adminSocket

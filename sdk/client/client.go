@@ -31,7 +31,6 @@ type Client struct {
 	useXK   bool
 	keyless map[string]bool // transports that gave no key in this process
 	settle  time.Duration   // see the constant
-	stale   map[string]bool // transports that a dial with the device's key failed by
 	changed chan struct{}   // closed and replaced at each change of cur and ended
 	stop    context.CancelCauseFunc
 	running chan struct{} // closed when Run has returned; nil: it does not run
@@ -68,7 +67,7 @@ func New(opt Options) (*Client, error) {
 	if opt.AnswerTimeout <= 0 {
 		opt.AnswerTimeout = 10 * time.Second
 	}
-	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{}), keyless: make(map[string]bool), stale: make(map[string]bool), settle: settle}
+	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{}), keyless: make(map[string]bool), settle: settle}
 	c.keys = keys{static: noise.KeyPairFrom(opt.Profile.Static), public: opt.Profile.device().Public()}
 	if len(c.endpoints()) == 0 {
 		return nil, c.noWay()
@@ -154,7 +153,9 @@ func (c *Client) keep(ctx context.Context) error {
 	var pause backoff
 	for ctx.Err() == nil {
 		s, err := c.connect(ctx)
+		by := ""
 		if err == nil {
+			by = s.transport
 			err = c.serve(ctx, s)
 			if s.progressed() && !isKind(err, Refused) {
 				pause.reset()
@@ -169,7 +170,7 @@ func (c *Client) keep(ctx context.Context) error {
 		d := pause.next()
 		c.opt.Log.Debug("reconnecting", "pause", d, "error", err)
 		if ctx.Err() == nil {
-			c.opt.OnEvent(Event{Name: "waiting", Err: err})
+			c.opt.OnEvent(Event{Name: "waiting", Transport: by, Err: err})
 		}
 		t := time.NewTimer(d)
 		select {

@@ -72,9 +72,7 @@ func (c *Client) confirmation(d *dialled, resume []byte) ccp.Confirm {
 	if len(resume) == 32 && d.accepted.Has(ccp.Resume) {
 		cf.Resume = (*[32]byte)(resume)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	cf.Keys = p.announced(c.opt.Now(), c.stale)
+	cf.Keys = p.announced()
 	return cf
 }
 

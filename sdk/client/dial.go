@@ -2,10 +2,13 @@ package client
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/commucat/commucat/sdk/ccp"
@@ -128,8 +131,13 @@ func (c *Client) attempt(ctx context.Context, pattern noise.Pattern, resume []by
 	d, err := race(ctx, len(routes), raceDelay, func(ctx context.Context, i int) (*dialled, error) {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
+		name := routes[i].Transport
+		c.opt.OnEvent(Event{Name: "trying", Transport: name})
 		d, err := c.hello(ctx, routes[i], pattern)
 		if err != nil {
+			if !strings.HasPrefix(err.Error(), name) {
+				err = fmt.Errorf("%s: %w", name, err)
+			}
 			c.failed(ctx, routes[i], err)
 			return nil, err
 		}
@@ -149,6 +157,10 @@ func (c *Client) attempt(ctx context.Context, pattern noise.Pattern, resume []by
 		return s, nil
 	}
 	d.conn.Close()
+	if !isKind(err, Refused) {
+		err = fmt.Errorf("%s: %w", d.transport, err)
+	}
+	c.opt.OnEvent(Event{Name: "failed", Transport: d.transport, Err: err})
 	c.mu.Lock()
 	if !isKind(err, Refused) && ctx.Err() == nil {
 		c.paths.doubt(d.endpoint, c.opt.Now())
@@ -166,10 +178,8 @@ func (c *Client) attempt(ctx context.Context, pattern noise.Pattern, resume []by
 // failed notes why an endpoint gave no connection.
 func (c *Client) failed(ctx context.Context, r route, err error) {
 	c.opt.Log.Debug("endpoint failed", "transport", r.Transport, "error", err)
-	if r.own != nil && ctx.Err() == nil {
-		c.mu.Lock()
-		c.stale[r.Transport] = true
-		c.mu.Unlock()
+	if !errors.Is(ctx.Err(), context.Canceled) { // else another way was faster
+		c.opt.OnEvent(Event{Name: "failed", Transport: r.Transport, Err: err})
 	}
 	if !isKind(err, Downgraded) || ctx.Err() != nil {
 		return

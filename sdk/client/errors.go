@@ -29,6 +29,8 @@ const (
 	Full
 	// InUse: another process holds the profile.
 	InUse
+	// Moved: the relay asked the device to dial again. Retried.
+	Moved
 )
 
 // Error is the error type of this package.
@@ -138,6 +140,20 @@ func ended(code string) error {
 		text = "the relay ended the session"
 	}
 	return &Error{Kind: Refused, Code: printable(code), Text: text}
+}
+
+// moving is the error for a session that is left because the relay asked for it.
+func moving(reason string) error {
+	text := "the relay asked to connect anew"
+	switch reason {
+	case ccp.MoveDrain:
+		text = "the relay stops or starts anew, and asked to connect anew"
+	case ccp.MoveBlocked:
+		text = "the relay finds this way blocked, and asked for another"
+	case ccp.MoveUpgrade:
+		text = "the relay ends this transport, or renews it (a reload, a rotation, an upgrade), and asked to connect anew"
+	}
+	return &Error{Kind: Moved, Text: text}
 }
 
 // refusedMessage is the error for a message that the relay refused as a whole.

@@ -49,9 +49,6 @@ func (c *Client) established(s *session, d *dialled, ack ccp.Established) error 
 	c.bearer = ack.Session
 	certified := c.takeCertificate(&p, ack.DeviceCertificate)
 	c.paths.best, c.useXK = d.endpoint, false
-	for _, k := range d.named { // whatever the answer: it has been asked
-		delete(c.stale, k.Transport)
-	}
 	delete(c.paths.weak, d.endpoint)
 	if d.pattern == noise.XK {
 		c.state.Confirmed, c.state.ResumeKey = now, d.key

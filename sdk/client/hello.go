@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"time"
@@ -104,7 +105,11 @@ func (c *Client) dial(ctx context.Context, r route, p *Profile) (conn net.Conn, 
 	} else if len(p.Relay.Entry) > 0 {
 		hint = "; this device was away so long that its right to enter has expired: ask for a new link"
 	}
+	began := time.Now()
 	conn, err = r.dialer.Dial(ctx, r.transport(), with)
+	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, "", &Error{Kind: Unreachable, Text: fmt.Sprintf("%s %s did not answer within %v", r.Transport, r.Host, time.Since(began).Round(time.Second)) + hint, Err: err}
+	}
 	if err != nil {
 		return nil, "", &Error{Kind: Unreachable, Text: r.Transport + " " + r.Host + " cannot be reached" + hint, Err: err}
 	}

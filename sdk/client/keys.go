@@ -18,9 +18,6 @@ const (
 	// maxKeys bounds the keys in a profile: one in use and one that follows it for
 	// each transport.
 	maxKeys = 2 * ccp.MaxTransportKeys
-	// announceEvery is how often a key that the relay knows is named again, so that
-	// what has changed of its endpoint is learnt.
-	announceEvery = 24 * time.Hour
 	// askEvery is how often a transport without keys is asked again: another version of
 	// it may have some.
 	askEvery = 30 * 24 * time.Hour
@@ -36,7 +33,7 @@ type TransportKey struct {
 	Transport string `json:"transport"`
 	Private   []byte `json:"private"`
 	Public    []byte `json:"public"`
-	// Confirmed is when the relay last said that it knows the key; zero: not yet.
+	// Confirmed is when the relay first said that it knows the key; zero: not yet.
 	Confirmed time.Time `json:"confirmed,omitzero"`
 }
 
@@ -197,18 +194,14 @@ func (p *Profile) hasKey(name string) bool {
 	return slices.ContainsFunc(p.Keys, func(k TransportKey) bool { return k.Transport == name && !k.Confirmed.IsZero() })
 }
 
-// announced are the keys that a Confirm names: those that the relay has not confirmed
-// yet, or has confirmed a while ago, or with which a dial has failed since (stale, by
-// transport).
-func (p *Profile) announced(now time.Time, stale map[string]bool) []ccp.TransportKey {
+// announced are the keys that a Confirm names: each time all of them, so that whatever has
+// changed of their endpoints is learnt by any connection, in whichever process. A key that
+// another one follows is not among them.
+func (p *Profile) announced() []ccp.TransportKey {
 	var out []ccp.TransportKey
 	for _, k := range p.Keys {
 		next := slices.ContainsFunc(p.Keys, func(o TransportKey) bool { return o.Transport == k.Transport && o.Confirmed.IsZero() })
-		age := now.Sub(k.Confirmed)
-		switch {
-		case !k.Confirmed.IsZero() && (next || !stale[k.Transport] && age >= 0 && age < announceEvery):
-		case len(out) == ccp.MaxTransportKeys:
-		default:
+		if (k.Confirmed.IsZero() || !next) && len(out) < ccp.MaxTransportKeys {
 			out = append(out, ccp.TransportKey{Transport: k.Transport, Public: k.Public})
 		}
 	}
@@ -229,7 +222,9 @@ func (p *Profile) confirmed(endpoints []ccp.Endpoint, named []ccp.TransportKey, 
 			case k.Transport != e.Transport:
 				keys = append(keys, k)
 			case string(k.Public) == string(named[at].Public):
-				k.Confirmed = now
+				if k.Confirmed.IsZero() {
+					k.Confirmed = now
+				}
 				keys = append(keys, k)
 			}
 		}

@@ -29,6 +29,7 @@ type keyed struct {
 	drawn  int
 	known  string // the public key that the relay knows
 	secret bool   // the link's secret is good
+	params string // of the device's way; "" stands for own=yes
 	used   []string
 	now    time.Time
 }
@@ -59,9 +60,13 @@ func (k *keyed) Dial(ctx context.Context, to transport.Endpoint, with transport.
 func (k *keyed) answer(a *ccp.Established) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	params := k.params
+	if params == "" {
+		params = "own=yes"
+	}
 	for _, key := range k.last.Keys {
 		k.known = string(key.Public)
-		a.Ext.Endpoints = append(a.Ext.Endpoints, ccp.Endpoint{Transport: key.Transport, Host: "relay.example", Port: 444, Params: "own=yes"})
+		a.Ext.Endpoints = append(a.Ext.Endpoints, ccp.Endpoint{Transport: key.Transport, Host: "relay.example", Port: 444, Params: params})
 	}
 }
 
@@ -114,7 +119,7 @@ func TestTransportKeys(t *testing.T) {
 	k.secret = false
 	k.mu.Unlock()
 	u.cut()
-	if names := k.announced(); len(names) != 0 || k.lastUsed() != "public-1" {
+	if names := k.announced(); !slices.Equal(names, []string{"pipe public-1"}) || k.lastUsed() != "public-1" {
 		t.Error(names, k.lastUsed())
 	}
 	p := u.Profile()
@@ -122,13 +127,17 @@ func TestTransportKeys(t *testing.T) {
 	if d := cmp.Diff(want, p.Relay.Endpoints); d != "" || len(p.Keys) != 1 {
 		t.Error(d, p.Keys)
 	}
-	// The relay is asked again when a day has passed.
+	// Each connection learns what has changed of the way, in this process or the next.
 	k.mu.Lock()
-	k.now = k.now.Add(announceEvery)
+	k.params = "own=changed"
 	k.mu.Unlock()
 	u.cut()
-	if d := cmp.Diff([]string{"pipe public-1"}, k.announced()); d != "" {
+	want[0].Params["own"] = "changed"
+	if d := cmp.Diff(want, u.Profile().Relay.Endpoints); d != "" {
 		t.Error(d)
+	}
+	if read, err := LoadProfile(dir); err != nil || !cmp.Equal(want, read.Relay.Endpoints) {
+		t.Error(err, read)
 	}
 	// A new key is announced by the old one's connection, and then used.
 	if err := u.RenewKeys(); err != nil {
@@ -268,7 +277,7 @@ func TestConfirmedEndpoints(t *testing.T) {
 	}
 	p.confirmed([]ccp.Endpoint{
 		{Transport: "a", Host: "h", Port: 9}, {Transport: "b", Host: "h", Port: 9}, {Transport: "c", Host: "h", Port: 9},
-	}, p.announced(now, nil), now)
+	}, p.announced()[:1], now)
 	var got []string
 	for _, e := range p.Relay.Endpoints {
 		got = append(got, fmt.Sprint(e.key(), e.Own))
@@ -312,7 +321,7 @@ func TestUnsavedKeyIsNotUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.cut()
-	if names := k.announced(); len(names) != 0 || k.lastUsed() != "public-0" {
+	if names := k.announced(); !slices.Equal(names, []string{"pipe public-0"}) || k.lastUsed() != "public-0" {
 		t.Error(names, k.lastUsed())
 	}
 	if err := u.RenewKeys(); err != nil {

@@ -44,11 +44,13 @@ type Event struct {
 	// Name is "connected", "disconnected", "waiting" (a try failed, or a connection
 	// ended, by Err; the next follows after a pause), "refused", "downgraded"
 	// (somebody may sit between: tell the user), "presence", "event", "catalogue",
-	// "certificate", "move", "join" or "confirming" (from now on the relay may have
+	// "certificate", "move", "join", "trying" (a way is dialled), "failed" (that one did not
+	// come to a session, by Err; others may), or "confirming" (from now on the relay may have
 	// done what was asked, such as making an account, even if no answer comes).
 	Name string
-	// Transport and Milliseconds belong to "connected": which way, and how long
-	// from the dial to the relay's Ack.
+	// Transport is the way that it is about, where it is about one. "waiting" has it
+	// where a connection by it has ended. Milliseconds belongs to "connected": how long
+	// it took from the dial to the relay's Ack.
 	Transport    string
 	Milliseconds float64
 	Resumed      bool

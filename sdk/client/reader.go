@@ -107,7 +107,7 @@ func (s *session) store() error {
 		s.doneAt = s.now.Add(doneAfter)
 	}
 	s.done, s.doneN = cursor, s.doneN+n
-	due := s.doneN >= doneEvery || s.leaving
+	due := s.doneN >= doneEvery || s.leaving != nil
 	s.mu.Unlock()
 	if first || due {
 		s.poke()
@@ -241,6 +241,6 @@ func (s *session) moved(f ccp.Frame) error {
 	s.c.event("move", f)
 	s.c.learn(s.endpoint, m)
 	s.progress.Store(true)
-	s.leave()
+	s.leave(moving(m.Reason))
 	return nil
 }

@@ -12,6 +12,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/link"
 	"github.com/commucat/commucat/sdk/transport"
@@ -281,6 +283,9 @@ func TestMove(t *testing.T) {
 	_ = p.send(ccp.TypeMove, 0, ccp.Move{Reason: ccp.MoveBlocked, WithinMS: 1000, Endpoints: []link.Endpoint{{Transport: "pipe", Host: "other.example", Port: 444}}}.Marshal())
 	<-r.arrived
 	u.event("move")
+	if e := u.event("waiting"); !isKind(e.Err, Moved) || e.Transport != "pipe" || !strings.Contains(e.Err.Error(), "blocked") {
+		t.Errorf("%+v", e)
+	}
 	mu.Lock()
 	defer mu.Unlock()
 	if got := strings.Join(hosts, " "); got != "relay.example other.example" {
@@ -356,3 +361,44 @@ func TestRaceEnded(t *testing.T) {
 }
 
 var errRefused = errors.New("no more")
+
+// Each way that is tried is told of, and how it ended: by its name.
+func TestTriedWays(t *testing.T) {
+	r := newRelay(t)
+	opt := r.options(0)
+	opt.Dialers = []transport.Dialer{
+		&fixed{name: "shut", with: func(context.Context, transport.Endpoint, transport.Dial) (net.Conn, error) {
+			return nil, errors.New("the port is shut")
+		}},
+		&fixed{name: "mute", with: func(context.Context, transport.Endpoint, transport.Dial) (net.Conn, error) {
+			here, there := net.Pipe()
+			return here, there.Close()
+		}},
+	}
+	opt.Profile.Relay.Endpoints = nil
+	for _, d := range opt.Dialers {
+		opt.Profile.Relay.Endpoints = append(opt.Profile.Relay.Endpoints, Endpoint{Transport: d.Name(), Host: "relay.example", Port: 443})
+	}
+	u := start(t, opt)
+	waiting := u.event("waiting")
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var tried []string
+	failed := map[string]string{}
+	for _, e := range u.events {
+		switch e.Name {
+		case "trying":
+			tried = append(tried, e.Transport)
+		case "failed":
+			failed[e.Transport] = e.Err.Error()
+		case "waiting":
+			if d := cmp.Diff([]string{"shut", "mute"}, tried); d != "" || waiting.Transport != "" {
+				t.Error(d, waiting)
+			}
+			if !strings.Contains(failed["shut"], "shut relay.example cannot be reached: the port is shut") || !strings.HasPrefix(failed["mute"], "mute: sending the Hello failed") {
+				t.Error(failed)
+			}
+			return
+		}
+	}
+}

@@ -69,7 +69,7 @@ type session struct {
 	done     uint64 // cursor to acknowledge
 	doneN    int    // deliveries since the last Done
 	doneAt   time.Time
-	leaving  bool
+	leaving  error // why it is left, nil while it is not
 	leaver   *time.Timer
 	ending   error
 }
@@ -113,7 +113,7 @@ func (s *session) run(ctx context.Context) error {
 	wg.Go(s.write)
 	wg.Go(s.watch)
 	s.c.setCurrent(s)
-	stop := context.AfterFunc(ctx, s.leave)
+	stop := context.AfterFunc(ctx, func() { s.leave(context.Canceled) })
 	s.poke()
 	s.end(s.read())
 	stop()
@@ -127,13 +127,16 @@ func (s *session) run(ctx context.Context) error {
 	return s.ending
 }
 
-// leave ends the session in order: what is stored is acknowledged first.
-func (s *session) leave() {
+// leave ends the session in order, with err: what is stored is acknowledged first.
+func (s *session) leave(err error) {
 	s.mu.Lock()
-	s.leaving = true
+	if s.leaving == nil {
+		s.leaving = err
+	}
+	err = s.leaving
 	s.doneAt = time.Time{}
 	if s.leaver == nil && s.ending == nil {
-		s.leaver = time.AfterFunc(leaveWait, func() { s.end(context.Canceled) })
+		s.leaver = time.AfterFunc(leaveWait, func() { s.end(err) })
 	}
 	s.mu.Unlock()
 	s.poke()
@@ -146,8 +149,11 @@ func (s *session) end(err error) {
 	if s.ending != nil {
 		return
 	}
-	if err == nil {
+	switch {
+	case err == nil:
 		err = io.EOF
+	case s.leaving != nil && isKind(err, Broken): // the other side was faster
+		err = s.leaving
 	}
 	s.ending = err
 	close(s.over)

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"context"
 	"time"
 
 	"github.com/commucat/commucat/sdk/ccp"
@@ -48,8 +47,8 @@ func (s *session) write() {
 			s.c.out.wrote(s.c.opt.Now())
 			continue // more may have gathered while this was written
 		}
-		if s.left() {
-			s.end(context.Canceled)
+		if err := s.left(); err != nil {
+			s.end(err)
 			return
 		}
 		if cap(frames) > 4*sendBatch {
@@ -122,7 +121,7 @@ func (s *session) gather(dst, scratch []byte, now time.Time) (out, room []byte, 
 			return dst, scratch, 0, err
 		}
 	}
-	if !s.leaving {
+	if s.leaving == nil {
 		dst, n, err = s.c.out.gather(dst, s.window, sendBatch, now, &s.sequence)
 	}
 	return dst, scratch, n, err
@@ -144,9 +143,12 @@ func nextSequence(seq *uint32) error {
 	return nil
 }
 
-// left says that a leaving session has nothing more to say.
-func (s *session) left() bool {
+// left is why the session is left, once it has nothing more to say.
+func (s *session) left() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.leaving && s.doneN == 0 && len(s.control) == 0
+	if s.doneN != 0 || len(s.control) != 0 {
+		return nil
+	}
+	return s.leaving
 }
