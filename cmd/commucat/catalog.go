@@ -82,6 +82,11 @@ func asking(note func(name string, err error)) []config.Known {
 	return out
 }
 
+// asked are all plugins, each of which is asked what is wrong with its keys.
+func (a *app) asked() []config.Known {
+	return append(builtInKnown(), asking(func(name string, err error) { a.say("%s was not asked about its keys: %v", name, err) })...)
+}
+
 // take sets what Config gives, without asking the binary.
 func (p *listedPlugin) take(cfg any) { p.once.Do(func() { p.cfg = cfg }) }
 

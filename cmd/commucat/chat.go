@@ -38,8 +38,7 @@ func (a *app) chatCommand() *cobra.Command {
 			return a.chat(c.Context(), f, to)
 		},
 	}
-	c.Flags().StringVar(&f.dir, "profile", "", "folder of the device's profile")
-	c.Flags().StringVar(&f.transport, "transport", "", "use this transport alone (default: choose)")
+	f.addDevice(c)
 	c.Flags().StringVar(&to, "to", "", "whom to write to at first: device id, account id or handle")
 	return c
 }
@@ -79,7 +78,7 @@ func (a *app) chat(ctx context.Context, f profileFlags, to string) (err error) {
 			case "connected":
 				send(state("connected by " + e.Transport))
 			case "waiting":
-				send(state("not connected: " + printable([]byte(oneLine(e.Err)))))
+				send(state("not connected: " + printable([]byte(oneLine(whyEnded(e))))))
 			}
 		},
 	})

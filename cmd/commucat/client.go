@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -39,10 +40,15 @@ type profileFlags struct {
 }
 
 func (f *profileFlags) add(c *cobra.Command, timeout time.Duration) {
+	f.addDevice(c)
+	c.Flags().DurationVar(&f.timeout, "timeout", timeout, "give up after this time (0: never)")
+}
+
+// addDevice are the flags of a command that runs until it is ended.
+func (f *profileFlags) addDevice(c *cobra.Command) {
 	c.Flags().StringVar(&f.dir, "profile", "", "folder of the device's profile")
 	c.Flags().StringVar(&f.transport, "transport", "", "use this transport alone (default: choose)")
 	c.Flags().StringVar(&f.config, "config", "", "settings of the client's transports (default: "+settingsFile+" in the profile's folder, if it is there)")
-	c.Flags().DurationVar(&f.timeout, "timeout", timeout, "give up after this time (0: never)")
 }
 
 func (f *profileFlags) bound(ctx context.Context) (context.Context, context.CancelFunc) {
@@ -65,7 +71,15 @@ type device struct {
 type line struct {
 	mu   sync.Mutex
 	once bool  // it has been connected
-	last error // why the newest try failed
+	last error // why the newest connection ended or the newest try failed
+	ways []way // of the newest try, in the order in which they were begun
+}
+
+// way is one transport that was tried.
+type way struct {
+	transport string
+	began     time.Time
+	err       error // how it ended; nil: it has not
 }
 
 func (l *line) note(e client.Event) {
@@ -73,10 +87,33 @@ func (l *line) note(e client.Event) {
 	defer l.mu.Unlock()
 	switch e.Name {
 	case "connected":
-		l.once, l.last = true, nil
+		l.once, l.last, l.ways = true, nil, nil
 	case "waiting":
-		l.last = e.Err
+		l.last = whyEnded(e)
+	case "trying":
+		if i := l.find(e.Transport); i >= 0 && l.ways[i].err != nil {
+			l.ways = slices.Delete(l.ways, i, i+1) // the next round
+		} else if i >= 0 {
+			return // the same transport at another port
+		}
+		l.ways = append(l.ways, way{e.Transport, time.Now(), nil})
+	case "failed":
+		if i := l.find(e.Transport); i >= 0 {
+			l.ways[i].err = e.Err
+		}
 	}
+}
+
+func (l *line) find(transport string) int {
+	return slices.IndexFunc(l.ways, func(w way) bool { return w.transport == transport })
+}
+
+// whyEnded is why there is no connection: what happened, and by which transport.
+func whyEnded(e client.Event) error {
+	if e.Transport == "" || e.Err == nil {
+		return e.Err
+	}
+	return fmt.Errorf("%s: %w", e.Transport, e.Err)
 }
 
 func (l *line) been() bool {
@@ -85,11 +122,23 @@ func (l *line) been() bool {
 	return l.once
 }
 
-// why is the newest failure in one line.
-func (l *line) why() string {
+// why says in one line of each way that was tried how it ended, or else why the
+// connection did.
+func (l *line) why(now time.Time) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return oneLine(l.last)
+	var all []string
+	for _, w := range l.ways {
+		if w.err != nil {
+			all = append(all, oneLine(w.err))
+		} else {
+			all = append(all, fmt.Sprintf("%s: no answer for %v", w.transport, now.Sub(w.began).Round(100*time.Millisecond)))
+		}
+	}
+	if len(all) == 0 {
+		return oneLine(l.last)
+	}
+	return strings.Join(all, "; ")
 }
 
 // oneLine shows an error; of several that were joined, those that say something new.
@@ -114,7 +163,7 @@ func (e timeout) Is(target error) bool { return target == context.DeadlineExceed
 // unreached says that there was no connection, and why not.
 func (d *device) unreached() error {
 	text := "no connection to " + d.Profile().Relay.Domain
-	if why := d.line.why(); why != "" {
+	if why := d.line.why(time.Now()); why != "" {
 		text += ": " + why
 	} else {
 		text += " in time"

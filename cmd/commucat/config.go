@@ -43,7 +43,7 @@ func (a *app) configCommand() *cobra.Command {
 			}
 			plugins := append(builtInKnown(), unasked()...)
 			if !alone {
-				plugins = append(builtInKnown(), asking(func(name string, err error) { a.say("%s was not asked about its keys: %v", name, err) })...)
+				plugins = a.asked()
 			}
 			if _, err := config.Load(name, config.Process(plugins...)); err != nil {
 				return a.mistakes(name, err)

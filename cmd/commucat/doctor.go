@@ -81,7 +81,7 @@ func (a *app) patient(f *relayFlags) doctor.Options {
 		rows, err := pluginStates(ctx, cl)
 		for _, p := range rows {
 			st.Plugins = append(st.Plugins, doctor.Plugin{
-				Name: p.Name, Kind: p.Kind, State: string(p.State), Error: p.Error,
+				Name: p.Name, Kind: p.Kind, State: string(p.State), Error: p.Error, Degraded: p.Degraded,
 				Down: p.State == pluginhost.Parked || p.State == pluginhost.Backoff,
 			})
 		}

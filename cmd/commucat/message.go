@@ -104,7 +104,7 @@ func (a *app) send(ctx context.Context, f profileFlags, draft client.Draft) (err
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
 		text := "the relay has not acknowledged the message in time; it stays in the outbox"
-		if why := d.line.why(); why != "" || !d.line.been() {
+		if why := d.line.why(time.Now()); why != "" || !d.line.been() {
 			text += ": " + d.unreached().Error()
 		}
 		return timeout{text}
@@ -218,7 +218,7 @@ func (a *app) connection() func(client.Event) {
 		case "connected":
 			text = "connected by " + e.Transport
 		case "waiting":
-			text = "not connected: " + oneLine(e.Err)
+			text = "not connected: " + oneLine(whyEnded(e))
 		}
 		if text == last {
 			return

@@ -21,6 +21,7 @@ func (a *app) probeCommand() *cobra.Command {
 	var (
 		cover, domain, altSvc string
 		rate                  float64
+		limit                 time.Duration
 		o                     probe.Options
 	)
 	c := &cobra.Command{
@@ -28,7 +29,9 @@ func (a *app) probeCommand() *cobra.Command {
 		Short: "Compare a server with its cover site, as a stranger who suspects a relay would",
 		Long: "Send a battery of well-formed and malformed requests to a server and to its cover site,\n" +
 			"which is started alone in this process, and show every difference. Ends with 1 if there is one.\n\n" +
-			"A relay limits new connections from one address; --rate stays below its default.",
+			"A relay limits new connections from one address; --rate stays below its default. An input whose\n" +
+			"answers differ is sent up to 8 times, since some are a race inside the server. How far it is\n" +
+			"is told while it runs; --timeout ends it, with what was found until then and exit code 4.",
 		Args: exactly(1, "the server's host, with :PORT if that is not 443"),
 		RunE: func(c *cobra.Command, args []string) error {
 			target, name, err := probed(args[0])
@@ -48,7 +51,12 @@ func (a *app) probeCommand() *cobra.Command {
 			if rate > 0 {
 				o.Every = time.Duration(float64(time.Minute) / rate)
 			}
-			return a.probe(c.Context(), target, cover, altSvc, o)
+			ctx, cancel := context.WithCancel(c.Context())
+			if limit > 0 {
+				ctx, cancel = context.WithTimeout(c.Context(), limit)
+			}
+			defer cancel()
+			return a.probe(ctx, target, cover, altSvc, o)
 		},
 	}
 	f := c.Flags()
@@ -59,12 +67,16 @@ func (a *app) probeCommand() *cobra.Command {
 	f.IntVar(&o.Rounds, "rounds", 1, "how often each kind of input is sent")
 	f.IntVar(&o.Timing, "timing", 0, "samples of the time to the first byte, for each of the timed requests")
 	f.DurationVar(&o.Wait, "wait", 1500*time.Millisecond, "how long an answer may take")
+	f.DurationVar(&limit, "timeout", 30*time.Minute, "end after this time (0: never)")
 	f.IntVar(&o.Parallel, "parallel", 8, "inputs at one time")
 	f.StringSliceVar(&o.Only, "only", nil, "only inputs whose name contains one of these words")
 	f.StringSliceVar(&o.Paths, "path", nil, "further paths to ask for")
 	f.Float64Var(&rate, "rate", 50, "connections a minute (0: as fast as they go)")
 	return c
 }
+
+// tellEvery is how often it is said how far a run is.
+const tellEvery = 5 * time.Second
 
 // probed splits HOST[:PORT] into the address to dial and the name to ask for.
 func probed(host string) (address, name string, err error) {
@@ -101,12 +113,22 @@ func (a *app) probe(ctx context.Context, target, cover, altSvc string, o probe.O
 		return err
 	}
 	defer func() { err = errors.Join(err, alone.Close()) }()
-	if o.Every > 0 {
+	if o.Every == 0 {
+		a.say("%d inputs, %d at one time, each answer within %v or a few times that", len(probe.Chosen(o))*max(o.Rounds, 1), o.Parallel, o.Wait)
+	} else {
 		n := len(probe.Chosen(o)) * max(o.Rounds, 1)
 		a.say("at most %d inputs, about %v; --rate 0 is faster where the server allows it", n, (time.Duration(n) * o.Every).Round(time.Second))
 	}
+	all, told := len(probe.Chosen(o))*max(o.Rounds, 1), time.Now()
+	o.Progress = func(p probe.Progress) {
+		if now := time.Now(); now.Sub(told) >= tellEvery {
+			told = now
+			a.say("%d of %d inputs, %d differ", p.Done, p.All, p.Differ)
+		}
+	}
 	report, err := probe.Run(ctx, target, alone.Address, o)
-	if err != nil {
+	ended := err
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
 	if a.json {
@@ -114,7 +136,11 @@ func (a *app) probe(ctx context.Context, target, cover, altSvc string, o probe.O
 	} else {
 		_, err = fmt.Fprintln(a.out, strings.TrimRight(report.String(), "\n"))
 	}
-	if err == nil && !report.Equal() {
+	switch {
+	case err != nil:
+	case ended != nil:
+		err = timeout{fmt.Sprintf("%d of %d inputs were compared in time; --timeout gives it more, --only and --rate make it shorter", len(report.Results), all)}
+	case !report.Equal():
 		err = silent{exitFailed}
 	}
 	return err

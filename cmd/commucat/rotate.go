@@ -89,7 +89,7 @@ func (f *relayFlags) rotate(name, overlap string, end bool, a *app) (r transport
 			return r, err
 		}
 	}
-	env.Plugins = append(builtInKnown(), asking(func(name string, err error) { a.say("%s was not asked about its keys: %v", name, err) })...)
+	env.Plugins = a.asked()
 	if _, err := config.Parse(file, text, env); err != nil {
 		return r, configFailure{err}
 	}

@@ -79,7 +79,7 @@ func (a *app) transportSwitchCommand(use string, on bool) *cobra.Command {
 	c := &cobra.Command{
 		Use: use + " NAME", Short: "Write enabled = " + fmt.Sprint(on) + " into the configuration, and reload", Args: exactly(1, "the name of one transport"),
 		RunE: func(c *cobra.Command, args []string) error {
-			changed, err := f.switchTransport(args[0], on, keys)
+			changed, err := f.switchTransport(args[0], on, keys, a)
 			if err != nil {
 				return err
 			}
@@ -110,8 +110,9 @@ func (a *app) transportSwitchCommand(use string, on bool) *cobra.Command {
 	return c
 }
 
-// switchTransport writes the configuration file, unless it says so already.
-func (f *relayFlags) switchTransport(name string, on bool, keys []string) (changed bool, err error) {
+// switchTransport writes the configuration file, unless it says so already. What is switched
+// on passes the check of 'config check' first, the plugins' own included.
+func (f *relayFlags) switchTransport(name string, on bool, keys []string, a *app) (changed bool, err error) {
 	file, text, before, env, err := f.written()
 	if err != nil {
 		return false, err
@@ -135,6 +136,9 @@ func (f *relayFlags) switchTransport(name string, on bool, keys []string) (chang
 		if next, err = config.AddTransportKey(file, next, name, strings.TrimSpace(key), strings.TrimSpace(value)); err != nil {
 			return false, err
 		}
+	}
+	if on {
+		env.Plugins = a.asked()
 	}
 	if _, err := config.Parse(file, next, env); err != nil {
 		return false, configFailure{err}

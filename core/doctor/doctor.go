@@ -57,6 +57,8 @@ type Plugin struct {
 	Name, Kind string
 	// State is what the relay says of the process, Error why it ended last.
 	State, Error string
+	// Degraded is why its plugin, which runs, cannot serve: its own words.
+	Degraded string
 	// Down: it serves nobody, and either waits for its next start or was given up.
 	Down bool
 }
@@ -212,7 +214,7 @@ func (e *examination) relay(ctx context.Context) {
 		e.add(name, Wrong, "not ready: "+status.Failed[name], "journalctl -u commucat")
 	}
 	for _, name := range sorted(status.Degraded) {
-		if !slices.ContainsFunc(status.Plugins, func(p Plugin) bool { return p.Down && p.title() == name }) {
+		if !slices.ContainsFunc(status.Plugins, func(p Plugin) bool { return (p.Down || p.Degraded != "") && p.title() == name }) {
 			e.add(name, Weak, "degraded: "+status.Degraded[name], "journalctl -u commucat")
 		}
 	}
@@ -233,6 +235,8 @@ func (e *examination) plugins() {
 				text += ": " + p.Error
 			}
 			e.add(p.title(), Wrong, text, "mend what it says, then: commucat plugin upgrade "+p.Name)
+		case p.Degraded != "":
+			e.add(p.title(), Wrong, "its plugin is "+p.State+" and serves nobody: "+p.Degraded, "mend what it says; to try it: commucat transport test "+p.Name)
 		case !degraded:
 			e.fine(p.title(), "its plugin is %s", p.State)
 		}

@@ -39,8 +39,13 @@ type Kind struct {
 	shape func(*tls.Config)
 }
 
-// maxAnswer bounds what is read of one answer.
-const maxAnswer = 256 << 10
+const (
+	// maxAnswer bounds what is read of one answer.
+	maxAnswer = 256 << 10
+	// maxWaits bounds how long an answer may go on, in times of Options.Wait. One that
+	// still does counts as left open.
+	maxWaits = 20
+)
 
 func (k Kind) run(ctx context.Context, addr string, r *rand.Rand, opt Options) Outcome {
 	c, err := (&net.Dialer{Timeout: 5 * time.Second}).DialContext(ctx, "tcp", addr)
@@ -48,7 +53,7 @@ func (k Kind) run(ctx context.Context, addr string, r *rand.Rand, opt Options) O
 		return Outcome{End: "refused"}
 	}
 	defer c.Close()
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	var o Outcome
 	if k.on == raw {
@@ -108,8 +113,13 @@ func (k Kind) exchange(c net.Conn, input []byte, opt Options) (o Outcome) {
 	var got []byte
 	buf := make([]byte, 16<<10)
 	var first time.Time
+	last := time.Now().Add(maxWaits * opt.Wait)
 	for {
-		_ = c.SetReadDeadline(time.Now().Add(opt.Wait))
+		until := time.Now().Add(opt.Wait)
+		if until.After(last) {
+			until = last
+		}
+		_ = c.SetReadDeadline(until)
 		n, err := c.Read(buf)
 		if len(got) < maxAnswer {
 			got = append(got, buf[:n]...)

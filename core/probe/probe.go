@@ -36,8 +36,16 @@ type Options struct {
 	// Every is the least time between two connections to the target, so that its
 	// limits for one address are not what is compared (0: none).
 	Every time.Duration
+	// Progress is told after each input, one call at a time; it must not block.
+	Progress func(Progress)
 
 	pace *pace
+}
+
+// Progress is how far a run is.
+type Progress struct {
+	// Done of All inputs were compared, Differ of them are not equal.
+	Done, All, Differ int
 }
 
 // pace spreads connections over time.
@@ -167,7 +175,8 @@ func Chosen(opt Options) []Kind {
 
 // Run sends the battery to both addresses (host:port). It returns an error only
 // when a side cannot be reached at all or ctx ends; differences are in the
-// Report. Certificates are not verified: what is compared is the server.
+// Report, which has what was compared until then. Run ends soon after ctx does. Without an
+// end of ctx it is bounded too: by the inputs, Tries, and 20 times Wait for each answer. Certificates are not verified: what is compared is the server.
 func Run(ctx context.Context, target, reference string, opt Options) (Report, error) {
 	opt = opt.withDefaults(target)
 	opt.pace = &pace{every: opt.Every}
@@ -180,7 +189,21 @@ func Run(ctx context.Context, target, reference string, opt Options) (Report, er
 	}
 	report.Results = make([]Result, len(kinds)*opt.Rounds)
 	slots := make(chan struct{}, opt.Parallel)
-	var group sync.WaitGroup
+	var (
+		group sync.WaitGroup
+		mu    sync.Mutex
+		far   = Progress{All: len(report.Results)}
+	)
+	note := func(r Result) {
+		mu.Lock()
+		defer mu.Unlock()
+		if far.Done++; !r.Equal {
+			far.Differ++
+		}
+		if opt.Progress != nil {
+			opt.Progress(far)
+		}
+	}
 	for i := range report.Results {
 		k, round := kinds[i%len(kinds)], i/len(kinds)
 		slots <- struct{}{}
@@ -189,11 +212,15 @@ func Run(ctx context.Context, target, reference string, opt Options) (Report, er
 		}
 		group.Go(func() {
 			defer func() { <-slots }()
-			report.Results[i] = compare(ctx, k, round, target, reference, opt)
+			if r := compare(ctx, k, round, target, reference, opt); ctx.Err() == nil {
+				report.Results[i] = r
+				note(r)
+			}
 		})
 	}
 	group.Wait()
 	if err := ctx.Err(); err != nil {
+		report.Results = slices.DeleteFunc(report.Results, func(r Result) bool { return r.Name == "" })
 		return report, err
 	}
 	if opt.Timing > 0 {
@@ -205,10 +232,10 @@ func Run(ctx context.Context, target, reference string, opt Options) (Report, er
 	return report, nil
 }
 
-// tries is how often an input is sent again after a difference. Some answers are
+// Tries is how often an input is sent again after a difference. Some answers are
 // a race inside the server, the cover alone as well: whether a close arrives as
 // FIN or RST, or which of two frames is written first.
-const tries = 8
+const Tries = 8
 
 // compare sends one input to both sides at the same time, again while they
 // differ. A difference counts when in all tries one side gave no answer that the
@@ -216,7 +243,7 @@ const tries = 8
 func compare(ctx context.Context, k Kind, round int, target, reference string, opt Options) (r Result) {
 	type answer struct{ transcript, end string }
 	seen := map[answer]int{} // bit 1: by the target, bit 2: by the reference
-	for range tries {
+	for range Tries {
 		r = Result{Name: k.Name, Round: round}
 		opt.pace.wait(ctx)
 		var both sync.WaitGroup

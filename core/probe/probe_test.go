@@ -2,6 +2,8 @@ package probe
 
 import (
 	"context"
+	"errors"
+	"io"
 	"math/rand/v2"
 	"net"
 	"slices"
@@ -64,6 +66,42 @@ func TestUnreachableAndCancelled(t *testing.T) {
 	}
 	if d := time.Since(begin); d > 30*time.Second {
 		t.Errorf("took %v", d)
+	}
+}
+
+// An answer without an end does not keep the run, and neither does a side that hangs: what
+// was found until then is in the report.
+func TestEndlessAndHanging(t *testing.T) {
+	endless := serve(t, func(c net.Conn) {
+		for {
+			if _, err := c.Write([]byte("x")); err != nil {
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	var far []Progress
+	opt := Options{Wait: 20 * time.Millisecond, Only: []string{"tcp ssh"}, Progress: func(p Progress) { far = append(far, p) }}
+	r, err := Run(t.Context(), endless, endless, opt)
+	if err != nil || len(r.Results) != 2 || r.Results[0].Target.End != "open" {
+		t.Errorf("%v %v", err, r)
+	}
+	if len(far) != 2 || far[1].Done != 2 || far[1].All != 2 {
+		t.Error(far)
+	}
+	hangs := serve(t, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	opt = Options{Wait: time.Hour, Parallel: 1, Only: []string{"tcp ssh"}, Progress: func(Progress) { cancel() }}
+	closes := serve(t, func(c net.Conn) { _, _ = c.Read(make([]byte, 4096)) })
+	r, err = Run(ctx, closes, closes, opt)
+	if !errors.Is(err, context.Canceled) || len(r.Results) != 1 {
+		t.Errorf("%v %v", err, r)
+	}
+	ctx, cancel = context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if r, err = Run(ctx, hangs, hangs, opt); !errors.Is(err, context.DeadlineExceeded) || len(r.Results) != 0 {
+		t.Errorf("%v %v", err, r)
 	}
 }
 
