@@ -212,7 +212,13 @@ func Run(ctx context.Context, target, reference string, opt Options) (Report, er
 		}
 		group.Go(func() {
 			defer func() { <-slots }()
-			if r := compare(ctx, k, round, target, reference, opt); ctx.Err() == nil {
+			mu.Lock()
+			tries := Tries
+			if far.Differ >= hopeless {
+				tries = 2
+			}
+			mu.Unlock()
+			if r := compare(ctx, k, round, target, reference, opt, tries); ctx.Err() == nil {
 				report.Results[i] = r
 				note(r)
 			}
@@ -237,13 +243,17 @@ func Run(ctx context.Context, target, reference string, opt Options) (Report, er
 // FIN or RST, or which of two frames is written first.
 const Tries = 8
 
+// hopeless is how many inputs may differ before no other is sent more than twice: no race
+// explains that many, and the run is to end.
+const hopeless = 32
+
 // compare sends one input to both sides at the same time, again while they
 // differ. A difference counts when in all tries one side gave no answer that the
 // other has ever given.
-func compare(ctx context.Context, k Kind, round int, target, reference string, opt Options) (r Result) {
+func compare(ctx context.Context, k Kind, round int, target, reference string, opt Options, tries int) (r Result) {
 	type answer struct{ transcript, end string }
 	seen := map[answer]int{} // bit 1: by the target, bit 2: by the reference
-	for range Tries {
+	for range tries {
 		r = Result{Name: k.Name, Round: round}
 		opt.pace.wait(ctx)
 		var both sync.WaitGroup

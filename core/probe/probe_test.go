@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,6 +103,24 @@ func TestEndlessAndHanging(t *testing.T) {
 	defer cancel()
 	if r, err = Run(ctx, hangs, hangs, opt); !errors.Is(err, context.DeadlineExceeded) || len(r.Results) != 0 {
 		t.Errorf("%v %v", err, r)
+	}
+}
+
+// Where nothing is alike, an input is not sent eight times.
+func TestHopeless(t *testing.T) {
+	var came atomic.Int32
+	banner := serve(t, func(c net.Conn) {
+		came.Add(1)
+		_, _ = c.Write([]byte("hello"))
+	})
+	closes := serve(t, func(net.Conn) {})
+	const rounds = 4 * hopeless
+	r, err := Run(t.Context(), banner, closes, Options{Wait: time.Second, Rounds: rounds, Only: []string{"tcp ssh"}})
+	if err != nil || len(r.Differences()) != 2*rounds {
+		t.Errorf("%v, %d differences", err, len(r.Differences()))
+	}
+	if most := int32(Tries*(hopeless+8) + 2*2*rounds + 1); came.Load() > most {
+		t.Errorf("%d connections, want %d at most", came.Load(), most)
 	}
 }
 

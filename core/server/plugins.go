@@ -212,7 +212,7 @@ func (s *Server) transportChanged(r pluginhost.Reachable) {
 				go s.handAll(t)
 			}
 		}
-	case s.stopping.Load(): // as it was told
+	case s.stopping.Load() || s.transportNamed(r.Transport) == nil: // as it was told
 	default:
 		err := r.Err
 		if err == nil {
