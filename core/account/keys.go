@@ -43,11 +43,14 @@ func GuestID(device string, public []byte) string {
 type DeviceKeys struct {
 	Device string
 	Keys   []ccp.TransportKey
+	// Err is of kind Corrupt where the device's record cannot be read; Keys is nil then.
+	Err error
 }
 
 // TransportKeys lists the keys of active devices: of those that come after a device
 // id, in the order of ids. next is where to go on, "" at the end. limit bounds the
-// devices that are read for one answer, with keys or without.
+// devices that are read for one answer, with keys or without. A record that cannot be read
+// costs its own device only, which is in the answer with the reason.
 func (s *Store) TransportKeys(ctx context.Context, after string, limit int) (out []DeviceKeys, next string, err error) {
 	recs, err := s.dir.List(ctx, s.now(), storage.Range{Kind: kindDevice, After: after, Limit: limit})
 	if err != nil {
@@ -56,10 +59,11 @@ func (s *Store) TransportKeys(ctx context.Context, after string, limit int) (out
 	for _, r := range recs {
 		h, err := decode[deviceRecord](r, r.Key)
 		if err != nil {
-			return nil, "", err
+			out = append(out, DeviceKeys{Device: r.ID, Err: err})
+			continue
 		}
 		if h.value.Status == Active && len(h.value.Keys) > 0 {
-			out = append(out, DeviceKeys{r.ID, listKeys(h.value.Keys)})
+			out = append(out, DeviceKeys{Device: r.ID, Keys: listKeys(h.value.Keys)})
 		}
 	}
 	if len(recs) == limit {

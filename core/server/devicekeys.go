@@ -283,6 +283,10 @@ func (s *Server) handPage(ctx context.Context, t doorkeeper, after string) (next
 	}
 	var guests []transport.Guest
 	for _, d := range page {
+		if d.Err != nil {
+			s.damaged(d.Device, d.Err)
+			continue
+		}
 		for _, k := range d.Keys {
 			if account.SlotTransport(k.Transport) == t.Name() {
 				guests = append(guests, transport.Guest{ID: account.GuestID(d.Device, k.Public), Public: k.Public})
@@ -294,6 +298,14 @@ func (s *Server) handPage(ctx context.Context, t doorkeeper, after string) (next
 	}
 	// Two slots at most belong to one transport, so a page fits one call.
 	return next, t.Register(ctx, guests)
+}
+
+// damaged tells the log of a device whose record cannot be read, once: all records are
+// read for each transport that becomes ready.
+func (s *Server) damaged(device string, err error) {
+	if _, told := s.transports.damaged.LoadOrStore(device, true); !told {
+		s.log.Error("a device's record is damaged, its keys reach no transport", "device", device, "error", err)
+	}
 }
 
 // handing keeps the handing over of keys to a transport and their revocation apart.

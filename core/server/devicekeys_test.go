@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/identity"
+	"github.com/commucat/commucat/sdk/storage"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
@@ -64,6 +66,11 @@ func (k *keeper) note(guests ...transport.Guest) {
 // keyedServer is as much of a Server as keys of devices need, with one device.
 func keyedServer(t *testing.T) (s *Server, announce func(public string) ccp.TransportKey) {
 	t.Helper()
+	return keyedServerOn(t, &accounttest.Directory{})
+}
+
+func keyedServerOn(t *testing.T, dir storage.Directory) (s *Server, announce func(public string) ccp.TransportKey) {
+	t.Helper()
 	r, err := openRevocations(filepath.Join(t.TempDir(), revocationsFile))
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +80,7 @@ func keyedServer(t *testing.T) (s *Server, announce func(public string) ccp.Tran
 		t.Fatal(err)
 	}
 	s = &Server{log: slog.New(slog.DiscardHandler), revocations: r}
-	s.accounts = account.New(&accounttest.Directory{}, account.Options{Domain: "relay.example", CA: func() identity.CA { return ca }})
+	s.accounts = account.New(dir, account.Options{Domain: "relay.example", CA: func() identity.CA { return ca }})
 	s.sessions = new(session.Server) // there are none
 	s.accounts.OnChange(s.keysGone)
 	secret, _, err := s.accounts.CreateInvite(t.Context(), 1, time.Hour)
@@ -188,6 +195,32 @@ func TestConflictingKeyIsForgotten(t *testing.T) {
 	door = &keeper{}
 	if err := s.handKeys(t.Context(), door); err != nil || len(door.let) != 0 {
 		t.Error(door.let, err)
+	}
+}
+
+// A record that cannot be read costs its own device, and is logged once.
+func TestDamagedRecordCostsItsDevice(t *testing.T) {
+	dir := &accounttest.Directory{}
+	s, announce := keyedServerOn(t, dir)
+	var log strings.Builder
+	s.log = slog.New(slog.NewTextHandler(&log, nil))
+	k := announce("1")
+	for _, id := range []string{"broken-1", "dev-0"} { // both come before dev-a
+		w := storage.Write{Key: storage.Key{Kind: "device", ID: id}, Value: []byte("{")}
+		if err := dir.Commit(t.Context(), time.Now(), []storage.Write{w}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		door := &keeper{}
+		if err := s.handKeys(t.Context(), door); err != nil || !slices.Equal(door.let, []string{account.GuestID("dev-a", k.Public)}) {
+			t.Error(door.let, err)
+		}
+	}
+	for _, id := range []string{"broken-1", "dev-0"} {
+		if n := strings.Count(log.String(), "device="+id+" "); n != 1 {
+			t.Errorf("%s is named %d times: %s", id, n, log.String())
+		}
 	}
 }
 

@@ -41,6 +41,8 @@ type transports struct {
 	telling map[*pluginhost.Transport]bool
 	// handing has a *sync.RWMutex for each name; see Server.handing.
 	handing sync.Map
+	// damaged has the ids of devices whose record the log was told cannot be read.
+	damaged sync.Map
 }
 
 // openHost makes what runs plugin processes; nothing is started yet.
