@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"testing"
 	"time"
 
@@ -34,6 +35,40 @@ func TestEndpointToldAgain(t *testing.T) {
 	asks(5)
 }
 
+// A transport that hangs keeps the Acks of devices that it knows waiting once, not each time.
+func TestSilentTransport(t *testing.T) {
+	s, announce := keyedServer(t)
+	k := announce("1")
+	door := &keeper{process: 1}
+	if _, err := s.tellEndpoint(t.Context(), door, "relay.example", "dev-a", k); err != nil {
+		t.Fatal(err)
+	}
+	asked := 0
+	hangs := &keeper{process: 2}
+	late, cancel := context.WithDeadline(t.Context(), time.Unix(1, 0))
+	defer cancel()
+	hangs.invite = func() error { asked++; return late.Err() }
+	for range 3 {
+		if _, err := s.tellEndpoint(deaf{t.Context(), late}, hangs, "relay.example", "dev-a", k); err == nil {
+			t.Error("no error")
+		}
+	}
+	if asked != 1 {
+		t.Errorf("asked %d times", asked)
+	}
+	if s.answers.skip("d-new", "door", time.Now()) {
+		t.Error("a key that it does not know is not let in")
+	}
+}
+
+// deaf is a context whose time is over for who looks afterwards, but that stops nobody.
+type deaf struct {
+	context.Context
+	over context.Context
+}
+
+func (d deaf) Err() error { return d.over.Err() }
+
 func TestAnswerBounds(t *testing.T) {
 	var (
 		all answers
@@ -44,10 +79,10 @@ func TestAnswerBounds(t *testing.T) {
 	if _, _, ok := all.find("a", 1, now.Add(answerFor)); ok {
 		t.Error("too old")
 	}
-	_, round, _ := all.find("a", 1, now)
+	_, round, _ := all.find("b", 1, now)
 	all.forget(account.GuestID("dev", []byte("1")))
-	all.keep("a", 1, e, round, now)
-	if _, _, ok := all.find("a", 1, now); ok {
+	all.keep("b", 1, e, round, now)
+	if _, _, ok := all.find("b", 1, now); ok {
 		t.Error("it may be what was forgotten")
 	}
 	for i := range answerMost + 1 {

@@ -171,9 +171,15 @@ func (s *Server) tellEndpoint(ctx context.Context, t doorkeeper, host, device st
 	if ok {
 		return e, nil
 	}
+	if s.answers.skip(id, t.Name(), time.Now()) {
+		return e, &sdk.Error{Kind: sdk.Unavailable, Op: "transport " + t.Name(), Text: "it did not answer in time"}
+	}
 	e, err := s.letIn(ctx, t, host, device, k)
-	if err == nil {
+	switch {
+	case err == nil:
 		s.answers.keep(id, process, e, round, time.Now())
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		s.answers.silent(t.Name(), time.Now())
 	}
 	return e, err
 }
