@@ -2,7 +2,9 @@ package main
 
 import (
 	"crypto/tls"
+	"encoding/pem"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -60,6 +62,18 @@ func TestLoadReality(t *testing.T) {
 	code, _, notes = commucat(t, "transport", "test", "reality", "--cover", old.Listener.Addr().String(), "--set", `server_names=["example.com"]`)
 	if code != exitFailed || !strings.Contains(notes, "is unfit") || !strings.Contains(notes, "does not speak TLS 1.3") || !strings.Contains(notes, "choose another") {
 		t.Errorf("TLS 1.2: %d %s", code, notes)
+	}
+	poor := httptest.NewUnstartedServer(http.NotFoundHandler())
+	poor.EnableHTTP2 = true
+	poor.StartTLS()
+	defer poor.Close()
+	roots := filepath.Join(t.TempDir(), "roots.pem")
+	if err := os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: poor.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, notes = commucat(t, "transport", "test", "reality", "--cover", poor.Listener.Addr().String(), "--set", `server_names=["example.com"]`, "--set", `roots="`+roots+`"`)
+	if code != exitOK || !strings.Contains(notes, "answers with status 404") {
+		t.Errorf("a risk: %d %s", code, notes)
 	}
 	code, _, notes = commucat(t, "transport", "test", "reality", "--cover", old.Listener.Addr().String())
 	if code != exitConfig || !strings.Contains(notes, "server_names") {

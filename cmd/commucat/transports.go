@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
@@ -348,7 +349,10 @@ func (a *app) tryTransport(ctx context.Context, name string, keys []string) (err
 		return err
 	}
 	spec := pluginhost.Spec{Name: name, Plugin: name, Raw: raw, Files: sdk.Files{Dir: here}, Settings: pluginhost.Settings{Memory: 1 << 30}}
-	if err := pluginHost(state).Probe(ctx, spec); err != nil {
+	// What a plugin warns of, such as a cover that could be better, is for who asks.
+	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	host := pluginhost.New(pluginhost.Options{Catalog: catalog(), State: state, Log: log})
+	if err := host.Probe(ctx, spec); err != nil {
 		return err
 	}
 	return a.transportWorks(name, "can serve clients so")
