@@ -43,7 +43,7 @@ type exchange struct {
 	source        netip.Addr
 	rate          func() *pace // nil without limit
 	patient       bool         // do not give up on a cover that speaks early
-	touched       atomic.Int64 // Unix milliseconds of the last byte
+	touched       atomic.Int64 // Unix nanoseconds of the last byte
 	came          time.Time
 	shown         atomic.Uint32 // the mode, for whoever has not got mu
 	bell          *bell         // told of every change of the mode; set before the first
@@ -97,7 +97,7 @@ const spareTime = 10 * time.Second
 
 func (x *exchange) spared() bool { return x.answered() && time.Since(x.came) < spareTime }
 
-func (x *exchange) touch() { x.touched.Store(time.Now().UnixMilli()) }
+func (x *exchange) touch() { x.touched.Store(time.Now().UnixNano()) }
 
 // attach starts the cover's side. It is false after evict.
 func (x *exchange) attach(cover net.Conn) bool {
