@@ -79,18 +79,16 @@ func (a *app) demo(ctx context.Context, list string, messages int) (err error) {
 		stop()
 		err = errors.Join(err, <-ended)
 	}()
-	invite := s.Ready().Invite
-	if st.tables.Len() > 0 {
-		if invite, err = st.invitation(ctx, s.Ready().Admin); err != nil {
-			return err
-		}
+	ways, err := st.ways(ctx, s.Ready().Admin)
+	if err != nil {
+		return err
 	}
 	limit := time.Minute
 	if st.tor != nil {
 		limit = 3 * time.Minute
 	}
 	rows, err := demo.Run(ctx, demo.Options{
-		Link: invite, Dialers: st.shown, Messages: messages, Timeout: limit,
+		Ways: ways, Messages: messages, Timeout: limit,
 		Row: func(r demo.Row) {
 			if a.json {
 				_ = a.emit(r) // what cannot be written shows in the exit code

@@ -104,16 +104,16 @@ func (d *processDialer) missing() string {
 	return ""
 }
 
-// invitation waits for the plugin transports and makes a link that names them all. One
-// that does not come shows in its row.
-func (s *stage) invitation(ctx context.Context, admin string) (string, error) {
+// ways waits for the plugin transports and makes a link over each: one link has no room for
+// many. A transport that does not come shows in its row.
+func (s *stage) ways(ctx context.Context, admin string) ([]demo.Way, error) {
 	cl := api.NewClient(strings.TrimPrefix(admin, "unix:"))
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	for {
 		states, err := pluginStates(ctx, cl)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		waits := slices.ContainsFunc(states, func(p pluginhost.State) bool {
 			return p.Kind == "transport" && p.State != pluginhost.Parked && (p.State != pluginhost.Running || p.Degraded != "")
@@ -126,6 +126,12 @@ func (s *stage) invitation(ctx context.Context, admin string) (string, error) {
 		case <-ctx.Done():
 		}
 	}
-	made, err := cl.CreateLink(context.WithoutCancel(ctx), api.LinkRequest{Kind: api.InviteLink, Quota: 2 * len(s.shown), TTLSeconds: 3600})
-	return made.Text, err
+	var ways []demo.Way
+	for _, d := range s.shown {
+		made, err := cl.CreateLink(context.WithoutCancel(ctx), api.LinkRequest{
+			Kind: api.InviteLink, Quota: 2, TTLSeconds: 3600, Transports: []string{d.Name()},
+		})
+		ways = append(ways, demo.Way{Dialer: d, Link: made.Text, Err: err})
+	}
+	return ways, nil
 }

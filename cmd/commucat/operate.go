@@ -77,9 +77,10 @@ func (a *app) operator(c *cobra.Command, work func(ctx context.Context, cl *api.
 
 func (a *app) linkCommand() *cobra.Command {
 	var (
-		quota int
-		ttl   time.Duration
-		qr    bool
+		quota      int
+		ttl        time.Duration
+		qr         bool
+		transports []string
 	)
 	create := a.operator(&cobra.Command{
 		Use: "create", Short: "Make an invitation link", Args: exactly(0, ""),
@@ -90,7 +91,7 @@ func (a *app) linkCommand() *cobra.Command {
 		case ttl < time.Second:
 			return usageError{errors.New("--ttl: the shortest life of a link is one second")}
 		}
-		l, err := cl.CreateLink(ctx, api.LinkRequest{Kind: api.InviteLink, Quota: quota, TTLSeconds: int64(ttl / time.Second)})
+		l, err := cl.CreateLink(ctx, api.LinkRequest{Kind: api.InviteLink, Quota: quota, TTLSeconds: int64(ttl / time.Second), Transports: transports})
 		if err != nil {
 			return err
 		}
@@ -102,6 +103,7 @@ func (a *app) linkCommand() *cobra.Command {
 	})
 	create.Flags().IntVar(&quota, "quota", 1, "accounts that can be made with it")
 	create.Flags().DurationVar(&ttl, "ttl", 7*24*time.Hour, "how long it is good for")
+	create.Flags().StringSliceVar(&transports, "transports", nil, "transports that it names, at most 8 (default: all, as far as there is room)")
 	create.Flags().BoolVar(&qr, "qr", false, "print a QR code as well")
 
 	list := a.operator(&cobra.Command{

@@ -52,8 +52,8 @@ type AdminOptions struct {
 		Create(ctx context.Context, user, device string, ttl time.Duration) (pairing.Code, error)
 		Revoke(ctx context.Context, id string) error
 	}
-	// Link writes a link; an address link has neither secret nor end.
-	Link func(ctx context.Context, kind LinkKind, id string, secret [16]byte, expires time.Time) (string, error)
+	// Link writes a link. It answers NoWay for a transport that it cannot name.
+	Link func(ctx context.Context, l LinkTerms) (string, error)
 	// Revoked is told of a device that the operator revoked; may be nil where
 	// account hooks do that.
 	Revoked func(device string)

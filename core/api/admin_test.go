@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -23,8 +24,11 @@ func serveAdmin(t *testing.T, w *world, change func(*AdminOptions)) (*Client, st
 	t.Helper()
 	opt := AdminOptions{
 		Accounts: w.accounts, Codes: w.codes, Version: "1.2.3", Metrics: w.metrics, Clock: func() time.Time { return w.now },
-		Link: func(_ context.Context, kind LinkKind, _ string, secret [16]byte, expires time.Time) (string, error) {
-			return fmt.Sprintf("commucat://%s-%x", kind, secret[:2]), nil
+		Link: func(_ context.Context, l LinkTerms) (string, error) {
+			if slices.Contains(l.Transports, "none") {
+				return "", NoWay("none")
+			}
+			return fmt.Sprintf("commucat://%s-%x", l.Kind, l.Secret[:2]), nil
 		},
 	}
 	if change != nil {
@@ -79,6 +83,19 @@ func TestAdminOverTheSocket(t *testing.T) {
 	}
 	if l, err := c.CreateLink(ctx, LinkRequest{Kind: AddressLink}); err != nil || l.Text != "commucat://address-0000" {
 		t.Errorf("%+v %v", l, err)
+	}
+	before, err := c.Links(ctx, "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.CreateLink(ctx, LinkRequest{Kind: InviteLink, Transports: []string{"none"}}); !errors.As(err, &p) || p.Status != 409 || p.Code != "no_way" {
+		t.Errorf("a link over a transport that is not there: %v", err)
+	}
+	if _, err := c.CreateLink(ctx, LinkRequest{Kind: InviteLink, Transports: make([]string, 9)}); !errors.As(err, &p) || p.Status != 400 {
+		t.Errorf("a link over nine transports: %v", err)
+	}
+	if after, err := c.Links(ctx, "", 0); err != nil || len(after.Items) != len(before.Items) {
+		t.Errorf("a refused link left an invitation: %v, %v", after, err)
 	}
 	if _, err := c.CreateLink(ctx, LinkRequest{Kind: InviteLink, TTLSeconds: -1}); !errors.As(err, &p) || p.Status != 400 {
 		t.Errorf("%v", err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/commucat/commucat/core/account"
 	"github.com/commucat/commucat/sdk"
+	"github.com/commucat/commucat/sdk/link"
 )
 
 // Limits of the operator's requests.
@@ -38,6 +39,18 @@ type LinkRequest struct {
 	// Quota is the number of accounts, TTLSeconds the life; zero is the default.
 	Quota      int   `json:"quota,omitempty"`
 	TTLSeconds int64 `json:"ttl_seconds,omitempty"`
+	// Transports are those that an invitation names, at most link.MaxEndpoints; empty
+	// means all, as far as there is room.
+	Transports []string `json:"transports,omitempty"`
+}
+
+// LinkTerms are what a link is to hold. An address link has neither ID, secret nor end.
+type LinkTerms struct {
+	Kind       LinkKind
+	ID         string
+	Secret     [16]byte
+	Expires    time.Time
+	Transports []string // as in LinkRequest
 }
 
 // User is an account with its devices.
@@ -97,11 +110,14 @@ func (a *Admin) createLink(r *http.Request, w http.ResponseWriter) (any, error) 
 		return nil, err
 	}
 	if in.Kind == AddressLink {
-		text, err := a.opt.Link(r.Context(), AddressLink, "", [16]byte{}, time.Time{})
+		text, err := a.opt.Link(r.Context(), LinkTerms{Kind: AddressLink})
 		return Link{Kind: AddressLink, Text: text}, err
 	}
 	if in.Kind != InviteLink {
 		return nil, problem(400, "bad_request", "kind must be invite or address; pairing links belong to a user")
+	}
+	if len(in.Transports) > link.MaxEndpoints {
+		return nil, problem(400, "bad_request", fmt.Sprintf("a link has room for %d transports", link.MaxEndpoints))
 	}
 	if in.Quota == 0 {
 		in.Quota = DefaultQuota
@@ -118,7 +134,7 @@ func (a *Admin) createLink(r *http.Request, w http.ResponseWriter) (any, error) 
 		return nil, err
 	}
 	now := a.opt.Clock().UTC()
-	text, err := a.opt.Link(r.Context(), InviteLink, id, secret, now.Add(ttl))
+	text, err := a.opt.Link(r.Context(), LinkTerms{Kind: InviteLink, ID: id, Secret: secret, Expires: now.Add(ttl), Transports: in.Transports})
 	if err != nil { // nobody can hold it
 		return nil, errors.Join(err, a.opt.Accounts.RevokeInvite(r.Context(), id))
 	}
@@ -261,7 +277,7 @@ func (a *Admin) pairUser(r *http.Request, w http.ResponseWriter) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := a.opt.Link(r.Context(), PairingLink, code.ID, code.Secret, code.Expires)
+	text, err := a.opt.Link(r.Context(), LinkTerms{Kind: PairingLink, ID: code.ID, Secret: code.Secret, Expires: code.Expires})
 	if err != nil { // nobody can hold it
 		return nil, errors.Join(err, a.opt.Codes.Revoke(r.Context(), code.ID))
 	}

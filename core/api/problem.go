@@ -96,6 +96,12 @@ func statusOf(k sdk.ErrorKind) int {
 
 func plain(code string) string { return strings.ReplaceAll(code, "_", " ") }
 
+// NoWay refuses a link that is to name a transport which the relay has not, or which cannot
+// be reached at present.
+func NoWay(transport string) *Problem {
+	return problem(409, "no_way", fmt.Sprintf("the relay cannot be reached over %q at present, or a link has no room for it beside the others (see 'commucat transport list')", transport))
+}
+
 func tooMany(after time.Duration) *Problem {
 	p := problem(429, "rate_limited", "")
 	p.after = max(after, time.Second)

@@ -15,16 +15,23 @@ import (
 
 // Options of a demonstration.
 type Options struct {
-	// Link is an invitation with room for two accounts a transport.
-	Link string
-	// Dialers are the transports to show, in order.
-	Dialers []transport.Dialer
+	// Ways are the transports to show, in order.
+	Ways []Way
 	// Messages each way; 0 means 1,000.
 	Messages int
 	// Timeout of one transport's row; 0 means one minute.
 	Timeout time.Duration
 	// Row is told each finished row.
 	Row func(Row)
+}
+
+// Way is one transport to show.
+type Way struct {
+	Dialer transport.Dialer
+	// Link is an invitation over it, with room for two accounts.
+	Link string
+	// Err is why there is no Link; it goes into the row.
+	Err error
 }
 
 // Row is what one transport showed.
@@ -55,13 +62,9 @@ func Run(ctx context.Context, o Options) ([]Row, error) {
 	if o.Row == nil {
 		o.Row = func(Row) {}
 	}
-	l, err := link.Parse(o.Link)
-	if err != nil {
-		return nil, err
-	}
 	var rows []Row
-	for _, d := range o.Dialers {
-		r := show(ctx, o, l, d)
+	for _, w := range o.Ways {
+		r := show(ctx, o, w)
 		rows = append(rows, r)
 		o.Row(r)
 		if ctx.Err() != nil {
@@ -71,11 +74,14 @@ func Run(ctx context.Context, o Options) ([]Row, error) {
 	return rows, nil
 }
 
-func show(ctx context.Context, o Options, l link.Link, d transport.Dialer) Row {
+func show(ctx context.Context, o Options, w Way) Row {
 	ctx, cancel := context.WithTimeoutCause(ctx, o.Timeout, fmt.Errorf("not finished within %v", o.Timeout))
 	defer cancel()
-	s := &scene{o: o, row: Row{Transport: d.Name()}}
-	err := s.play(ctx, l, d)
+	s := &scene{o: o, row: Row{Transport: w.Dialer.Name()}}
+	err := w.Err
+	if err == nil {
+		err = s.play(ctx, w)
+	}
 	if err != nil {
 		s.row.Error = err.Error()
 	}
@@ -90,7 +96,11 @@ type scene struct {
 	alice, bob *actor
 }
 
-func (s *scene) play(ctx context.Context, l link.Link, d transport.Dialer) (err error) {
+func (s *scene) play(ctx context.Context, w Way) (err error) {
+	l, err := link.Parse(w.Link)
+	if err != nil {
+		return err
+	}
 	defer func() {
 		for _, a := range []*actor{s.alice, s.bob} {
 			if a != nil {
@@ -102,7 +112,7 @@ func (s *scene) play(ctx context.Context, l link.Link, d transport.Dialer) (err 
 		name string
 		to   **actor
 	}{{"alice", &s.alice}, {"bob", &s.bob}} {
-		if *who.to, err = newActor(who.name+"-"+d.Name()+"-"+rand.Text()[:6], l, d); err != nil {
+		if *who.to, err = newActor(who.name+"-"+w.Dialer.Name()+"-"+rand.Text()[:6], l, w.Dialer); err != nil {
 			return err
 		}
 		if err := (*who.to).join(ctx); err != nil {

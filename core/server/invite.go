@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/audit"
 	"github.com/commucat/commucat/sdk/link"
 )
@@ -25,7 +26,7 @@ func (s *Server) openInvite(ctx context.Context) error {
 		return nil
 	}
 	expires := s.opt.Clock().Add(bootstrapLife)
-	if s.invite, err = s.newLink(ctx, link.Invite, id, secret, expires); err != nil {
+	if s.invite, err = s.newLink(ctx, link.Invite, api.LinkTerms{ID: id, Secret: secret, Expires: expires}); err != nil {
 		return err
 	}
 	s.record(audit.InviteCreated(id, 16, expires, "first start"))

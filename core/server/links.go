@@ -2,11 +2,14 @@ package server
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"time"
 
+	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/link"
 	"github.com/commucat/commucat/sdk/transport"
@@ -14,22 +17,25 @@ import (
 
 // endpoints are what links name: every web transport at the first public address,
 // the plugin transports that are ready, and then the other addresses. A link or a Move
-// takes link.MaxEndpoints of them.
-func (s *Server) endpoints(ctx context.Context, g transport.Guest) []link.Endpoint {
+// takes link.MaxEndpoints of them. only are the transports that are asked for; none means
+// all.
+func (s *Server) endpoints(ctx context.Context, g transport.Guest, only ...string) []link.Endpoint {
 	params := ccp.ParamsOf(map[string]string{"path": s.connectPath(), "ck": s.cookie()})
 	var out []link.Endpoint
 	for i, at := range s.addresses() {
 		for _, w := range s.webs {
-			if w.Name() != compatName {
+			if w.Name() != compatName && wanted(w.Name(), only) {
 				out = append(out, link.Endpoint{Transport: w.Name(), Host: at.host, Port: at.port, Params: params})
 			}
 		}
 		if i == 0 {
-			out = append(out, s.pluginEndpoints(ctx, g)...)
+			out = append(out, s.pluginEndpoints(ctx, g, only...)...)
 		}
 	}
 	return out
 }
+
+func wanted(name string, only []string) bool { return len(only) == 0 || slices.Contains(only, name) }
 
 type address struct {
 	host string
@@ -65,22 +71,23 @@ func (s *Server) addresses() []address {
 	return []address{{host, port}}
 }
 
-// newLink makes a link of the given kind; id names it to the transports whose clients
+// newLink makes a link of the given kind; its id names it to the transports whose clients
 // need an invitation, until Revoke or the end. Endpoints that are too many, or would make
-// it too long, are left out, the last ones first, and the log says which.
-func (s *Server) newLink(ctx context.Context, kind link.Kind, id string, secret [16]byte, expires time.Time) (string, error) {
+// it too long, are left out, the last ones first, and the log says which; where the terms
+// name transports, each is in the link, or it is refused with api.NoWay.
+func (s *Server) newLink(ctx context.Context, kind link.Kind, terms api.LinkTerms) (string, error) {
 	key := s.ring.NoiseKeys()[0]
 	l := link.Link{
 		Kind: kind, Root: s.ring.RootPublic(), NoiseVersion: key.Version, NoisePublic: key.Pair.Public,
-		Domain: string(s.cfg.Server.Domain), Endpoints: s.endpoints(ctx, transport.Guest{ID: id, Expires: expires}), Capabilities: uint64(ccp.AllCapabilities),
+		Domain: string(s.cfg.Server.Domain), Endpoints: s.endpoints(ctx, transport.Guest{ID: terms.ID, Expires: terms.Expires}, terms.Transports...), Capabilities: uint64(ccp.AllCapabilities),
 	}
 	if s.pin != nil {
 		l.Pins = [][32]byte{*s.pin}
 	}
 	if kind != link.Address {
-		c := s.ring.NewEntry(expires)
+		c := s.ring.NewEntry(terms.Expires)
 		l.Entry = &link.Entry{ID: c.ID, Key: c.Key}
-		l.Secret, l.Expires = secret, expires.UTC().Truncate(time.Second)
+		l.Secret, l.Expires = terms.Secret, terms.Expires.UTC().Truncate(time.Second)
 	}
 	all := l.Endpoints
 	l.Endpoints = all[:min(len(all), link.MaxEndpoints)]
@@ -88,10 +95,19 @@ func (s *Server) newLink(ctx context.Context, kind link.Kind, id string, secret 
 		text, err := l.Sign(s.ring.Root())
 		if err == nil || len(l.Endpoints) <= 1 {
 			s.leftOut(all[len(l.Endpoints):])
-			return text, err
+			return text, errors.Join(allNamed(l.Endpoints, terms.Transports), err)
 		}
 		l.Endpoints = l.Endpoints[:len(l.Endpoints)-1]
 	}
+}
+
+func allNamed(in []link.Endpoint, transports []string) error {
+	for _, name := range transports {
+		if !slices.ContainsFunc(in, func(e link.Endpoint) bool { return e.Transport == name }) {
+			return api.NoWay(name)
+		}
+	}
+	return nil
 }
 
 // leftOut tells the log what a link had no room for.

@@ -231,11 +231,13 @@ func (s *Server) transportChanged(r pluginhost.Reachable) {
 }
 
 // pluginEndpoints are how the ready plugin transports are reached from outside.
-func (s *Server) pluginEndpoints(ctx context.Context, g transport.Guest) []link.Endpoint {
-	host, all := s.publicHost(), s.running()
-	ask := make([]inviter, len(all))
-	for i, t := range all {
-		ask[i] = t
+func (s *Server) pluginEndpoints(ctx context.Context, g transport.Guest, only ...string) []link.Endpoint {
+	host := s.publicHost()
+	var ask []inviter
+	for _, t := range s.running() {
+		if wanted(t.Name(), only) {
+			ask = append(ask, t)
+		}
 	}
 	return s.invitations(ctx, ask, host, g)
 }

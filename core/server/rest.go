@@ -50,7 +50,7 @@ func (s *Server) pairLink(ctx context.Context, user, device string, ttl time.Dur
 	if err != nil {
 		return "", "", time.Time{}, err
 	}
-	if text, err = s.newLink(ctx, link.Pairing, code.ID, code.Secret, code.Expires); err != nil { // nobody can hold it
+	if text, err = s.newLink(ctx, link.Pairing, api.LinkTerms{ID: code.ID, Secret: code.Secret, Expires: code.Expires}); err != nil { // nobody can hold it
 		return "", "", time.Time{}, errors.Join(err, s.codes.Revoke(ctx, code.ID))
 	}
 	return text, code.ID, code.Expires, nil
@@ -75,13 +75,13 @@ func (s *Server) openOperator(context.Context) (err error) {
 	return err
 }
 
-func (s *Server) operatorLink(ctx context.Context, kind api.LinkKind, id string, secret [16]byte, expires time.Time) (string, error) {
+func (s *Server) operatorLink(ctx context.Context, terms api.LinkTerms) (string, error) {
 	kinds := map[api.LinkKind]link.Kind{api.InviteLink: link.Invite, api.PairingLink: link.Pairing, api.AddressLink: link.Address}
-	k, ok := kinds[kind]
+	k, ok := kinds[terms.Kind]
 	if !ok {
-		return "", fmt.Errorf("no links of kind %q", kind)
+		return "", fmt.Errorf("no links of kind %q", terms.Kind)
 	}
-	return s.newLink(ctx, k, id, secret, expires)
+	return s.newLink(ctx, k, terms)
 }
 
 // recordOperator maps the operator's changes to events of the audit chain; device
