@@ -51,10 +51,10 @@ func (s *Server) keyed(name string) bool {
 	return t != nil && t.Keyed()
 }
 
-// keyedEndpoints lets a device's keys in, and answers where they are good. What a
-// transport does not say in time is left out.
-func (s *Server) keyedEndpoints(ctx context.Context, device string, keys []ccp.TransportKey) []ccp.Endpoint {
-	found := make([]ccp.Endpoint, len(keys))
+// keyedEndpoints lets a device's keys in, and answers where they are good, and which
+// transports need another one. What a transport does not say in time is left out.
+func (s *Server) keyedEndpoints(ctx context.Context, device string, keys []ccp.TransportKey) (good []ccp.Endpoint, refused []string) {
+	found, conflicts := make([]ccp.Endpoint, len(keys)), make([]bool, len(keys))
 	var all sync.WaitGroup
 	for i, k := range keys {
 		all.Go(func() {
@@ -63,6 +63,7 @@ func (s *Server) keyedEndpoints(ctx context.Context, device string, keys []ccp.T
 			case err == nil:
 				found[i] = e
 			case errors.Is(err, sdk.Conflict):
+				conflicts[i] = true
 				s.conflicting(ctx, device, k, err)
 			default:
 				s.notTaken(ctx, k, err)
@@ -70,13 +71,15 @@ func (s *Server) keyedEndpoints(ctx context.Context, device string, keys []ccp.T
 		})
 	}
 	all.Wait()
-	var out []ccp.Endpoint
-	for _, e := range found {
-		if e.Transport != "" && len(out) < ccp.MaxEndpoints {
-			out = append(out, e)
+	for i, e := range found {
+		switch {
+		case e.Transport != "" && len(good) < ccp.MaxEndpoints:
+			good = append(good, e)
+		case conflicts[i] && len(refused) < ccp.MaxTransportKeys:
+			refused = append(refused, keys[i].Transport)
 		}
 	}
-	return out
+	return good, refused
 }
 
 // notTaken tells the log why, where it is neither a matter of time nor of the device.

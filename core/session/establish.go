@@ -43,7 +43,7 @@ func (o *opening) establish(ctx context.Context, conf *ccp.Confirm, req account.
 	ack := o.ack(&grant, bearer)
 	if ack.Ext != nil && len(req.Keys) > 0 {
 		limit, cancel := context.WithTimeout(ctx, keysTime)
-		ack.Ext.Endpoints = o.srv.opt.Endpoints(limit, req.Device, req.Keys)
+		ack.Ext.Endpoints, ack.Ext.Refused = o.srv.opt.Endpoints(limit, req.Device, req.Keys)
 		cancel()
 	}
 	if ways := o.srv.opt.Ways; ack.Ext != nil && ways != nil {

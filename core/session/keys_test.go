@@ -18,12 +18,12 @@ func TestTransportKeys(t *testing.T) {
 	asked := 0
 	h := newHouse(t, func(o *Options, _ *account.Options) {
 		o.Keyed = func(name string) bool { return name == "keyed" }
-		o.Endpoints = func(ctx context.Context, device string, keys []ccp.TransportKey) []ccp.Endpoint {
+		o.Endpoints = func(ctx context.Context, device string, keys []ccp.TransportKey) ([]ccp.Endpoint, []string) {
 			asked++
 			if _, limited := ctx.Deadline(); !limited || device != "dev-a" || len(keys) != 1 {
 				t.Errorf("%v, %q, %v", limited, device, keys)
 			}
-			return []ccp.Endpoint{at}
+			return []ccp.Endpoint{at}, []string{"keyed"}
 		}
 	})
 	d := newDevice(t, "dev-a", "alice")
@@ -45,6 +45,9 @@ func TestTransportKeys(t *testing.T) {
 		}
 		if diff := cmp.Diff(c.want, cl.ack.Ext.Endpoints); diff != "" {
 			t.Error(diff)
+		}
+		if (len(cl.ack.Ext.Refused) == 1) != (c.want != nil) {
+			t.Error(cl.ack.Ext.Refused)
 		}
 		conn.Close()
 		invite, d.hints = nil, nil
@@ -69,7 +72,9 @@ func TestAckNamesTransports(t *testing.T) {
 	}
 	h := newHouse(t, func(o *Options, _ *account.Options) {
 		o.Keyed = func(name string) bool { return name == "keyed" }
-		o.Endpoints = func(context.Context, string, []ccp.TransportKey) []ccp.Endpoint { return []ccp.Endpoint{own} }
+		o.Endpoints = func(context.Context, string, []ccp.TransportKey) ([]ccp.Endpoint, []string) {
+			return []ccp.Endpoint{own}, nil
+		}
 		o.Ways = func() ([]ccp.Endpoint, []string) { return keyless, []string{"keyed"} }
 	})
 	d := newDevice(t, "dev-a", "alice")

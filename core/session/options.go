@@ -113,9 +113,10 @@ type Options struct {
 	EntryToken func(transport, token string) bool
 	// Keyed says of a transport that its devices have keys of their own, which this
 	// relay hands to it; nil: none. Endpoints then answers where the keys of a device
-	// are good; it must not take longer than its context allows.
+	// are good, and which transports want another key of it; it must not take longer than
+	// its context allows.
 	Keyed     func(transport string) bool
-	Endpoints func(ctx context.Context, device string, keys []ccp.TransportKey) []ccp.Endpoint
+	Endpoints func(ctx context.Context, device string, keys []ccp.TransportKey) (good []ccp.Endpoint, refused []string)
 	// Ways are what the Ack tells a device beside: ways to the relay that need no key of
 	// its own, and the transports whose devices have one; nil: nothing. It must answer at
 	// once.

@@ -66,6 +66,9 @@ type AckExt struct {
 	// Keyed names transports of the relay whose devices have keys of their own, at most
 	// MaxTransportKeys: a device that can dial one names a key in its next Confirm.
 	Keyed []string
+	// Refused names transports that take the key of this Confirm for nobody or for another
+	// device, at most MaxTransportKeys: the device draws another for its next Confirm.
+	Refused []string
 }
 
 // Entry is an entry credential: {"id": 16 hex digits, "key": 32 hex digits}.
@@ -189,7 +192,7 @@ func (r *reader) noiseKeys(name string) []NoiseKey {
 }
 
 func parseAckExt(v Raw) (*AckExt, error) {
-	r, err := pick(v, "ext", "catalogue", "endpoints", "entry", "keyed", "resume", "send_window", "time")
+	r, err := pick(v, "ext", "catalogue", "endpoints", "entry", "keyed", "refused", "resume", "send_window", "time")
 	if err != nil {
 		return nil, err
 	}
@@ -199,6 +202,7 @@ func parseAckExt(v Raw) (*AckExt, error) {
 		Time:       r.int("time", defaulted),
 		Endpoints:  r.endpoints("endpoints"),
 		Keyed:      r.texts("keyed", defaulted, MaxTransportKeys, validTransport),
+		Refused:    r.texts("refused", defaulted, MaxTransportKeys, validTransport),
 	}
 	if v := r.object("entry", defaulted); v != nil {
 		n, _ := pick(v, "ext.entry", "id", "key")
@@ -321,6 +325,9 @@ func (w *writer) ackExt(x AckExt) {
 	}
 	if len(x.Keyed) > 0 {
 		w.key("keyed").texts(x.Keyed)
+	}
+	if len(x.Refused) > 0 {
+		w.key("refused").texts(x.Refused)
 	}
 	if g := x.Resume; g != nil {
 		w.key("resume").open('{')

@@ -40,6 +40,14 @@ func TestTransportKeysExample(t *testing.T) {
 			t.Errorf("keyed [%s] is taken", names)
 		}
 	}
+	refused := strings.Replace(told, `],"time"`, `],"refused":["onion"],"time"`, 1)
+	a.Ext.Refused = []string{"onion"}
+	if got := string(a.Marshal()); got != refused {
+		t.Error(got)
+	}
+	if got, err := ParseEstablished([]byte(refused)); err != nil || !slices.Equal(got.Ext.Refused, a.Ext.Refused) {
+		t.Error(got.Ext, err)
+	}
 	// A peer of before sees keys that it does not know, and passes over them.
 	if _, err := ParseConfirm([]byte(strings.Replace(confirm, "transport_keys", "of_tomorrow", 1))); err != nil {
 		t.Error(err)

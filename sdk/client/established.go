@@ -109,6 +109,7 @@ func (p *Profile) accept(d *dialled, ack *ccp.Established, now time.Time) (warni
 		p.Relay.Entry = entries[max(0, len(entries)-keptEntries):]
 	}
 	p.confirmed(ack.Ext.Endpoints, d.named, now)
+	p.refused(ack.Ext.Refused, d.named, now)
 	p.told(ack.Ext.Endpoints, d.named, ack.Ext.Keyed)
 	return p.Relay.takeCatalogue(ack.Ext.Catalogue, now)
 }

@@ -26,6 +26,9 @@ const (
 	settle = 4 * time.Minute
 	// maxPrivate bounds a private key, in bytes.
 	maxPrivate = 256
+	// redrawEvery is how often a key is drawn for one that the relay does not take: one that
+	// takes none must not keep its devices drawing.
+	redrawEvery = 24 * time.Hour
 )
 
 // TransportKey is a key pair that a device has for one transport.
@@ -35,6 +38,10 @@ type TransportKey struct {
 	Public    []byte `json:"public"`
 	// Confirmed is when the relay first said that it knows the key; zero: not yet.
 	Confirmed time.Time `json:"confirmed,omitzero"`
+	// Refused: the relay said that it does not take this key, and another is to be drawn.
+	Refused bool `json:"refused,omitempty"`
+	// Redrawn is when this key was drawn for one that was refused; zero: for none.
+	Redrawn time.Time `json:"redrawn,omitzero"`
 }
 
 // String names the key's transport, never the key.
@@ -66,7 +73,7 @@ func (c *Client) drawKeys() error { return c.takeKeys(c.missingKeys()) }
 
 // missingKeys are the transports that a key is to be drawn for: those that can be dialled,
 // or would be if the device had a key (the relay has named them), and whose devices have
-// one.
+// one; and those whose key the relay does not take.
 func (c *Client) missingKeys() (missing []string) {
 	var names []string
 	for _, r := range c.endpoints() {
@@ -80,9 +87,14 @@ func (c *Client) missingKeys() (missing []string) {
 			names = append(names, name)
 		}
 	}
+	for _, k := range c.profile.Keys {
+		if k.Refused && c.dials(k.Transport) {
+			names = append(names, k.Transport)
+		}
+	}
 	for _, name := range names {
 		age := now.Sub(c.profile.Keyless[name])
-		if (age < 0 || age >= askEvery) && !c.keyless[name] && !slices.Contains(missing, name) && !c.profile.knows(name) && len(missing) < ccp.MaxTransportKeys {
+		if (age < 0 || age >= askEvery) && !c.keyless[name] && !slices.Contains(missing, name) && !c.profile.serves(name) && len(missing) < ccp.MaxTransportKeys {
 			missing = append(missing, name)
 		}
 	}
@@ -93,7 +105,8 @@ func (c *Client) missingKeys() (missing []string) {
 // again with them: whoever is cut off one day has the new ways by then. It happens once for
 // each transport.
 func (c *Client) follow() (stop func()) {
-	missing := c.missingKeys()
+	p := c.Profile()
+	missing := slices.DeleteFunc(c.missingKeys(), p.knows) // one for a refused key waits for the next dial
 	if len(missing) == 0 {
 		return func() {}
 	}
@@ -134,9 +147,13 @@ func (c *Client) takeKeys(names []string) error {
 			if drawn[i] == nil {
 				continue
 			}
-			// A key that never came into use gives way.
-			keys = slices.DeleteFunc(keys, func(k TransportKey) bool { return k.Transport == name && k.Confirmed.IsZero() })
-			keys, changed = append(keys, *drawn[i]), true
+			key := *drawn[i]
+			if !p.serves(name) && p.knows(name) {
+				key.Redrawn = c.opt.Now()
+			}
+			// A key that never came into use gives way, and so does one that is refused.
+			keys = slices.DeleteFunc(keys, func(k TransportKey) bool { return k.Transport == name && (k.Confirmed.IsZero() || k.Refused) })
+			keys, changed = append(keys, key), true
 		}
 		p.Keys = keys
 		return changed
@@ -187,6 +204,11 @@ func (c *Client) drawKey(name string) (key *TransportKey, none bool) {
 // knows says that there is a key for a transport, in use or not yet.
 func (p *Profile) knows(name string) bool {
 	return slices.ContainsFunc(p.Keys, func(k TransportKey) bool { return k.Transport == name })
+}
+
+// serves says that there is a key for a transport and none is to be drawn for it.
+func (p *Profile) serves(name string) bool {
+	return p.knows(name) && !slices.ContainsFunc(p.Keys, func(k TransportKey) bool { return k.Transport == name && k.Refused })
 }
 
 // hasKey says that the relay knows a key for a transport.
@@ -244,6 +266,22 @@ func (p *Profile) confirmed(endpoints []ccp.Endpoint, named []ccp.TransportKey, 
 		}
 		p.Relay.Endpoints = ways
 	}
+}
+
+// refused marks the announced keys that the relay does not take, so that others are drawn
+// before the next dial; not so one that has been drawn for such a key a while ago.
+func (p *Profile) refused(names []string, named []ccp.TransportKey, now time.Time) {
+	keys := slices.Clone(p.Keys)
+	for i, k := range keys {
+		announced := func(n ccp.TransportKey) bool {
+			return n.Transport == k.Transport && string(n.Public) == string(k.Public)
+		}
+		age := now.Sub(k.Redrawn)
+		if slices.Contains(names, k.Transport) && slices.ContainsFunc(named, announced) && (age < 0 || age >= redrawEvery) {
+			keys[i].Refused = true
+		}
+	}
+	p.Keys = keys
 }
 
 // routes are the ways to one endpoint: as it stands, or with each of the device's keys

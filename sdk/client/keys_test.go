@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -167,6 +168,60 @@ func TestTransportKeys(t *testing.T) {
 	if text := fmt.Sprintf("%v %+v %#v", again.Keys, again.Keys[0], again.Keys[0]); strings.Contains(text, "private") {
 		t.Error(text)
 	}
+}
+
+// A key that the relay does not take is replaced before the next dial, and the one that
+// follows is not replaced again for a day.
+func TestRefusedKeyIsReplaced(t *testing.T) {
+	k := &keyed{relay: newRelay(t), secret: true, now: time.Now()}
+	var taken atomic.Bool
+	k.ack = func(a *ccp.Established) {
+		if taken.Load() {
+			k.answer(a)
+			return
+		}
+		for _, key := range k.last.Keys {
+			a.Ext.Refused = append(a.Ext.Refused, key.Transport)
+		}
+	}
+	opt := k.options(0)
+	opt.Dialers, opt.Now = []transport.Dialer{k}, k.clock
+	for i := range opt.Profile.Relay.Endpoints {
+		opt.Profile.Relay.Endpoints[i].Params = map[string]string{"secret": "of the link"}
+	}
+	dir := t.TempDir()
+	if err := opt.Profile.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	u := start(t, opt)
+	u.settle = time.Nanosecond // a session ends for a new transport, not for this
+	u.connected()
+	announces := func(want string) {
+		t.Helper()
+		if d := cmp.Diff([]string{"pipe " + want}, k.announced()); d != "" {
+			t.Error(d)
+		}
+	}
+	announces("public-1")
+	if saved, err := LoadProfile(dir); err != nil || len(saved.Keys) != 1 || !saved.Keys[0].Refused {
+		t.Error("a program that comes once a day does not know", saved.Keys, err)
+	}
+	for range 3 { // it is refused as well
+		u.cut()
+		announces("public-2")
+	}
+	k.mu.Lock()
+	k.now = k.now.Add(redrawEvery)
+	k.mu.Unlock()
+	u.cut() // refused again, a day later
+	announces("public-2")
+	taken.Store(true)
+	u.cut()
+	announces("public-3")
+	u.until("the key is confirmed", func(u *running) bool {
+		keys := u.Profile().Keys
+		return len(keys) == 1 && string(keys[0].Public) == "public-3" && !keys[0].Confirmed.IsZero() && !keys[0].Refused
+	})
 }
 
 // The relay may have taken a new key before its answer was lost: either key is tried.
