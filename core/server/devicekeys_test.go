@@ -129,7 +129,7 @@ func TestKeyLetInWhileItGoes(t *testing.T) {
 			k := announce("1")
 			id := account.GuestID("dev-a", k.Public)
 			// From long ago: it comes again.
-			if _, err := s.revocations.add([]string{"door"}, id); err != nil {
+			if _, err := s.revocations.add([]string{"door"}, id, "dev-a"); err != nil {
 				t.Fatal(err)
 			}
 			door := &keeper{}

@@ -305,19 +305,19 @@ func (s *Server) revokeGuest(id string) {
 			names = append(names, t.Name())
 		}
 	}
-	s.revokeAt(names, id)
+	s.revokeAt(names, id, "")
 }
 
-// revokeAt ends what transports allowed under an id. What a transport cannot be told
+// revokeAt ends what transports allowed under an id, a device's ("": a link's). What a transport cannot be told
 // now it is told when it is ready again, also by a later start.
-func (s *Server) revokeAt(names []string, id string) {
-	s.noteRevoked(names, id)
+func (s *Server) revokeAt(names []string, id, device string) {
+	s.noteRevoked(names, id, device)
 	s.tellRevokedAt(names)
 }
 
 // noteRevoked puts on the disk what transports have to be told.
-func (s *Server) noteRevoked(names []string, id string) {
-	forgotten, err := s.revocations.add(names, id)
+func (s *Server) noteRevoked(names []string, id, device string) {
+	forgotten, err := s.revocations.add(names, id, device)
 	if err != nil {
 		s.log.Error("a revocation is not on disk, a transport that is away now may miss it", "error", err)
 	}

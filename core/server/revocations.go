@@ -16,6 +16,9 @@ const (
 	// maxRevocations bounds what one transport has not been told yet; beyond it the
 	// oldest are forgotten.
 	maxRevocations = 10_000
+	// maxOwnRevocations bounds those of one device's keys, for one transport: who changes
+	// a key again and again pushes out nobody else's.
+	maxOwnRevocations = 32
 )
 
 // revocations are the links and devices that a transport has still to be told of. They
@@ -24,17 +27,24 @@ const (
 type revocations struct {
 	path string
 
+	// writing is held while the disk is waited for, and locked before mu, which every
+	// handshake with a key asks for.
+	writing sync.Mutex
+	saved   uint64 // the state of the file; with writing
+
 	mu      sync.Mutex
-	pending map[string][]string // ids by transport, in the order of revocation
-	held    map[string]int      // ids that are not to be told yet
-	again   map[pendingID]bool  // revoked anew since of
+	state   uint64               // counts changes of pending
+	pending map[string][]string  // ids by transport, in the order of revocation
+	held    map[string]int       // ids that are not to be told yet
+	again   map[pendingID]bool   // revoked anew since of
+	owners  map[pendingID]string // devices whose keys these are, as far as this run knows
 }
 
 type pendingID struct{ transport, id string }
 
 // openRevocations reads the file, which need not be there.
 func openRevocations(path string) (*revocations, error) {
-	r := &revocations{path: path, pending: map[string][]string{}, held: map[string]int{}, again: map[pendingID]bool{}}
+	r := &revocations{path: path, pending: map[string][]string{}, held: map[string]int{}, again: map[pendingID]bool{}, owners: map[pendingID]string{}}
 	b, err := os.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -51,26 +61,57 @@ func openRevocations(path string) (*revocations, error) {
 	return r, nil
 }
 
-// add notes an id for the transports. forgotten says that the oldest ids gave way.
-func (r *revocations) add(transports []string, id string) (forgotten bool, err error) {
+// add notes an id for the transports, on the disk when it returns. device is whose key it
+// is, "" for a link. forgotten says that the oldest ids gave way.
+func (r *revocations) add(transports []string, id, device string) (forgotten bool, err error) {
+	forgotten, state := r.note(transports, id, device)
+	return forgotten, r.save(state)
+}
+
+func (r *revocations) note(transports []string, id, device string) (forgotten bool, state uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	changed := false
 	for _, name := range transports {
 		ids := r.pending[name]
 		if slices.Contains(ids, id) {
 			r.again[pendingID{name, id}] = true
 			continue
 		}
-		if ids = append(ids, id); len(ids) > maxRevocations {
-			ids, forgotten = slices.Delete(ids, 0, len(ids)-maxRevocations), true
+		ids = append(r.crowd(name, device), id)
+		if device != "" {
+			r.owners[pendingID{name, id}] = device
 		}
-		r.pending[name], changed = ids, true
+		if over := len(ids) - maxRevocations; over > 0 {
+			for _, old := range ids[:over] {
+				delete(r.owners, pendingID{name, old})
+			}
+			ids, forgotten = slices.Delete(ids, 0, over), true
+		}
+		r.pending[name] = ids
+		r.state++
 	}
-	if !changed {
-		return false, nil
+	return forgotten, r.state
+}
+
+// crowd makes room among a device's own ids and answers all ids of the transport. The
+// oldest but the first gives way: a transport that was away all the time knows the first.
+// r.mu is held.
+func (r *revocations) crowd(transport, device string) []string {
+	ids := r.pending[transport]
+	if device == "" {
+		return ids
 	}
-	return forgotten, r.save()
+	var own []int
+	for i, id := range ids {
+		if r.owners[pendingID{transport, id}] == device {
+			own = append(own, i)
+		}
+	}
+	if len(own) < maxOwnRevocations {
+		return ids
+	}
+	delete(r.owners, pendingID{transport, ids[own[1]]})
+	return slices.Delete(ids, own[1], own[1]+1)
 }
 
 // hold keeps an id from being told until it is released. It is no less on the disk, so
@@ -100,43 +141,66 @@ func (r *revocations) of(transport string) []string {
 // stays, since the transport may have let it in after it was told.
 func (r *revocations) done(transport string, told []string) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.remove(transport, slices.DeleteFunc(slices.Clone(told), func(id string) bool { return r.again[pendingID{transport, id}] }))
+	told = slices.DeleteFunc(slices.Clone(told), func(id string) bool { return r.again[pendingID{transport, id}] })
+	changed, state := r.remove(transport, told)
+	r.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	return r.save(state)
 }
 
 // drop takes out what a transport is not to be told any more.
 func (r *revocations) drop(transport, id string) error {
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	delete(r.again, pendingID{transport, id})
-	return r.remove(transport, []string{id})
+	changed, state := r.remove(transport, []string{id})
+	r.mu.Unlock()
+	if !changed {
+		return nil
+	}
+	return r.save(state)
 }
 
 // remove takes ids out; r.mu is held.
-func (r *revocations) remove(transport string, ids []string) error {
+func (r *revocations) remove(transport string, ids []string) (changed bool, state uint64) {
 	if len(ids) == 0 {
-		return nil
+		return false, r.state
 	}
 	gone := make(map[string]bool, len(ids))
 	for _, id := range ids {
 		gone[id] = true
+		delete(r.owners, pendingID{transport, id})
 	}
 	before := len(r.pending[transport])
 	rest := slices.DeleteFunc(r.pending[transport], func(id string) bool { return gone[id] })
 	if len(rest) == before {
-		return nil
+		return false, r.state
 	}
 	if r.pending[transport] = rest; len(rest) == 0 {
 		delete(r.pending, transport)
 	}
-	return r.save()
+	r.state++
+	return true, r.state
 }
 
-// save writes the file; r.mu is held.
-func (r *revocations) save() error {
-	b, err := json.Marshal(r.pending)
-	if err != nil {
-		return err
+// save writes the file, unless a state that is not older is there already: those who wait
+// for the disk at the same time are served by one write.
+func (r *revocations) save(state uint64) error {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	if r.saved >= state {
+		return nil
 	}
-	return writeFile(r.path, b)
+	r.mu.Lock()
+	now := r.state
+	b, err := json.Marshal(r.pending)
+	r.mu.Unlock()
+	if err == nil {
+		err = writeFile(r.path, b)
+	}
+	if err == nil {
+		r.saved = now
+	}
+	return err
 }

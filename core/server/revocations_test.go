@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"sync"
 	"testing"
 )
 
@@ -20,7 +22,7 @@ func TestRevocations(t *testing.T) {
 	}
 	r := open()
 	for _, id := range []string{"one", "two", "one", "three"} {
-		if forgotten, err := r.add([]string{"door", "side"}, id); forgotten || err != nil {
+		if forgotten, err := r.add([]string{"door", "side"}, id, ""); forgotten || err != nil {
 			t.Fatal(forgotten, err)
 		}
 	}
@@ -39,7 +41,7 @@ func TestRevocations(t *testing.T) {
 	}
 	// Revoked anew while it is told: it is told again, unless it may come again.
 	for i, want := range [][]string{{"two", "three"}, {"three"}} {
-		if _, err := r.add([]string{"side"}, "two"); err != nil {
+		if _, err := r.add([]string{"side"}, "two", ""); err != nil {
 			t.Fatal(err)
 		}
 		if i == 1 {
@@ -78,7 +80,7 @@ func TestRevocations(t *testing.T) {
 		many[i] = fmt.Sprint(i)
 	}
 	r.pending["door"] = many
-	if forgotten, err := r.add([]string{"door"}, "last"); !forgotten || err != nil {
+	if forgotten, err := r.add([]string{"door"}, "last", ""); !forgotten || err != nil {
 		t.Error(forgotten, err)
 	}
 	if got := r.of("door"); len(got) != maxRevocations || got[0] != "1" || got[len(got)-1] != "last" {
@@ -89,5 +91,64 @@ func TestRevocations(t *testing.T) {
 	}
 	if _, err := openRevocations(path); err == nil {
 		t.Error("a broken file was taken for none")
+	}
+}
+
+// A device that changes its key again and again pushes its own out, but the first: a
+// transport that was away knows that one.
+func TestRevocationsOfOneDevice(t *testing.T) {
+	r, err := openRevocations(filepath.Join(t.TempDir(), revocationsFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(id, device string) {
+		t.Helper()
+		if forgotten, err := r.add([]string{"door"}, id, device); forgotten || err != nil {
+			t.Fatal(forgotten, err)
+		}
+	}
+	add("link", "")
+	add("other", "dev-b")
+	want := []string{"link", "other", "key-0"}
+	for i := range maxOwnRevocations + 5 {
+		add(fmt.Sprint("key-", i), "dev-a")
+		if i > 5 {
+			want = append(want, fmt.Sprint("key-", i))
+		}
+	}
+	if got := r.of("door"); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if err := r.done("door", want); err != nil || len(r.owners) != 0 {
+		t.Error(r.owners, err)
+	}
+}
+
+// Those who wait for the disk hold up nobody who does not, and are all on it in the end.
+func TestRevocationsWaitForTheDiskApart(t *testing.T) {
+	path := filepath.Join(t.TempDir(), revocationsFile)
+	r, err := openRevocations(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.writing.Lock() // the disk hangs
+	var all sync.WaitGroup
+	for i := range 20 {
+		all.Go(func() {
+			if _, err := r.add([]string{"door"}, fmt.Sprint(i), ""); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for len(r.of("door")) < 20 {
+		runtime.Gosched()
+	}
+	if err := r.drop("door", "a key that was not revoked"); err != nil {
+		t.Error(err)
+	}
+	r.writing.Unlock()
+	all.Wait()
+	if again, err := openRevocations(path); err != nil || len(again.of("door")) != 20 {
+		t.Error(again, err)
 	}
 }
