@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -121,6 +122,22 @@ func TestRelay(t *testing.T) {
 		}
 		r.unknown(t, at, old)
 		erin.says(t, bob, "with a new key")
+	})
+
+	t.Run("key of another", func(t *testing.T) {
+		alice.owns(t)
+		mallory := newDevice(t, l, &firstKey{Dialer: dialer(t, nil, nil), key: alice.Profile().Keys[0]})
+		mallory.event(t, "connected")
+		if keys := mallory.Profile().Keys; len(keys) != 1 || !keys[0].Refused || !keys[0].Confirmed.IsZero() {
+			t.Error("another's key is taken", keys)
+		}
+		if _, err := mallory.Connected(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		mallory.Disconnect()
+		private, at := mallory.owns(t) // a new one, at its next connection
+		r.knows(t, at, private)
+		alice.says(t, bob, "mine is good as before")
 	})
 
 	t.Run("key of a file", func(t *testing.T) {
@@ -263,6 +280,21 @@ func (k *keysUsed) counts() (link, own int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.link, k.own
+}
+
+// firstKey is a dialer whose first key is given.
+type firstKey struct {
+	transport.Dialer
+	key   client.TransportKey
+	drawn atomic.Bool
+}
+
+// NewKey implements transport.KeyMaker.
+func (f *firstKey) NewKey() (private, public []byte, err error) {
+	if !f.drawn.Swap(true) {
+		return f.key.Private, f.key.Public, nil
+	}
+	return f.Dialer.(transport.KeyMaker).NewKey()
 }
 
 // The client says what is wrong with the way, and takes another one.
