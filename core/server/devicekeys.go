@@ -230,6 +230,9 @@ func (s *Server) keysCame(device string, keys []ccp.TransportKey) {
 func (s *Server) keysGone(c account.Change) {
 	for _, k := range c.Gone {
 		names, id := []string{account.SlotTransport(k.Transport)}, account.GuestID(c.Device, k.Public)
+		if !s.mayKnow(names[0]) {
+			continue // what nobody is ever told would only pile up
+		}
 		s.answers.forget(id)
 		if c.Kind == account.KeysChanged {
 			s.revokeAt(names, id, c.Device)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/commucat/commucat/core/account"
 	"github.com/commucat/commucat/core/account/accounttest"
+	"github.com/commucat/commucat/core/config"
 	"github.com/commucat/commucat/core/session"
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/ccp"
@@ -81,6 +83,8 @@ func keyedServerOn(t *testing.T, dir storage.Directory) (s *Server, announce fun
 	}
 	s = &Server{log: slog.New(slog.DiscardHandler), revocations: r}
 	s.accounts = account.New(dir, account.Options{Domain: "relay.example", CA: func() identity.CA { return ca }})
+	s.cfg = &config.Config{Transports: map[string]config.Transport{"door": {}}}
+	s.data = &data{dir: t.TempDir()}
 	s.sessions = new(session.Server) // there are none
 	s.accounts.OnChange(s.keysGone)
 	secret, _, err := s.accounts.CreateInvite(t.Context(), 1, time.Hour)
@@ -179,6 +183,41 @@ func TestKeyThatIsGoneStaysOut(t *testing.T) {
 	}
 	if len(door.let) != 0 || !slices.Contains(s.revocations.of("door"), id) {
 		t.Error(door.let, s.revocations.of("door"))
+	}
+}
+
+// A node notes what is to be told to a transport that it has, or has had; on one that never
+// had it the device goes all the same.
+func TestRevocationWithoutTheTransport(t *testing.T) {
+	for name, x := range map[string]struct {
+		had   func(s *Server) error
+		noted bool
+	}{
+		"configured": {func(*Server) error { return nil }, true},
+		"never had":  {func(s *Server) error { s.cfg.Transports = nil; return nil }, false},
+		"taken out": {func(s *Server) error {
+			s.cfg.Transports = nil
+			return os.MkdirAll(s.data.path(stateDir, "transport-door"), 0o700)
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, announce := keyedServer(t)
+			k := announce("1")
+			if err := x.had(s); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.accounts.RevokeDevice(t.Context(), "", "dev-a"); err != nil {
+				t.Fatal(err)
+			}
+			if held, err := s.accounts.HasTransportKey(t.Context(), "dev-a", k); held || err != nil {
+				t.Error(held, err)
+			}
+			s.revocations.mu.Lock()
+			defer s.revocations.mu.Unlock()
+			if noted := len(s.revocations.pending["door"]) == 1; noted != x.noted {
+				t.Error(s.revocations.pending)
+			}
+		})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"net"
 	"os"
@@ -308,11 +309,21 @@ func (s *Server) revokeGuest(id string) {
 	s.revokeAt(names, id, "")
 }
 
-// revokeAt ends what transports allowed under an id, a device's ("": a link's). What a transport cannot be told
-// now it is told when it is ready again, also by a later start.
+// revokeAt ends what transports allowed under an id, a device's ("": a link's). What a
+// transport cannot be told now it is told when it is ready again, also by a later start.
 func (s *Server) revokeAt(names []string, id, device string) {
 	s.noteRevoked(names, id, device)
 	s.tellRevokedAt(names)
+}
+
+// mayKnow says that a transport may know guests on this node: it runs or is configured, or
+// its state folder is left. Of several nodes not all need to have all transports.
+func (s *Server) mayKnow(name string) bool {
+	if _, configured := s.cfg.Transports[name]; configured || s.transportNamed(name) != nil {
+		return true
+	}
+	_, err := os.Stat(s.data.path(stateDir, pluginhost.KindName(sdk.Transport)+"-"+name))
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
 // noteRevoked puts on the disk what transports have to be told.
