@@ -263,7 +263,11 @@ func replaceFile(name string, content []byte) error {
 	if info, err := os.Stat(name); err == nil {
 		mode = info.Mode().Perm()
 	}
-	temp, err := os.CreateTemp(filepath.Dir(name), ".commucat-*")
+	dir := filepath.Dir(name)
+	temp, err := os.CreateTemp(dir, ".commucat-*")
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no folder %s: 'commucat init --domain NAME --data %[1]s' prepares a relay there", dir)
+	}
 	if err != nil {
 		return err
 	}
