@@ -15,8 +15,8 @@ import (
 // Snapshot describes a copy of a running relay's data: what an archive of it is made
 // from. Whoever asked has the answer's connection open; when that ends the copy is removed.
 //
-// Until ReleaseSnapshot is called, for a minute at most, no ledger is given records either,
-// so that what ledgers keep in the rest of the data folder stands still.
+// Until ReleaseSnapshot is called, for a minute after the answer at most, no ledger is given
+// records either, so that what ledgers keep in the rest of the data folder stands still.
 type Snapshot struct {
 	ID string `json:"id"`
 	// Folders stand in the place of folders of the data folder.
@@ -56,17 +56,28 @@ var ErrSnapshot error = problem(409, "backup_running", "another backup of this r
 type held struct {
 	mu      sync.Mutex
 	running bool
+	over    chan struct{} // closed when one that has ended is removed; nil if none has
 	now     *Held
 }
 
-func (h *held) begin() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.running {
-		return false
+// begin says whether there may be one now. One that is just being removed is waited for.
+func (h *held) begin(ctx context.Context) bool {
+	for {
+		h.mu.Lock()
+		over, free := h.over, !h.running
+		if free {
+			h.running = true
+		}
+		h.mu.Unlock()
+		if over == nil {
+			return free
+		}
+		select {
+		case <-over:
+		case <-ctx.Done():
+			return false
+		}
 	}
-	h.running = true
-	return true
 }
 
 func (h *held) set(now *Held) {
@@ -74,6 +85,21 @@ func (h *held) set(now *Held) {
 	defer h.mu.Unlock()
 	h.now = now
 	h.running = now != nil
+}
+
+// end ends the snapshot. There is no other one before it is removed: it lies in the data
+// folder that the next archive is made of, and may have keys that are not for that one.
+func (h *held) end() {
+	over := make(chan struct{})
+	h.mu.Lock()
+	now := h.now
+	h.now, h.over = nil, over
+	h.mu.Unlock()
+	now.End()
+	h.mu.Lock()
+	h.running, h.over = false, nil
+	h.mu.Unlock()
+	close(over)
 }
 
 func (h *held) get(id string) *Held {
@@ -92,10 +118,7 @@ func (a *Admin) snapshot(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, problemOf(r.Context(), a.opt.Log, err))
 		return
 	}
-	defer func() {
-		a.held.set(nil)
-		s.End()
-	}()
+	defer a.held.end()
 	b, err := json.Marshal(s.Snapshot)
 	if err != nil {
 		return
@@ -127,7 +150,7 @@ func (a *Admin) makeSnapshot(w http.ResponseWriter, r *http.Request) (*Held, err
 	if in.Keys != "none" && in.Keys != "only" && in.Keys != "with" {
 		return nil, problem(400, "bad_request", "keys must be none, only or with")
 	}
-	if !a.held.begin() {
+	if !a.held.begin(r.Context()) {
 		return nil, ErrSnapshot
 	}
 	s, err := a.opt.Snapshot(r.Context(), in.Keys)

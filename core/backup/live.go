@@ -33,6 +33,7 @@ type Live struct {
 	Instead map[string]string
 
 	ctx    context.Context
+	above  []fs.FileInfo // Stage, and the folders that it lies in
 	files  []File
 	others []string
 	count  int
@@ -42,6 +43,9 @@ type Live struct {
 // follows no link that a plugin has laid, and files keep the size that they have now.
 func (l *Live) Gather(ctx context.Context) (files []File, others []string, err error) {
 	l.ctx = ctx
+	if l.above, err = folders(l.Stage); err != nil {
+		return nil, nil, err
+	}
 	if err := l.folder(l.Dir, ""); err != nil {
 		return nil, nil, err
 	}
@@ -100,6 +104,23 @@ func (l *Live) folder(dir, prefix string) error {
 	})
 }
 
+// folders are a folder and those that it lies in. However the data folder was named to
+// who made Stage and to who gathers, they are found again in it.
+func folders(dir string) (all []fs.FileInfo, err error) {
+	for {
+		st, err := os.Stat(dir)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, st)
+		up := filepath.Dir(dir)
+		if up == dir {
+			return all, nil
+		}
+		dir = up
+	}
+}
+
 // gone says that a file was removed meanwhile.
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
@@ -112,8 +133,7 @@ func bare(err error) error {
 }
 
 func (l *Live) subfolder(dir, name, path string, d fs.DirEntry) error {
-	full := filepath.Join(dir, path)
-	if !wanted(name+"/", l.Keys) || full == l.Stage || strings.HasPrefix(l.Stage, full+string(filepath.Separator)) {
+	if !wanted(name+"/", l.Keys) || left(name) {
 		return fs.SkipDir
 	}
 	st, err := d.Info()
@@ -123,7 +143,10 @@ func (l *Live) subfolder(dir, name, path string, d fs.DirEntry) error {
 	if err != nil {
 		return err
 	}
-	l.files = append(l.files, fileOf(name, full, st))
+	if slices.ContainsFunc(l.above, func(a fs.FileInfo) bool { return os.SameFile(a, st) }) {
+		return fs.SkipDir
+	}
+	l.files = append(l.files, fileOf(name, filepath.Join(dir, path), st))
 	if l.Instead[name] != "" || strings.HasPrefix(name, pluginsFolder+"/") && strings.Count(name, "/") == 1 && dir == l.Dir {
 		return fs.SkipDir // its content comes from elsewhere, or with a root of its own
 	}

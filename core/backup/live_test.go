@@ -111,3 +111,54 @@ func TestGatherKeys(t *testing.T) {
 		t.Errorf("%q, want %q", names, want)
 	}
 }
+
+// TestSnapshotsLeft: folders of a moment that was archived before are in no archive, since
+// they may have keys in them; what is only named alike is.
+func TestSnapshotsLeft(t *testing.T) {
+	dir := t.TempDir()
+	old := SnapshotName()
+	for _, name := range []string{
+		"relay.json", "snapshot-2026-11/notes", old + "/keys/root", "plugins/storage-x/" + old + "/relay.db", "plugins/storage-x/deep/" + old + "/own", "snapshot-1/audit/1",
+	} {
+		put(t, dir, name, "x")
+	}
+	want := []string{"plugins/storage-x/deep/" + old + "/own", "relay.json", "snapshot-2026-11/notes"}
+	check := func(how string, files []File, want ...string) {
+		t.Helper()
+		var got []string
+		for _, f := range files {
+			if !f.Mode.IsDir() {
+				got = append(got, f.Name)
+			}
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", how, got, want)
+		}
+	}
+	files, _, err := Scan(dir, WithoutKeys)
+	must(t, err)
+	check("a relay that does not run", files, slices.Sorted(slices.Values(append(slices.Clone(want), "snapshot-1/audit/1")))...)
+
+	// The relay has another name for its data folder than who archives it.
+	stage := filepath.Join(dir, "snapshot-1", "stage")
+	must(t, os.Mkdir(stage, 0o700))
+	t.Chdir(dir)
+	files, _, err = (&Live{Dir: ".", Stage: stage, Keys: WithoutKeys}).Gather(t.Context())
+	must(t, err)
+	check("one that runs", files, want...)
+}
+
+func TestIsSnapshot(t *testing.T) {
+	for range 20 {
+		if n := SnapshotName(); !IsSnapshot(n) {
+			t.Errorf("%q was drawn", n)
+		}
+	}
+	letters := strings.Repeat("A", 25)
+	for _, n := range []string{"", "snapshot-", "snapshot-2026-11", "snapshot-" + letters, "snapshot-" + letters + "AA", "snapshot-" + letters + "1", "snapshot-" + letters + "a", "snapshot-" + letters + "/", letters + "A"} {
+		if IsSnapshot(n) {
+			t.Errorf("%q was not drawn", n)
+		}
+	}
+}

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"io"
 	"io/fs"
@@ -16,11 +15,8 @@ import (
 	"github.com/commucat/commucat/core/backup"
 )
 
-// snapshotPrefix begins the names of folders that stand for a moment of this relay; what a
-// crash left of them is removed at the next start.
-const snapshotPrefix = "snapshot-"
-
-// longestHold is how long ledgers wait for who makes an archive.
+// longestHold is how long ledgers wait for who makes an archive, once there is all that it
+// is made of.
 const longestHold = time.Minute
 
 // errHeldTooLong answers who wants to let ledgers go on that have long gone on.
@@ -29,8 +25,18 @@ var errHeldTooLong = errors.New("the ledgers waited for a minute and have gone o
 // snapshot copies what changes while the relay runs: the audit chain, the storage's data if
 // that lies in the data folder, and the keys, as they are at one moment each, in this
 // order. That is what a crash would leave, with everything acknowledged before.
+//
+// The order is why ledgers wait while the storage is copied, however long that takes: the
+// audit chain comes first, since it may lack what the storage has, but must not tell of
+// what the storage lacks; and what ledgers keep, which is copied last, must not have records
+// that the chain lacks. The spool takes records meanwhile, and whoever asked ends the
+// waiting by going.
 func (s *Server) snapshot(ctx context.Context, keys string) (_ api.Held, err error) {
-	dir := s.data.path(snapshotPrefix + rand.Text())
+	data, err := filepath.Abs(s.data.dir) // whoever asks may work in another folder
+	if err != nil {
+		return api.Held{}, err
+	}
+	dir := filepath.Join(data, backup.SnapshotName())
 	h := &holding{dirs: []string{dir}}
 	defer func() {
 		if err != nil {
@@ -51,11 +57,10 @@ func (s *Server) snapshot(ctx context.Context, keys string) (_ api.Held, err err
 		if out.Busy, h.ledgers, err = s.audit.Hold(ctx, audit); err != nil {
 			return api.Held{}, err
 		}
-		h.timer = time.AfterFunc(longestHold, func() { h.release(true) })
 		add(auditDir, audit)
 		if s.store.Snapshots != nil {
 			state := stateDir + "/storage-" + s.cfg.Storage.Backend
-			at := s.data.path(state, out.ID)
+			at := filepath.Join(data, state, out.ID)
 			h.dirs = append(h.dirs, at)
 			if err := s.store.Snapshots.Snapshot(ctx, out.ID); err != nil {
 				return api.Held{}, err
@@ -71,6 +76,7 @@ func (s *Server) snapshot(ctx context.Context, keys string) (_ api.Held, err err
 		}
 		add(keysDir, to)
 	}
+	h.within(longestHold)
 	return api.Held{Snapshot: out, Release: h.releaseInTime, End: h.end}, nil
 }
 
@@ -83,6 +89,15 @@ type holding struct {
 	dirs    []string
 }
 
+// within lets the ledgers go on when the time is over.
+func (h *holding) within(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.ledgers != nil {
+		h.timer = time.AfterFunc(d, func() { h.release(true) })
+	}
+}
+
 // release lets the ledgers go on; late says that nobody asked for it.
 func (h *holding) release(late bool) {
 	h.mu.Lock()
@@ -90,7 +105,9 @@ func (h *holding) release(late bool) {
 	if h.ledgers == nil {
 		return
 	}
-	h.timer.Stop()
+	if h.timer != nil {
+		h.timer.Stop()
+	}
 	h.ledgers()
 	h.ledgers, h.late = nil, late
 }
@@ -152,21 +169,40 @@ func copyFile(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// sweepSnapshots removes what a crash left of snapshots in a locked data folder.
+// sweepSnapshots removes what a crash left of snapshots in a locked data folder: in itself
+// and in the storages' folders.
 func (d *data) sweepSnapshots() error {
-	for _, pattern := range []string{d.path(snapshotPrefix + "*"), d.path(stateDir, "storage-*", snapshotPrefix+"*")} {
-		left, err := filepath.Glob(pattern)
-		if err != nil {
+	if err := sweep(d.dir); err != nil {
+		return err
+	}
+	list, err := os.ReadDir(d.path(stateDir))
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		// Not through a link, and not where only the plugin's own user may read.
+		if !e.IsDir() || !strings.HasPrefix(e.Name(), "storage-") {
+			continue
+		}
+		if err := sweep(d.path(stateDir, e.Name())); err != nil && !errors.Is(err, fs.ErrPermission) {
 			return err
 		}
-		for _, dir := range left {
-			// Not through a link that a plugin laid into its own folder.
-			if st, err := os.Lstat(filepath.Dir(dir)); err != nil || !st.IsDir() || strings.Contains(filepath.Base(dir), "..") {
-				continue
-			}
-			if err := os.RemoveAll(dir); err != nil && !errors.Is(err, fs.ErrPermission) {
-				return err
-			}
+	}
+	return nil
+}
+
+// sweep removes the snapshots of one folder. One that cannot be removed is in nobody's way.
+func sweep(dir string) error {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if !e.IsDir() || !backup.IsSnapshot(e.Name()) {
+			continue
+		}
+		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil && !errors.Is(err, fs.ErrPermission) {
+			return err
 		}
 	}
 	return nil
