@@ -185,22 +185,34 @@ func (n *instance) flushed() error {
 	return n.LogData(nil, pebble.Sync)
 }
 
+// manifests names the manifests in a folder, the oldest first. The folder's name is not
+// taken for a pattern.
+func manifests(dir string) (names []string, err error) {
+	list, err := os.ReadDir(dir)
+	for _, e := range list {
+		if strings.HasPrefix(e.Name(), "MANIFEST-") {
+			names = append(names, e.Name())
+		}
+	}
+	return names, err
+}
+
 // attest writes the witness of a checkpoint.
 func attest(dir string) error {
-	manifests, err := filepath.Glob(filepath.Join(dir, "MANIFEST-*"))
+	names, err := manifests(dir)
 	if err != nil {
 		return unavailable("snapshot", err)
 	}
 	w := &witness{path: dir + ".manifests"}
-	for _, name := range manifests {
-		f, err := os.Open(name)
+	for _, name := range names {
+		f, err := os.Open(filepath.Join(dir, name))
 		if err != nil {
 			return unavailable("snapshot", err)
 		}
 		sum := crc32.New(castagnoli)
 		length, err := io.Copy(sum, f)
 		if err = errors.Join(err, f.Close()); err == nil {
-			err = w.note(witnessed{filepath.Base(name), length, sum.Sum32()})
+			err = w.note(witnessed{name, length, sum.Sum32()})
 		}
 		if err != nil {
 			return unavailable("snapshot", err)

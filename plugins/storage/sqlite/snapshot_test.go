@@ -134,3 +134,27 @@ func TestSnapshotOfBothEngines(t *testing.T) {
 		}
 	}
 }
+
+// TestFolderIsNoPattern: manifests are found in a folder of whatever name.
+func TestFolderIsNoPattern(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "x[")
+	queues := filepath.Join(dir, "queues")
+	if err := os.MkdirAll(queues, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(queues, "MANIFEST-000001"), []byte("state"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := attest(queues); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(queues + ".manifests"); err != nil || !strings.HasPrefix(string(b), "MANIFEST-000001 5 ") {
+		t.Errorf("%q %v", b, err)
+	}
+	if err := whole(dir); !errors.Is(err, sdk.Corrupt) {
+		t.Errorf("queues without a database: %v", err)
+	}
+	if err := whole(t.TempDir()); err != nil {
+		t.Errorf("a new folder: %v", err)
+	}
+}

@@ -150,11 +150,11 @@ func (s *store) close() error {
 // witness after their first manifest.
 func whole(dir string) error {
 	db, queues := filepath.Join(dir, "relay.db"), filepath.Join(dir, "queues")
-	manifests, err := filepath.Glob(filepath.Join(queues, "MANIFEST-*"))
-	if err != nil {
+	names, err := manifests(queues)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if len(manifests) > 0 {
+	if len(names) > 0 {
 		if st, err := os.Stat(db); errors.Is(err, fs.ErrNotExist) || err == nil && st.Size() == 0 {
 			return corrupt(db + ": it is missing or empty beside the queues; restore the folder from a backup")
 		}
