@@ -14,7 +14,8 @@ import (
 
 // sentFolder in Options.Dir has a file for each ledger that forgets, with the number of
 // the last record it took: such a ledger cannot be asked for its head. The files are not
-// synced; after a crash some records are given once more.
+// synced; after a crash some records are given once more, and after a loss of power, which
+// may leave an empty file, all that the spool has.
 const sentFolder = "sent"
 
 func (r *Recorder) sentFile(name string) string { return filepath.Join(r.o.Dir, sentFolder, name) }
@@ -33,8 +34,16 @@ func (r *Recorder) resume(ctx context.Context, name string) (uint64, error) {
 		return 0, &sdk.Error{Kind: sdk.Unavailable, Op: "audit", Err: err}
 	}
 	done, err := strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
-	if err != nil || done >= head {
-		return head, nil //nolint:nilerr // damaged, or of a chain that was begun anew
+	if err != nil {
+		done = head
+		if first := r.spool.First(); first != 0 {
+			done = first - 1
+		}
+		r.o.Log.Error("how far a ledger has come cannot be read; it is given what the spool has", "ledger", name, "from", done+1, "error", err)
+		return done, nil
+	}
+	if done >= head {
+		return head, nil // or of a chain that was begun anew
 	}
 	next, err := r.record(ctx, done+1)
 	if err != nil {

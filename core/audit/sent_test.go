@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/commucat/commucat/core/audit"
@@ -87,6 +89,35 @@ func TestForgetfulLedgerLeftOut(t *testing.T) {
 	must(t, r.Close(ctx))
 	if out.last != 202 || out.first <= 2 {
 		t.Errorf("given records %d to %d", out.first, out.last)
+	}
+}
+
+// TestForgetfulLedgerAfterPowerLoss: where what a ledger has taken was lost with the power it
+// is given all that there is, and the log says so.
+func TestForgetfulLedgerAfterPowerLoss(t *testing.T) {
+	for _, left := range []string{"", "\x00\x00\x00"} {
+		dir, ctx, to := t.TempDir(), t.Context(), &memory{}
+		sink := audit.Sink{Name: "away", Ledger: to, Forgets: true}
+		over, end := context.WithCancel(ctx)
+		end()
+		r := open(t, options(dir, sink))
+		must(t, r.RecordDurably(ctx, audit.Started("1")))
+		must(t, r.Flush(ctx))
+		to.set(func(m *memory) { m.fails = &sdk.Error{Kind: sdk.Unavailable, Text: "away"} })
+		must(t, r.RecordDurably(ctx, audit.Started("2")))
+		must(t, r.Close(over))
+		must(t, os.WriteFile(filepath.Join(dir, "sent", "away"), []byte(left), 0o600))
+
+		to.set(func(m *memory) { m.fails = nil })
+		var log strings.Builder
+		o := options(dir, sink)
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		r = open(t, o)
+		must(t, r.Flush(ctx))
+		must(t, r.Close(ctx))
+		if len(to.records) != 2 || !strings.Contains(log.String(), "how far a ledger has come cannot be read") {
+			t.Errorf("%q: %d records, log %q", left, len(to.records), log.String())
+		}
 	}
 }
 
