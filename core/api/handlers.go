@@ -146,6 +146,9 @@ func (a *REST) unpair(w http.ResponseWriter, r *http.Request, b *account.Bearer)
 	if err := a.opt.Pairing.RevokeOf(r.Context(), b.Device.ID, in.ID); err != nil {
 		return err
 	}
+	if a.opt.Unpaired != nil {
+		a.opt.Unpaired(in.ID)
+	}
 	writeJSON(w, object{"link_id": in.ID, "status": "revoked"})
 	return nil
 }

@@ -52,6 +52,9 @@ type Options struct {
 	// Revoked is told of a device that its owner revoked, so that its live
 	// session ends at once; may be nil where account hooks do that.
 	Revoked func(device string)
+	// Unpaired is told of a pairing link that the device which made it has ended, so
+	// that no transport lets anybody in by it; may be nil.
+	Unpaired func(link string)
 	// PerMinute and Burst bound requests of one IPv4 address or IPv6 /64 (600, 60).
 	PerMinute uint32
 	Burst     uint32

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -485,4 +486,30 @@ func FuzzReadJSON(f *testing.F) {
 			t.Fatalf("%s: %v", again, err)
 		}
 	})
+}
+
+// TestUnpair: the device that made a pairing link ends it, and nobody comes in by it any
+// more; another device's is not its to end.
+func TestUnpair(t *testing.T) {
+	var ended []string
+	w := newWorld(t, func(o *Options) { o.Unpaired = func(id string) { ended = append(ended, id) } })
+	mine, err := w.codes.Create(t.Context(), w.user.ID, w.device, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	operators, err := w.codes.Create(t.Context(), w.user.ID, "", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		id   string
+		code int
+	}{{operators.ID, 404}, {mine.ID, 200}, {mine.ID, 404}} {
+		if r := w.do("POST", "/api/pair/revoke", `{"link_id":"`+c.id+`"}`, "Authorization", w.bearer()); r.Code != c.code {
+			t.Errorf("%d, want %d: %s", r.Code, c.code, r.Body)
+		}
+	}
+	if !slices.Equal(ended, []string{mine.ID}) {
+		t.Errorf("ended %q", ended)
+	}
 }

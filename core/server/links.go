@@ -74,8 +74,17 @@ func (s *Server) addresses() []address {
 // newLink makes a link of the given kind; its id names it to the transports whose clients
 // need an invitation, until Revoke or the end. Endpoints that are too many, or would make
 // it too long, are left out, the last ones first, and the log says which; where the terms
-// name transports, each is in the link, or it is refused with api.NoWay.
-func (s *Server) newLink(ctx context.Context, kind link.Kind, terms api.LinkTerms) (string, error) {
+// name transports, each is in the link, or it is refused with api.NoWay. What transports
+// have allowed to a link that is refused ends.
+func (s *Server) newLink(ctx context.Context, kind link.Kind, terms api.LinkTerms) (_ string, err error) {
+	defer func() {
+		if err == nil || terms.ID == "" { // an address link has none
+			return
+		}
+		if names := s.asked(terms.Transports); len(names) > 0 {
+			s.revokeAt(names, terms.ID, "")
+		}
+	}()
 	key := s.ring.NoiseKeys()[0]
 	l := link.Link{
 		Kind: kind, Root: s.ring.RootPublic(), NoiseVersion: key.Version, NoisePublic: key.Pair.Public,
@@ -99,6 +108,16 @@ func (s *Server) newLink(ctx context.Context, kind link.Kind, terms api.LinkTerm
 		}
 		l.Endpoints = l.Endpoints[:len(l.Endpoints)-1]
 	}
+}
+
+// asked are the transports that are asked for an invitation.
+func (s *Server) asked(only []string) (names []string) {
+	for _, t := range s.running() {
+		if wanted(t.Name(), only) {
+			names = append(names, t.Name())
+		}
+	}
+	return names
 }
 
 func allNamed(in []link.Endpoint, transports []string) error {

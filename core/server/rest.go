@@ -2,6 +2,8 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -19,7 +21,7 @@ import (
 // restAPI makes the clients' REST interface on the public port.
 func (s *Server) restAPI() (front.API, error) {
 	opt := api.Options{
-		Accounts: s.accounts, Pairing: s.codes, Info: s.info, PairLink: s.pairLink, Cover: s.cover,
+		Accounts: s.accounts, Pairing: s.codes, Info: s.info, PairLink: s.pairLink, Unpaired: s.revokeGuest, Cover: s.cover,
 		Cookie: s.cookie(), Verify: s.entries.Verify, Public: s.cfg.Compat.PublicAPI,
 		PerMinute: s.cfg.Limits.HTTPRate, Burst: s.cfg.Limits.HTTPBurst, Clock: s.opt.Clock, Log: s.log, Metrics: s.metrics,
 	}
@@ -93,6 +95,12 @@ func (s *Server) recordOperator(_ context.Context, action, subject string) {
 	case "link.revoke":
 		s.revokeGuest(subject)
 		s.record(audit.InviteRevoked(subject, "operator"))
+	case "pair.revoke":
+		// Whether there was such a link nobody has looked; what cannot be one would only
+		// be refused by the transports, again and again.
+		if id, err := hex.DecodeString(subject); err == nil && len(id) == sha256.Size {
+			s.revokeGuest(subject)
+		}
 	}
 }
 
