@@ -33,11 +33,13 @@ func (t *target) ahead(ctx context.Context) error {
 		}
 		last.Store(max(last.Load(), t.highest))
 	}
-	if last.Load() <= uint64(max(t.Now.UnixMicro(), 0)) {
-		return nil
-	}
+	// Also for positions that are past by the clock of this machine: the target may go by
+	// another one.
 	if p := t.To.Store.Positions; p != nil {
 		return p.Raise(ctx, last.Load())
+	}
+	if last.Load() <= uint64(max(t.Now.UnixMicro(), 0)) {
+		return nil
 	}
 	at := time.UnixMicro(int64(last.Load() + 1)).UTC()
 	wait := at.Sub(t.Now)
