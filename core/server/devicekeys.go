@@ -123,7 +123,7 @@ func (s *Server) letIn(ctx context.Context, t doorkeeper, host, device string, k
 	e, err := t.Invite(ctx, host, transport.Guest{ID: id, Public: k.Public})
 	if err == nil {
 		if err = s.holds(ctx, name, device, k); errors.Is(err, sdk.Denied) {
-			s.revokeAt([]string{name}, id, device)
+			s.revokeAt([]string{name}, id, slotOf(device, k))
 			return ccp.Endpoint{}, err
 		}
 	}
@@ -152,7 +152,7 @@ func (s *Server) checkLate(name, device string, k ccp.TransportKey) {
 	defer cancel()
 	switch err := s.holds(ctx, name, device, k); {
 	case errors.Is(err, sdk.Denied):
-		s.revokeAt([]string{name}, account.GuestID(device, k.Public), device)
+		s.revokeAt([]string{name}, account.GuestID(device, k.Public), slotOf(device, k))
 	case err != nil:
 		s.log.Warn("whether a key is still a device's is not known", "transport", name, "device", device, "error", err)
 	}
@@ -235,11 +235,11 @@ func (s *Server) keysGone(c account.Change) {
 		}
 		s.answers.forget(id)
 		if c.Kind == account.KeysChanged {
-			s.revokeAt(names, id, c.Device)
+			s.revokeAt(names, id, slotOf(c.Device, k))
 			continue
 		}
 		release := s.revocations.hold(id)
-		s.noteRevoked(names, id, c.Device)
+		s.noteRevoked(names, id, slotOf(c.Device, k))
 		go func() {
 			for end := time.Now().Add(farewell); s.sessions.Connected(c.Device) && time.Now().Before(end); {
 				time.Sleep(farewellStep)

@@ -309,10 +309,10 @@ func (s *Server) revokeGuest(id string) {
 	s.revokeAt(names, id, "")
 }
 
-// revokeAt ends what transports allowed under an id, a device's ("": a link's). What a
-// transport cannot be told now it is told when it is ready again, also by a later start.
-func (s *Server) revokeAt(names []string, id, device string) {
-	s.noteRevoked(names, id, device)
+// revokeAt ends what transports allowed under an id, a key's of a slot ("": a link's). What
+// a transport cannot be told now it is told when it is ready again, also by a later start.
+func (s *Server) revokeAt(names []string, id, slot string) {
+	s.noteRevoked(names, id, slot)
 	s.tellRevokedAt(names)
 }
 
@@ -327,8 +327,8 @@ func (s *Server) mayKnow(name string) bool {
 }
 
 // noteRevoked puts on the disk what transports have to be told.
-func (s *Server) noteRevoked(names []string, id, device string) {
-	forgotten, err := s.revocations.add(names, id, device)
+func (s *Server) noteRevoked(names []string, id, slot string) {
+	forgotten, err := s.revocations.add(names, id, slot)
 	if err != nil {
 		s.log.Error("a revocation is not on disk, a transport that is away now may miss it", "error", err)
 	}

@@ -9,6 +9,8 @@ import (
 	"os"
 	"slices"
 	"sync"
+
+	"github.com/commucat/commucat/sdk/ccp"
 )
 
 const (
@@ -16,8 +18,9 @@ const (
 	// maxRevocations bounds what one transport has not been told yet; beyond it the
 	// oldest are forgotten.
 	maxRevocations = 10_000
-	// maxOwnRevocations bounds those of one device's keys, for one transport: who changes
-	// a key again and again pushes out nobody else's.
+	// maxOwnRevocations bounds those of a device's keys in one slot: who changes a key again
+	// and again pushes out nobody else's, and no key of another slot, which the transport
+	// may know.
 	maxOwnRevocations = 32
 )
 
@@ -37,7 +40,7 @@ type revocations struct {
 	pending map[string][]string  // ids by transport, in the order of revocation
 	held    map[string]int       // ids that are not to be told yet
 	again   map[pendingID]bool   // revoked anew since of
-	owners  map[pendingID]string // devices whose keys these are, as far as this run knows
+	owners  map[pendingID]string // slots that these are keys of, as far as this run knows
 }
 
 type pendingID struct{ transport, id string }
@@ -61,14 +64,17 @@ func openRevocations(path string) (*revocations, error) {
 	return r, nil
 }
 
-// add notes an id for the transports, on the disk when it returns. device is whose key it
-// is, "" for a link. forgotten says that the oldest ids gave way.
-func (r *revocations) add(transports []string, id, device string) (forgotten bool, err error) {
-	forgotten, state := r.note(transports, id, device)
+// add notes an id for the transports, on the disk when it returns. slot is the one that it
+// is a key of, "" for a link. forgotten says that the oldest ids gave way.
+func (r *revocations) add(transports []string, id, slot string) (forgotten bool, err error) {
+	forgotten, state := r.note(transports, id, slot)
 	return forgotten, r.save(state)
 }
 
-func (r *revocations) note(transports []string, id, device string) (forgotten bool, state uint64) {
+// slotOf names a slot of a device.
+func slotOf(device string, k ccp.TransportKey) string { return device + " " + k.Transport }
+
+func (r *revocations) note(transports []string, id, slot string) (forgotten bool, state uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, name := range transports {
@@ -77,9 +83,9 @@ func (r *revocations) note(transports []string, id, device string) (forgotten bo
 			r.again[pendingID{name, id}] = true
 			continue
 		}
-		ids = append(r.crowd(name, device), id)
-		if device != "" {
-			r.owners[pendingID{name, id}] = device
+		ids = append(r.crowd(name, slot), id)
+		if slot != "" {
+			r.owners[pendingID{name, id}] = slot
 		}
 		if over := len(ids) - maxRevocations; over > 0 {
 			for _, old := range ids[:over] {
@@ -93,17 +99,18 @@ func (r *revocations) note(transports []string, id, device string) (forgotten bo
 	return forgotten, r.state
 }
 
-// crowd makes room among a device's own ids and answers all ids of the transport. The
-// oldest but the first gives way: a transport that was away all the time knows the first.
-// r.mu is held.
-func (r *revocations) crowd(transport, device string) []string {
+// crowd makes room among a slot's own ids and answers all ids of the transport. The oldest
+// but the first gives way. A transport that was away all the time knows the first. One that
+// is just being told may know the newest, which are not in what it is being told: so those
+// stay. r.mu is held.
+func (r *revocations) crowd(transport, slot string) []string {
 	ids := r.pending[transport]
-	if device == "" {
+	if slot == "" {
 		return ids
 	}
 	var own []int
 	for i, id := range ids {
-		if r.owners[pendingID{transport, id}] == device {
+		if r.owners[pendingID{transport, id}] == slot {
 			own = append(own, i)
 		}
 	}

@@ -119,6 +119,15 @@ func TestRevocationsOfOneDevice(t *testing.T) {
 	if got := r.of("door"); !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
+	// A key of another slot, which the transport knows, is not pushed out by these.
+	add("export", "dev-a ~")
+	for i := range maxOwnRevocations + 5 {
+		add(fmt.Sprint("more-", i), "dev-a")
+	}
+	if got := r.of("door"); !slices.Contains(got, "key-0") || !slices.Contains(got, "export") {
+		t.Errorf("%q", got)
+	}
+	want = r.of("door")
 	if err := r.done("door", want); err != nil || len(r.owners) != 0 {
 		t.Error(r.owners, err)
 	}
