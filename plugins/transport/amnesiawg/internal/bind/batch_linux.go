@@ -20,6 +20,8 @@ type batch struct {
 	six  bool        // the socket takes IPv6 addresses, and IPv4 mapped into them
 	gso  atomic.Bool // datagrams may be sent joined
 	outs sync.Pool   // *outbox
+	// parting counts the reads down to when datagrams are no longer joined; 0 is as it is.
+	parting atomic.Int32
 }
 
 // mmsghdr is the kernel's struct mmsghdr.
@@ -49,7 +51,8 @@ func (b *batch) setup(fd int, errors bool) {
 	for _, o := range []int{unix.SO_RCVBUF, unix.SO_SNDBUF, unix.SO_RCVBUFFORCE, unix.SO_SNDBUFFORCE} {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, o, socketBuffer)
 	}
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+	// The socket may be a duplicate: a filter outlives whoever attached it.
+	unwall(fd)
 	_, err = unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
 	b.gso.Store(err == nil)
 	if b.six {
@@ -113,6 +116,7 @@ func (in *linuxInbox) fill() error {
 	err := in.b.raw.Read(func(fd uintptr) bool {
 		var n uintptr
 		n, _, errno = unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&in.msgs[0])), inboxSlots, unix.MSG_DONTWAIT, 0, 0)
+		in.b.part(int(fd), errno == unix.EAGAIN)
 		if errno != 0 {
 			return errno != unix.EAGAIN && errno != unix.EINTR
 		}

@@ -18,6 +18,8 @@ func (*batch) newInbox() inbox { return nil }
 
 func (*batch) newWall(*obfs.Params, int) wall { return nil }
 
+func (*batch) unwall() {}
+
 func (*batch) send(*Endpoint, int, [][]byte, func(prefix, msg []byte)) error {
 	return errors.ErrUnsupported
 }

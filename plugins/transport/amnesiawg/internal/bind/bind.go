@@ -164,6 +164,10 @@ func (b *Bind) Close() error {
 	for _, s := range b.sockets {
 		// A socket that its owner has closed already wakes its reader as well.
 		_ = s.conn.SetReadDeadline(time.Unix(1, 0))
+		// What the owner does with it next may be of another shape.
+		if s.batch != nil {
+			s.batch.unwall()
+		}
 	}
 	return nil
 }

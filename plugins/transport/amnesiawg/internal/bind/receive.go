@@ -65,6 +65,7 @@ func (r *receiver) receive(packets [][]byte, sizes []int, eps []conn.Endpoint) (
 			return n, nil
 		}
 		if err := r.fill(); err != nil {
+			r.siege.end()
 			return 0, err
 		}
 	}
@@ -120,7 +121,9 @@ func (r *receiver) take(dst, d []byte, from *Endpoint) int {
 		sight := p.Look(d, kind)
 		if sight.Kind == obfs.None {
 			r.b.stats.Unknown.Add(1)
-			r.siege.rejected()
+			if len(d) != r.b.o.StraySize { // of that size they pass the wall
+				r.siege.rejected()
+			}
 			if r.b.o.Stray != nil {
 				r.b.o.Stray(d, from)
 			}
@@ -130,8 +133,7 @@ func (r *receiver) take(dst, d []byte, from *Endpoint) int {
 		switch sight.Kind {
 		case obfs.Transport:
 			if !r.b.ours.has(obfs.Sender(msg)) {
-				r.b.stats.Homeless.Add(1)
-				r.siege.rejected()
+				r.b.stats.Homeless.Add(1) // the wall would pass it
 				return 0
 			}
 			n := copy(dst, msg)

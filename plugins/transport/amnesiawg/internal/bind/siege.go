@@ -10,6 +10,9 @@ const (
 	// whether a siege is over.
 	siegeWindow = 250 * time.Millisecond
 	siegeLook   = 2 * time.Second
+	// siegeMost is when the wall falls in any case: the system also counts what found
+	// the buffer full. If the flood goes on, it is up again after a siegeWindow.
+	siegeMost = 30 * time.Second
 )
 
 // A wall has the system drop datagrams that no peer would send: they take no room in
@@ -30,6 +33,7 @@ type siege struct {
 	b     *Bind
 	wall  wall // nil where there is none
 	up    bool
+	began time.Time // when it was raised
 	since time.Time
 	count int    // rejected since
 	drops uint32 // at since
@@ -42,7 +46,7 @@ func newSiege(b *Bind, w wall) siege {
 	return siege{b: b, wall: w}
 }
 
-// rejected notes one more datagram that is no message.
+// rejected notes one more datagram that the wall would not pass.
 func (s *siege) rejected() { s.count++ }
 
 // look is called before each wait for datagrams.
@@ -53,22 +57,32 @@ func (s *siege) look() {
 	now := s.b.o.Now()
 	past := now.Sub(s.since)
 	switch {
-	case !s.up && past > siegeWindow:
-		s.since, s.count = now, 0
-	case !s.up && s.count >= int(siegeFrom*siegeWindow/time.Second):
+	// A reader that gets little time looks seldom: then it is the rate that tells.
+	case !s.up && s.count >= int(siegeFrom*siegeWindow/time.Second) && float64(s.count) >= siegeFrom*past.Seconds():
 		s.up = s.wall.raise()
 		if !s.up {
 			s.wall = nil // never again
 		}
-		s.since, s.drops = now, s.dropped()
+		s.began, s.since, s.drops = now, now, s.dropped()
+	case !s.up && past > siegeWindow:
+		s.since, s.count = now, 0
 	case s.up && past > siegeLook:
 		n := s.dropped()
 		s.b.stats.Walled.Add(uint64(n - s.drops))
-		if float64(n-s.drops) < siegeFrom/2*past.Seconds() {
+		if now.Sub(s.began) > siegeMost || float64(n-s.drops) < siegeFrom/2*past.Seconds() {
 			s.wall.lower()
 			s.up, s.count = false, 0
 		}
 		s.since, s.drops = now, n
+	}
+}
+
+// end lowers the wall when nobody reads any more. Close does so as well, but may have
+// come before a raise.
+func (s *siege) end() {
+	if s.up {
+		s.wall.lower()
+		s.up = false
 	}
 }
 

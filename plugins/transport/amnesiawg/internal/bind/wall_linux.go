@@ -1,7 +1,6 @@
 package bind
 
 import (
-	"errors"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -9,8 +8,13 @@ import (
 	"github.com/commucat/commucat/plugins/transport/amnesiawg/internal/obfs"
 )
 
-// udpHeader stands before the datagram in what a socket filter sees.
-const udpHeader = 8
+const (
+	// udpHeader stands before the datagram in what a socket filter sees.
+	udpHeader = 8
+	// partAfter is after how many reads datagrams are no longer joined at the latest,
+	// when there is a wall. A full buffer is read in fewer.
+	partAfter = 1024
+)
 
 // linuxWall is a socket filter of the classic kind, which needs no capability.
 type linuxWall struct {
@@ -29,24 +33,36 @@ func (w *linuxWall) raise() bool {
 	prog := unix.SockFprog{Len: uint16(len(w.program)), Filter: &w.program[0]}
 	var err error
 	cerr := w.b.raw.Control(func(fd uintptr) {
-		// Of datagrams that are joined the filter would see the first alone. A
-		// kernel that cannot join says ENOPROTOOPT.
-		if err = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 0); err == nil || errors.Is(err, unix.ENOPROTOOPT) {
-			err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog)
-		}
+		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &prog)
 	})
 	if cerr != nil || err != nil {
 		w.lower()
 		return false
 	}
+	w.b.parting.Store(partAfter)
 	return true
 }
 
-func (w *linuxWall) lower() {
-	_ = w.b.raw.Control(func(fd uintptr) {
-		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) // ENOENT where there is none
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 1)
-	})
+func (w *linuxWall) lower() { w.b.unwall() }
+
+// unwall takes the socket's wall away, whoever raised it.
+func (b *batch) unwall() {
+	b.parting.Store(0)
+	_ = b.raw.Control(func(fd uintptr) { unwall(int(fd)) })
+}
+
+func unwall(fd int) {
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) // ENOENT where there is none
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+}
+
+// part is called after each read. Of datagrams that are joined the filter sees the first
+// alone, so they must not be; but those that wait already would come without their size.
+func (b *batch) part(fd int, empty bool) {
+	if b.parting.Load() > 0 && (b.parting.Add(-1) <= 0 || empty) {
+		b.parting.Store(0)
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 0) // ENOPROTOOPT where nothing is joined
+	}
 }
 
 func (w *linuxWall) dropped() uint32 {
