@@ -274,30 +274,50 @@ func TestNewestInitiation(t *testing.T) {
 		more: func(o *Options) {
 			o.Event = func(e Event) {
 				if e == SentData {
-					up <- struct{}{}
+					select {
+					case up <- struct{}{}:
+					default:
+					}
 				}
 			}
 		},
 	})
 	at := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), server.port).String()
-	g.mu.Lock()
-	began := time.Now()
-	for range 2 {
-		client.dev.RemovePeer(sk.public)
-		client.peer(t, sk.public, serverAddr, at)
-		if err := client.dev.LookupPeer(sk.public).SendHandshakeInitiation(false); err != nil {
-			t.Fatal(err)
+	stats := server.bind.Stats()
+	// WireGuard gets the first of three and the newest. If that is ignored, it is repeated
+	// after five seconds; on a busy machine it may be also when it is not.
+	const rounds = 6
+	for range rounds {
+		before := stats.Admitted.Load()
+		func() {
+			g.mu.Lock()
+			defer g.mu.Unlock()
+			for range 3 {
+				time.Sleep(40 * time.Millisecond) // the times that initiations carry are coarse
+				client.dev.RemovePeer(sk.public)
+				client.peer(t, sk.public, serverAddr, at)
+				if err := client.dev.LookupPeer(sk.public).SendHandshakeInitiation(false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			// The last one is on its way; a session of the round before may have come late.
+			time.Sleep(40 * time.Millisecond)
+			select {
+			case <-up:
+			default:
+			}
+			client.bind.Watch()
+		}()
+		select {
+		case <-up:
+		case <-time.After(30 * time.Second):
+			t.Fatal("no session")
 		}
-		time.Sleep(40 * time.Millisecond) // the times that initiations carry are coarse
+		if stats.Admitted.Load()-before == 2 {
+			return
+		}
 	}
-	g.mu.Unlock()
-	<-up
-	if n := server.bind.Stats().Admitted.Load(); n != 2 && time.Since(began) < 4*time.Second {
-		t.Errorf("a session after %d initiations", n)
-	}
-	if time.Since(began) > 4*time.Second {
-		t.Log("WireGuard repeats after 5 s: nothing was shown")
-	}
+	t.Errorf("in none of %d rounds a session after two initiations", rounds)
 }
 
 func TestOpenAgain(t *testing.T) {

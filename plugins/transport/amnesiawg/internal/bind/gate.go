@@ -23,9 +23,10 @@ const (
 	// gatePatience is how long an answer is waited for.
 	gatePatience = 250 * time.Millisecond
 	// gateSpace is longer than WireGuard ignores a peer's initiations after the one
-	// before (20 ms). Ignored, the newest one would not be answered, and the peer
-	// would take no answer to an older one.
-	gateSpace = 25 * time.Millisecond
+	// before: 20 ms from when it took that one, which is later than it was handed
+	// over. Ignored, the newest one would not be answered, and the peer would take no
+	// answer to an older one.
+	gateSpace = 60 * time.Millisecond
 	// gateStorm is how many initiations a second keep the gate under load, however
 	// short the queue is: those without a cookie cost little only then.
 	gateStorm = 1000
