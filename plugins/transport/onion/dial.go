@@ -30,8 +30,13 @@ const attemptTime = 20 * time.Second
 
 // stuckTime is after how long an attempt that was given up has got stuck. A circuit to a
 // service that died while it was built waits for the service for a minute and more, and
-// tor gives it to later streams of the same user: the next attempt is another's.
-const stuckTime = 8 * time.Second
+// tor gives it to later streams of the same user. An introduction that is only slow takes
+// as long, and a new circuit would begin it anew, with new work for a relay that is flooded:
+// so it is after several in a row that the next attempt is another user's.
+const (
+	stuckTime = 8 * time.Second
+	stuckRow  = 2
+)
 
 // maxStuck bounds the guests of which that is remembered.
 const maxStuck = 256
@@ -50,14 +55,21 @@ type client struct {
 	closed   bool
 
 	mu    sync.Mutex
-	stuck map[string]int // by isolation: how often it happened
+	stuck map[string]*stuck // by isolation
 
 	life context.Context // ends with close, and with it what is being started
 	end  context.CancelFunc
 }
 
+// stuck is what is remembered of a guest's attempts that got stuck.
+type stuck struct {
+	users int       // how often the user has changed
+	row   int       // attempts in a row
+	last  time.Time // when the last one of them ended
+}
+
 func newClient(env sdk.Env, cfg Config) agent.Client {
-	c := &client{env: env, cfg: cfg, dir: newDirectories(time.Now), turn: make(chan struct{}, 1), stuck: map[string]int{}}
+	c := &client{env: env, cfg: cfg, dir: newDirectories(time.Now), turn: make(chan struct{}, 1), stuck: map[string]*stuck{}}
 	c.life, c.end = context.WithCancel(context.Background())
 	return c
 }
@@ -140,16 +152,14 @@ func (c *client) Dial(ctx context.Context, to transport.Endpoint, with transport
 		began := time.Now()
 		conn, err := connect(once, filepath.Join(d.folder, socksSocket), c.user(t.isolation), t)
 		refused := once.Err() == nil
-		if err != nil && time.Since(began) >= stuckTime {
-			c.stall(t.isolation)
-		}
 		cancel()
+		if err != nil && ctx.Err() != nil {
+			continue // it is the dial that ends: of the circuit that says nothing
+		}
+		c.attempted(t.isolation, began, time.Now(), err == nil)
 		if err == nil {
 			c.dir.reached(t.address)
 			return conn, nil
-		}
-		if ctx.Err() != nil {
-			continue
 		}
 		last = err
 		if c.dir.failed(t.address, refused) {
@@ -164,20 +174,39 @@ func (c *client) Dial(ctx context.Context, to transport.Endpoint, with transport
 func (c *client) user(isolation string) string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n := c.stuck[isolation]; n > 0 {
-		return isolation + "-" + strconv.Itoa(n)
+	if p := c.stuck[isolation]; p != nil && p.users > 0 {
+		return isolation + "-" + strconv.Itoa(p.users)
 	}
 	return isolation
 }
 
-// stall makes the guest's later streams leave the circuits of now.
-func (c *client) stall(isolation string) {
+// attempted notes how an attempt ended. Several that got stuck in a row make the guest's
+// later streams leave the circuits of now; those at the same time count as one.
+func (c *client) attempted(isolation string, began, ended time.Time, reached bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.stuck[isolation] == 0 && len(c.stuck) >= maxStuck {
-		clear(c.stuck)
+	p := c.stuck[isolation]
+	if reached || ended.Sub(began) < stuckTime {
+		if p != nil {
+			p.row = 0
+		}
+		return
 	}
-	c.stuck[isolation]++
+	if p == nil {
+		if len(c.stuck) >= maxStuck {
+			clear(c.stuck)
+		}
+		p = &stuck{}
+		c.stuck[isolation] = p
+	}
+	if began.Before(p.last) {
+		return
+	}
+	p.last = ended
+	if p.row++; p.row == stuckRow {
+		p.row = 0
+		p.users++
+	}
 }
 
 // connect is one attempt. Exactly tor's answer is read, so that the socket itself is

@@ -11,9 +11,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/commucat/commucat/plugins/transport/internal/agent"
+	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/plugintest"
 	"github.com/commucat/commucat/sdk/transport"
 )
@@ -192,7 +194,28 @@ func TestLockedOutComesIn(t *testing.T) {
 	}
 }
 
-// What dials are told while tor starts, and that the start goes on without them.
+// What a dial is told that gives up while tor starts.
+func TestStillStarting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(sdk.NewEnv(sdk.EnvOptions{}), Config{Limit: time.Hour}).(*client)
+		phase := "45 %, Asking for relay descriptors"
+		c.starting = &launch{done: make(chan struct{})}
+		c.starting.phase.Store(&phase)
+		ctx, giveUp := context.WithCancel(t.Context())
+		end := make(chan error)
+		go func() {
+			_, err := c.Dial(ctx, transport.Endpoint{Host: strings.Repeat("a", 54) + "ad.onion"}, transport.Dial{})
+			end <- err
+		}()
+		synctest.Wait() // until it waits for tor
+		giveUp()
+		if err := <-end; err == nil || !strings.Contains(err.Error(), "still starting: 45 %") {
+			t.Error(err)
+		}
+	})
+}
+
+// A start goes on when the dial that began it has given up.
 func TestStartGoesOnWithoutTheDial(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
@@ -211,13 +234,6 @@ func TestStartGoesOnWithoutTheDial(t *testing.T) {
 	l := &launch{done: make(chan struct{})}
 	c.starting = l
 	c.release()
-	phase := "45 %, Asking for relay descriptors"
-	l.phase.Store(&phase)
-	late, stop := context.WithTimeout(t.Context(), time.Millisecond)
-	defer stop()
-	if _, err := o.Dial(late, to, transport.Dial{}); err == nil || !strings.Contains(err.Error(), "still starting: 45 %") {
-		t.Error(err)
-	}
 	if _, err := o.Dial(ctx, to, transport.Dial{}); err == nil {
 		t.Error("dialled with a context that has ended")
 	}
@@ -232,21 +248,46 @@ func TestStartGoesOnWithoutTheDial(t *testing.T) {
 	}
 }
 
-// Who got stuck is kept apart from the circuits of before, and nobody else is.
+// Who got stuck several times in a row is kept apart from the circuits of before, and
+// nobody else is.
 func TestStuck(t *testing.T) {
-	c := newClient(nil, Config{}).(*client)
-	if c.user("a") != "a" || c.user("b") != "b" {
-		t.Error("not by the guest's own name")
+	const slow, reached = stuckTime, true
+	type attempt struct {
+		after, took time.Duration // it began so long after the one before ended
+		reached     bool
 	}
-	c.stall("a")
-	c.stall("a")
-	if c.user("a") != "a-2" || c.user("b") != "b" {
-		t.Error(c.user("a"), c.user("b"))
+	for name, c := range map[string]struct {
+		attempts []attempt
+		want     string
+	}{
+		"none":              {nil, "a"},
+		"one":               {[]attempt{{0, slow, false}}, "a"},
+		"two in a row":      {[]attempt{{0, slow, false}, {0, slow, false}}, "a-1"},
+		"three":             {[]attempt{{0, slow, false}, {0, slow, false}, {0, slow, false}}, "a-1"},
+		"two and two":       {[]attempt{{0, slow, false}, {0, slow, false}, {0, slow, false}, {0, slow, false}}, "a-2"},
+		"at the same time":  {[]attempt{{0, slow, false}, {-time.Second, slow, false}, {-slow, slow, false}}, "a"},
+		"one came through":  {[]attempt{{0, slow, false}, {0, slow, reached}, {0, slow, false}}, "a"},
+		"one was refused":   {[]attempt{{0, slow, false}, {0, time.Second, false}, {0, slow, false}}, "a"},
+		"refused in a row":  {[]attempt{{0, time.Second, false}, {0, time.Second, false}}, "a"},
+		"reached afterward": {[]attempt{{0, slow, false}, {0, slow, false}, {0, slow, reached}}, "a-1"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, now := newClient(nil, Config{}).(*client), time.Unix(1000, 0)
+			for _, a := range c.attempts {
+				began := now.Add(a.after)
+				now = began.Add(a.took)
+				client.attempted("a", began, now, a.reached)
+			}
+			if got := client.user("a"); got != c.want || client.user("b") != "b" {
+				t.Errorf("%s and %s, want %s and b", got, client.user("b"), c.want)
+			}
+		})
 	}
+	client, now := newClient(nil, Config{}).(*client), time.Unix(1000, 0)
 	for i := range 2 * maxStuck {
-		c.stall(fmt.Sprint(i))
+		client.attempted(fmt.Sprint(i), now, now.Add(slow), false)
 	}
-	if len(c.stuck) > maxStuck {
-		t.Error(len(c.stuck))
+	if len(client.stuck) > maxStuck {
+		t.Error(len(client.stuck))
 	}
 }
