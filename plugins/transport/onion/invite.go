@@ -61,13 +61,15 @@ func (s *service) apply() error {
 	s.mu.Lock()
 	d := s.daemon
 	s.mu.Unlock()
-	if d != nil && s.guests.changes() == s.told {
-		return nil
+	news := s.guests.changes()
+	if !s.cfg.Authorise || d != nil && news == s.told {
+		return nil // files would have tor ask everybody for a key
 	}
 	if s.cfg.Control == "" {
 		if err := s.guests.write(s.folder(), false); err != nil {
 			return err
 		}
+		s.written = news
 	}
 	if d == nil {
 		return nil // run looks for changes when there is one

@@ -5,21 +5,6 @@ import (
 	"time"
 
 	"github.com/cretz/bine/control"
-
-	"github.com/commucat/commucat/plugins/transport/internal/agent"
-)
-
-// A descriptor has a revision, which counts seconds: of two that are sent in the same
-// second directories refuse the later one, and tor leaves it at that for an hour or two.
-// So what changes a descriptor is kept apart from the one before, and a refused one is
-// followed by another.
-//
-// The operator's tor needs a new service for each change: until its descriptor is with the
-// directories nobody comes in. So many changes in a row are few there.
-var (
-	paceOwn     = agent.Pauses{Least: 1500 * time.Millisecond, Most: 6 * time.Second, Well: 20 * time.Second}
-	paceForeign = agent.Pauses{Least: 2 * time.Second, Most: 30 * time.Second, Well: time.Minute}
-	paceRefused = agent.Pauses{Least: 2 * time.Second, Most: 10 * time.Minute, Well: 30 * time.Minute}
 )
 
 // change says that there is something to tell.
@@ -30,36 +15,28 @@ func (d *daemon) change() {
 	}
 }
 
-// republish tells tor of guests that have changed.
+// republish tells tor of guests that have changed, and has it make another descriptor after
+// a refused one.
 func (s *service) republish(d *daemon) {
-	between := paceOwn
+	p := schedule{between: paceOwn, behind: paceRefused}
 	if d.foreign {
-		between = paceForeign
+		p = schedule{between: paceForeign, behind: paceRefusedForeign}
 	}
-	var pause, again time.Duration
-	var last, refused time.Time
 	for {
-		select {
-		case <-d.changed:
-		case <-d.done:
-			return
-		case <-s.ctx.Done():
-			return
-		}
+		s.applying.Lock()
+		news := s.noted() != s.told
+		s.applying.Unlock()
 		s.mu.Lock()
-		if s.sent.After(last) {
-			last = s.sent
-		}
-		rejected := s.rejected
+		sent, rejected := s.sent, s.rejected
 		s.mu.Unlock()
-		pause = between.Next(pause, time.Since(last))
-		wait := time.Until(last.Add(pause))
-		if rejected {
-			again, refused = paceRefused.Next(again, time.Since(refused)), time.Now()
-			wait = max(wait, again)
+		var due <-chan time.Time
+		if wait, ok := p.next(time.Now(), sent, news, rejected); ok {
+			due = time.After(wait)
 		}
 		select {
-		case <-time.After(wait):
+		case <-due:
+		case <-d.changed:
+			continue
 		case <-d.done:
 			return
 		case <-s.ctx.Done():
@@ -70,8 +47,20 @@ func (s *service) republish(d *daemon) {
 			d.kill()
 			return
 		}
-		last = time.Now()
+		p.told(time.Now())
 	}
+}
+
+// noted is the count of changes of which tor can be told; s.applying is held. A tor of ours
+// reads files: what is not written yet it would not find.
+func (s *service) noted() uint64 {
+	switch {
+	case !s.cfg.Authorise:
+		return s.told
+	case s.cfg.Control == "":
+		return s.written
+	}
+	return s.guests.changes()
 }
 
 // tell tells tor of the guests of now.
@@ -82,15 +71,16 @@ func (s *service) tell(d *daemon) error {
 	rejected := s.rejected
 	s.rejected = false
 	s.mu.Unlock()
-	news := s.guests.changes()
-	if news == s.told && !rejected {
+	another := rejected && s.another(d)
+	news := s.noted()
+	if news == s.told && !another {
 		return nil
 	}
 	var err error
 	if d.foreign {
 		err = s.anew(d)
-	} else {
-		err = s.reload(d, rejected)
+	} else if _, err = d.ask("SIGNAL RELOAD"); err == nil {
+		s.publication(told)
 	}
 	if err == nil {
 		s.told = news
@@ -98,23 +88,23 @@ func (s *service) tell(d *daemon) error {
 	return err
 }
 
-// reload makes tor of ours read the guests. It makes a new descriptor where it finds
-// another key than before, so there is one where that is wanted.
-func (s *service) reload(d *daemon, rejected bool) error {
-	if rejected {
-		s.env.Log().Info("directories have refused a descriptor, another one is made")
+// another prepares a descriptor that follows a refused one; false: there is none now. A tor
+// of ours that reads the guests makes one where it finds another key than before.
+func (s *service) another(d *daemon) bool {
+	if !d.foreign {
 		if !s.cfg.Authorise {
-			return nil // there is none to make: tor itself does it, in time
+			return false // there is none to make: tor itself does it, in time
 		}
-		if err := s.guests.write(s.folder(), true); err != nil {
-			return err
+		if err := s.guests.write(s.folder(), true); err != nil { // streams that stand are worth more
+			s.env.Log().Warn("the files for another descriptor cannot be written, it is tried again later", slog.Any("error", err))
+			s.mu.Lock()
+			s.rejected = true
+			s.mu.Unlock()
+			return false
 		}
 	}
-	if _, err := d.ask("SIGNAL RELOAD"); err != nil {
-		return err
-	}
-	s.publication(told)
-	return nil
+	s.env.Log().Info("directories have refused a descriptor, another one is made")
+	return true
 }
 
 // publication is how far the service's descriptor is.
@@ -130,26 +120,41 @@ const (
 // descriptor follows what becomes of the service's descriptors. One with the guests of
 // before does not make the service ready: whoever fetched it would be refused, and a
 // directory is asked once in a while only.
+//
+// Directories answer one by one, over many seconds. With the operator's tor another
+// descriptor costs a while in which nobody comes in: one that some directory has taken
+// is good enough there.
 func (s *service) descriptor(e *control.HSDescEvent, progress *watch) {
 	s.mu.Lock()
 	if e.Address != s.address && s.address != "" {
 		s.mu.Unlock()
 		return
 	}
-	ready := false
+	ready, foreign := false, s.cfg.Control != ""
 	switch {
 	case e.Action == "UPLOAD":
 		s.sent = time.Now()
+		if s.answered { // so far by directories about the one before
+			s.answered, s.taken = false, false
+		}
 		if s.news == told {
 			s.news = uploading
 		}
-	case e.Action == "FAILED" && e.Reason == "UPLOAD_REJECTED":
+	case e.Action == "FAILED":
+		s.answered = true
+		if e.Reason != "UPLOAD_REJECTED" || s.taken && foreign {
+			break
+		}
 		s.rejected = true
 		if s.daemon != nil {
 			s.daemon.change()
 		}
 	case e.Action == "UPLOADED":
 		progress.stop()
+		s.answered, s.taken = true, true
+		if foreign {
+			s.rejected = false
+		}
 		if s.news == uploading {
 			s.news, ready = uploaded, true
 		} else if s.patient == nil {

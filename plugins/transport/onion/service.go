@@ -43,6 +43,7 @@ type service struct {
 
 	applying sync.Mutex // held while tor is told of the guests
 	told     uint64     // the count of their changes that it knows; guarded by applying
+	written  uint64     // the count of those that its files hold; guarded by applying
 
 	mu       sync.Mutex
 	daemon   *daemon
@@ -50,6 +51,8 @@ type service struct {
 	reason   error
 	news     publication
 	sent     time.Time     // when tor began to send the last descriptor
+	answered bool          // a directory has said what becomes of it
+	taken    bool          // one has it
 	rejected bool          // directories have refused it
 	patient  *time.Timer   // ends the wait for the descriptor that counts
 	known    chan struct{} // closed when the address is known
@@ -191,9 +194,14 @@ func (s *service) supervise() {
 // run is one life of a tor.
 func (s *service) run() error {
 	s.publication(told) // of ours, which reads the guests when it starts
+	s.mu.Lock()
+	s.rejected = false // that was another tor's
+	s.mu.Unlock()
 	var d *daemon
 	var err error
-	news := s.guests.changes()
+	s.applying.Lock()
+	news := s.noted()
+	s.applying.Unlock()
 	if s.cfg.Control != "" {
 		d, err = joinTor(s.ctx, s.cfg.Control, s.cfg.Pass.Text(), s.env.Log())
 	} else {
@@ -209,7 +217,9 @@ func (s *service) run() error {
 		return err
 	}
 	if d.foreign {
-		news = s.guests.changes()
+		s.applying.Lock()
+		news = s.noted()
+		s.applying.Unlock()
 		err = s.publish(d)
 	} else {
 		err = s.learn()
