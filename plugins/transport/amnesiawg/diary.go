@@ -41,6 +41,8 @@ type diary struct {
 type note struct {
 	at   string // bind.Endpoint.Text
 	when time.Time
+	// before: it is of an earlier process, which the device may still wait for.
+	before bool
 }
 
 func openDiary(folder string) (*diary, error) {
@@ -73,7 +75,7 @@ func (d *diary) read(line string) {
 	if _, serr := fmt.Sscan(parts[2], &unix); err != nil || serr != nil || len(key) != 32 {
 		return
 	}
-	d.notes[[32]byte(key)] = note{parts[1], time.Unix(unix, 0)}
+	d.notes[[32]byte(key)] = note{parts[1], time.Unix(unix, 0), true}
 }
 
 func line(public [32]byte, n note) string {
@@ -87,7 +89,7 @@ func (d *diary) add(public [32]byte, at string, now time.Time) {
 	if d.f == nil {
 		return
 	}
-	d.notes[public] = note{at, now}
+	d.notes[public] = note{at: at, when: now}
 	if d.lines >= diaryLimit {
 		d.rewrite(now)
 	}
@@ -131,17 +133,30 @@ func (d *diary) rewrite(now time.Time) {
 	}
 }
 
-// recentNotes are those of the last minutes, to be acted on once.
-func (d *diary) recentNotes(now time.Time) map[[32]byte]note {
+// waiting are the devices of an earlier process that may still wait for it.
+func (d *diary) waiting(now time.Time) map[[32]byte]note {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	out := map[[32]byte]note{}
 	for public, n := range d.notes {
-		if age := now.Sub(n.when); age >= 0 && age < recent {
+		if age := now.Sub(n.when); n.before && age >= 0 && age < recent {
 			out[public] = n
 		}
 	}
 	return out
+}
+
+// take says whether a device is still one of those that wait, and makes it none.
+func (d *diary) take(public [32]byte) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := d.notes[public]
+	was := n.before
+	if was {
+		n.before = false
+		d.notes[public] = n
+	}
+	return was
 }
 
 // close ends the diary of a relay that ends in good order: it has told its clients.
@@ -159,17 +174,21 @@ func (d *diary) close() {
 }
 
 // recall begins a handshake with everybody who had a session when the relay was last
-// heard of. Their streams, which this relay does not know, are then reset at once.
+// heard of. Their streams, which this relay does not know, are then reset at once. Who has
+// come by itself is left alone: two handshakes that cross undo each other.
 func (s *server) recall() {
 	now := time.Now()
 	n := 0
-	for public, note := range s.diary.recentNotes(now) {
+	for public, note := range s.diary.waiting(now) {
 		expires, ok := s.guests.known(public)
-		if !ok || n >= s.cfg.Active || s.active(public) {
+		if !ok || n >= s.cfg.Active || !s.diary.take(public) {
 			continue
 		}
 		e, err := s.bind.ParseEndpoint(note.at)
-		if err != nil || !s.enter(public, expires, e.(*bind.Endpoint), now) {
+		if err != nil {
+			continue
+		}
+		if _, entered := s.enter(public, expires, e.(*bind.Endpoint), now); !entered {
 			continue
 		}
 		if p := s.dev.LookupPeer(device.NoisePublicKey(public)); p != nil {
@@ -181,13 +200,6 @@ func (s *server) recall() {
 	if n > 0 {
 		s.log.Info("sessions of before are taken up", "devices", n)
 	}
-}
-
-// active says that WireGuard knows a key at the moment.
-func (s *server) active(public [32]byte) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.peers[public] != nil
 }
 
 // whereabouts notes who has changed its address since its last handshake. WireGuard

@@ -57,23 +57,25 @@ func (s *server) admit(public [32]byte, expires time.Time, from *bind.Endpoint) 
 		return false
 	}
 	s.mu.Unlock()
-	return s.enter(public, expires, from, now)
+	in, _ := s.enter(public, expires, from, now)
+	return in
 }
 
-// enter makes a key known to WireGuard; at is where its owner is.
-func (s *server) enter(public [32]byte, expires time.Time, at *bind.Endpoint, now time.Time) bool {
+// enter makes a key known to WireGuard; at is where its owner is. in says that WireGuard
+// knows it, entered that it did not before.
+func (s *server) enter(public [32]byte, expires time.Time, at *bind.Endpoint, now time.Time) (in, entered bool) {
 	s.entering.Lock()
 	defer s.entering.Unlock()
 	var leaves *peer
 	s.mu.Lock()
 	if s.peers[public] != nil { // by the other way: an initiation, or recall
 		s.mu.Unlock()
-		return true
+		return true, false
 	}
 	if len(s.peers) >= s.cfg.Active {
 		if leaves = s.longestIdle(); leaves == nil {
 			s.mu.Unlock()
-			return false
+			return false, false
 		}
 	}
 	s.mu.Unlock()
@@ -85,17 +87,17 @@ func (s *server) enter(public [32]byte, expires time.Time, at *bind.Endpoint, no
 		pace: now.Add(paceEvery), conns: map[*inner.Conn]struct{}{},
 	}
 	if err := s.bind.Add(public); err != nil {
-		return false
+		return false, false
 	}
 	if err := addPeer(s.dev, public, p.addr, at.Text()); err != nil {
 		s.bind.Remove(public)
 		s.log.Warn("a device could not be added", "device", keyText(public), "error", err)
-		return false
+		return false, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.peers[public], s.byAddr[p.addr] = p, p
-	return true
+	return true, true
 }
 
 // addPeer makes a key known to a device, with one address inside.

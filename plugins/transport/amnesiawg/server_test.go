@@ -447,10 +447,50 @@ func TestWhereabouts(t *testing.T) {
 	echoes(t, dialer(t, nil), invite(t, s, transport.Guest{ID: "d", Public: public}), private)
 	srv.diary.mu.Lock()
 	was := srv.diary.notes[[32]byte(public)]
-	srv.diary.notes[[32]byte(public)] = note{"0/192.0.2.1:1", was.when}
+	srv.diary.notes[[32]byte(public)] = note{at: "0/192.0.2.1:1", when: was.when}
 	srv.diary.mu.Unlock()
 	srv.whereabouts(time.Now())
-	if is := srv.diary.recentNotes(time.Now())[[32]byte(public)]; is.at != was.at {
+	srv.diary.mu.Lock()
+	is := srv.diary.notes[[32]byte(public)]
+	srv.diary.mu.Unlock()
+	if is.at != was.at {
 		t.Errorf("%q, want %q", is.at, was.at)
+	}
+}
+
+// A device that is just coming by itself gets no handshake of ours as well: registering
+// another one at that moment undid its own.
+func TestRecallLeavesWhoCameAlone(t *testing.T) {
+	s := relay(t, t.TempDir(), nil)
+	srv := s.(*server)
+	var keys [2][32]byte
+	for i := range keys {
+		_, public, err := conf.NewKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[i] = [32]byte(public)
+		invite(t, s, transport.Guest{ID: fmt.Sprint("d", i), Public: public})
+	}
+	now := time.Now()
+	coming, away := keys[0], keys[1]
+	for _, k := range keys {
+		srv.diary.add(k, "0/127.0.0.1:9", now)
+	}
+	srv.diary.mu.Lock()
+	n := srv.diary.notes[away]
+	n.before = true
+	srv.diary.notes[away] = n
+	srv.diary.mu.Unlock()
+	for range 2 { // the second finds nobody
+		srv.recall()
+	}
+	srv.mu.Lock()
+	defer srv.mu.Unlock()
+	if srv.peers[coming] != nil || srv.peers[away] == nil {
+		t.Errorf("recalled: %v who came, %v who was away", srv.peers[coming] != nil, srv.peers[away] != nil)
+	}
+	if left := srv.diary.waiting(now); len(left) > 0 {
+		t.Errorf("%d still wait", len(left))
 	}
 }
