@@ -375,10 +375,14 @@ func (s *supervisor) lost(r run, err error, began time.Time) error {
 // at once. Without a next run the answer's error says whether cur still runs: it is
 // current then.
 func (s *supervisor) replace(ctx context.Context, cur run, c command) (run, error) {
+	if c.ctx.Err() != nil {
+		return nil, context.Cause(c.ctx)
+	}
 	if !s.beside {
 		s.set(Draining, nil, nil)
 		s.end(cur)
 		cur = nil
+		c.ctx = context.Background() // nothing runs now: who gives up here must not leave it so
 	}
 	next, err := s.obey(ctx, c, cur)
 	if err != nil {

@@ -72,6 +72,9 @@ func (s *Server) knownWays() (keyless []ccp.Endpoint, keyed []string) {
 // askWays asks the transports how everybody reaches them. changes is which of their states
 // that will be.
 func (s *Server) askWays(changes int) {
+	all := s.pluginEndpoints(context.Background(), transport.Guest{})
+	// Afterwards: a transport that answered says by now whether it is keyed, and an
+	// endpoint without a key would take the place of a device's own.
 	var keyed []string
 	for _, t := range s.running() {
 		if t.Keyed() {
@@ -79,7 +82,7 @@ func (s *Server) askWays(changes int) {
 		}
 	}
 	slices.Sort(keyed)
-	keyless := fitting(s.pluginEndpoints(context.Background(), transport.Guest{}), keyed)
+	keyless := fitting(all, keyed)
 	w := &s.ways
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -94,10 +97,10 @@ func (s *Server) askWays(changes int) {
 func fitting(all []link.Endpoint, keyed []string) (out []ccp.Endpoint) {
 	size := 0
 	for _, e := range all {
-		size += len(e.Transport) + len(e.Host) + len(e.Params)
 		if slices.Contains(keyed, e.Transport) {
 			continue
 		}
+		size += len(e.Transport) + len(e.Host) + len(e.Params)
 		if len(out) == ccp.MaxEndpoints || size > maxWaysText {
 			break
 		}

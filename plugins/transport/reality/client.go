@@ -54,7 +54,7 @@ func (d *dialer) dial(ctx context.Context, to transport.Endpoint, with transport
 		return nil, err
 	}
 	if k, ok := tcp.(keeper); ok {
-		_ = k.SetKeepAliveConfig(browsersKeepAlive())
+		_ = k.SetKeepAliveConfig(prof.keepAlive())
 	}
 	sock := &socket{Conn: tcp}
 	a := &attempt{params: p, profile: prof, roots: with.Roots, now: d.now()}
@@ -69,11 +69,6 @@ func (d *dialer) dial(ctx context.Context, to transport.Endpoint, with transport
 		return nil, fmt.Errorf("reality: %s showed its site: the link's key or short id is wrong, was replaced or revoked (ask for a new link), or this device's clock is off: %w", p.name, transport.ErrRefused)
 	}
 	return &stream{tlsStream: conn, raw: tcp, facts: transport.Facts{Transport: Name, Remote: transport.AddrPort(tcp.RemoteAddr()), Context: context.Background()}}, nil
-}
-
-// browsersKeepAlive is Chrome's. Go's own, every 15 s, would tell a client from a browser.
-func browsersKeepAlive() net.KeepAliveConfig {
-	return net.KeepAliveConfig{Enable: true, Idle: 45 * time.Second, Interval: 45 * time.Second, Count: -1}
 }
 
 // attempt is one handshake of the client half.

@@ -29,6 +29,11 @@ func keptAlive(t *testing.T, c net.Conn) (seconds int) {
 // TestKeepAlive: everybody on the way sees keep-alive segments. A session's are those of a
 // browser on the one side and the cover's on the other.
 func TestKeepAlive(t *testing.T) {
+	for _, p := range profiles() {
+		if probes := p.keepAlive().Enable; probes != (p.name == "chrome" || p.name == "edge") {
+			t.Errorf("%s sends keep-alives: %v", p.name, probes)
+		}
+	}
 	for name, cover := range covers(t) {
 		r := startServer(t, baseConfig(t, cover))
 		_, w := dialWire(t, r)
