@@ -193,7 +193,24 @@ func (l *lender) packet(ctx context.Context, network, address string) (net.Packe
 		return nil, err
 	}
 	defer f.Close()
-	return net.FilePacketConn(f)
+	conn, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return conn, unmark(conn.(*net.UDPConn))
+}
+
+// unmark takes from a UDP socket what an earlier process may have left on it: a filter
+// would drop another's datagrams, and joined ones come only to who asks for their size.
+func unmark(c *net.UDPConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0) // ENOENT where there is none
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_UDP, unix.UDP_GRO, 0)         // ENOPROTOOPT before Linux 5.0
+	})
 }
 
 func (l *lender) get(network, address string, bind func() (*socket, error)) (*socket, error) {
