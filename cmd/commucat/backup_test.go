@@ -32,14 +32,7 @@ func TestBackup(t *testing.T) {
 			t.Errorf("%v: %d %q %q, want %d %q", args, got, stdout, notes, code, want)
 		}
 	}
-	ok := func(args ...string) string {
-		t.Helper()
-		code, stdout, notes := commucat(t, append([]string{"backup"}, args...)...)
-		if code != exitOK {
-			t.Fatalf("%v: %d %s", args, code, notes)
-		}
-		return stdout
-	}
+	ok := func(args ...string) string { t.Helper(); return archive(t, args...) }
 	write(t, at("public"), ok("key", at("private")))
 	fails(exitFailed, "exists", "key", at("private"))
 	fails(exitUsage, "--recipients", "create", at("x"))
@@ -120,4 +113,14 @@ func flipped(b []byte, i int) []byte {
 	out := bytes.Clone(b)
 	out[i] ^= 1
 	return out
+}
+
+// archive runs a command of the group backup, which must succeed, and gives what it printed.
+func archive(t *testing.T, args ...string) string {
+	t.Helper()
+	code, stdout, notes := commucat(t, append([]string{"backup"}, args...)...)
+	if code != exitOK {
+		t.Fatalf("%v: %d %s", args, code, notes)
+	}
+	return stdout
 }

@@ -90,14 +90,7 @@ func TestBackupOfARunningRelay(t *testing.T) {
 	bob := f.leave(t, ctx, 1, srv.Invite)
 	out := t.TempDir()
 	at := func(name string) string { return filepath.Join(out, name) }
-	ok := func(args ...string) string {
-		t.Helper()
-		code, stdout, notes := commucat(t, append([]string{"backup"}, args...)...)
-		if code != exitOK {
-			t.Fatalf("%v: %d %s", args, code, notes)
-		}
-		return stdout
-	}
+	ok := func(args ...string) string { t.Helper(); return archive(t, args...) }
 	write(t, at("public"), ok("key", at("private")))
 
 	alice := f.leave(t, ctx, 0, srv.Invite)

@@ -75,19 +75,7 @@ func TestBudgetCrowd(t *testing.T) {
 	if full {
 		registered, active, rate, span, every = 10_000, 100, 50_000, 8*time.Second, 100*time.Millisecond
 	}
-	child := exec.Command("/proc/self/exe", "-test.run=^TestCrowdChild$", "-test.timeout=5m")
-	child.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", crowd, registered, active))
-	in, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
+	child, in, out := again(t, "TestCrowdChild", fmt.Sprintf("%s=%d %d", crowd, registered, active))
 	t.Cleanup(func() {
 		in.Close()
 		_, _ = io.Copy(io.Discard, out)
@@ -216,6 +204,24 @@ func knock(e conf.Endpoint) []byte {
 	return e.Wire.Handshake(obfs.Initiation, msg)
 }
 
+// again starts this program once more, for one test with an environment of its own.
+func again(t *testing.T, test, environment string) (child *exec.Cmd, in io.WriteCloser, out io.ReadCloser) {
+	t.Helper()
+	child = exec.Command("/proc/self/exe", "-test.run=^"+test+"$", "-test.timeout=5m")
+	child.Env = append(os.Environ(), environment)
+	in, err := child.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err = child.StdoutPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return child, in, out
+}
+
 // flooder is the environment of the process that floods: where to, how many a second.
 const flooder = "COMMUCAT_AMNESIAWG_FLOOD"
 
@@ -223,19 +229,7 @@ const flooder = "COMMUCAT_AMNESIAWG_FLOOD"
 // how many they were.
 func flood(t *testing.T, to netip.AddrPort, rate int, kind func() []byte) (stop func() int) {
 	t.Helper()
-	child := exec.Command("/proc/self/exe", "-test.run=^TestFloodChild$", "-test.timeout=5m")
-	child.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", flooder, to, rate))
-	in, err := child.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
+	child, in, out := again(t, "TestFloodChild", fmt.Sprintf("%s=%s %d", flooder, to, rate))
 	say := json.NewEncoder(in)
 	for range floodKinds {
 		if err := say.Encode(kind()); err != nil {

@@ -157,9 +157,9 @@ func (s *strict) stream(c net.Conn) {
 	_, _ = io.Copy(c, c)
 }
 
-// A guest who dials before the service is published asks all directories in vain, and is
-// locked out. Its tor is made to forget them, once, and the dial comes through.
-func TestLockedOutComesIn(t *testing.T) {
+// overStandIn opens the transport with this program as its tor.
+func overStandIn(t *testing.T) transport.Opened {
+	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -169,6 +169,13 @@ func TestLockedOutComesIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = o.Close() })
+	return o
+}
+
+// A guest who dials before the service is published asks all directories in vain, and is
+// locked out. Its tor is made to forget them, once, and the dial comes through.
+func TestLockedOutComesIn(t *testing.T) {
+	o := overStandIn(t)
 	c := o.(*agent.Opened).Client.(*client)
 	c.dir.again = agent.Pauses{Least: 5 * time.Millisecond, Most: 5 * time.Millisecond, Well: time.Hour}
 	to := transport.Endpoint{Host: strings.Repeat("a", 54) + "ad.onion", Params: map[string]string{
@@ -217,15 +224,7 @@ func TestStillStarting(t *testing.T) {
 
 // A start goes on when the dial that began it has given up.
 func TestStartGoesOnWithoutTheDial(t *testing.T) {
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	o, err := transport.Open(t.Context(), Plugin(), plugintest.NewLender(t), map[string]any{"program": self})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = o.Close() })
+	o := overStandIn(t)
 	to := transport.Endpoint{Host: strings.Repeat("a", 54) + "ad.onion"}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
