@@ -17,42 +17,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/commucat/commucat/sdk/entry"
-	"github.com/commucat/commucat/sdk/plugintest"
 	"github.com/commucat/commucat/sdk/transport"
 	"github.com/commucat/commucat/transports/http2"
 	"github.com/commucat/commucat/transports/internal/webtest"
 )
 
-func start(t testing.TB, accept func(net.Conn), protocols ...string) *webtest.Site {
-	return webtest.Start(t, func(s *webtest.Site) http.Handler {
-		return webtest.Mount(http2.New(http2.Options{
-			Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover(),
-		}), accept)
-	}, protocols...)
+var both = webtest.Transport{
+	Web: func(s *webtest.Site) transport.Web {
+		return http2.New(http2.Options{Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover()})
+	},
+	Dialer: http2.NewDialer(),
 }
 
-func TestConformance(t *testing.T) {
-	for _, proto := range []string{"h2", "http/1.1"} {
-		t.Run(proto, func(t *testing.T) {
-			plugintest.Transport(t, plugintest.TransportPair{
-				Name: http2.Name,
-				Start: func(t testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
-					return start(t, accept, proto).Dialer(http2.NewDialer())
-				},
-			})
-		})
-	}
-}
+func TestConformance(t *testing.T) { both.Conformance(t, "h2", "http/1.1") }
 
 func TestStrangers(t *testing.T) {
-	webtest.Strangers(t, func(s *webtest.Site) transport.Web {
-		return http2.New(http2.Options{Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover()})
-	}, webtest.Good{Method: "POST", Head: "Transfer-Encoding: chunked\r\n", Body: "5\r\nhello\r\n0\r\n\r\n"})
+	both.Strangers(t, webtest.Good{Method: "POST", Head: "Transfer-Encoding: chunked\r\n", Body: "5\r\nhello\r\n0\r\n\r\n"})
 }
 
 // An independent client: net/http over HTTP/2, and raw chunks over HTTP/1.1.
 func TestOtherClients(t *testing.T) {
-	site := start(t, func(c net.Conn) { _, _ = io.Copy(c, struct{ io.Reader }{c}) })
+	site := both.Start(t, func(c net.Conn) { _, _ = io.Copy(c, struct{ io.Reader }{c}) })
 	t.Run("net/http over h2", func(t *testing.T) {
 		r, w := io.Pipe()
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, site.URL(), r)
@@ -119,7 +104,7 @@ func TestOtherClients(t *testing.T) {
 
 // Pins replace the roots, and without pins the roots decide.
 func TestTrust(t *testing.T) {
-	site := start(t, func(c net.Conn) { _, _ = io.Copy(c, struct{ io.Reader }{c}) })
+	site := both.Start(t, func(c net.Conn) { _, _ = io.Copy(c, struct{ io.Reader }{c}) })
 	tests := []struct {
 		name   string
 		change func(*transport.Dial, *transport.Endpoint)

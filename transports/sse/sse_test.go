@@ -1,47 +1,22 @@
 package sse_test
 
 import (
-	"context"
-	"crypto/rand"
-	"net"
-	"net/http"
 	"testing"
 
-	"github.com/commucat/commucat/sdk/entry"
-	"github.com/commucat/commucat/sdk/plugintest"
 	"github.com/commucat/commucat/sdk/transport"
 	"github.com/commucat/commucat/transports/internal/webtest"
 	"github.com/commucat/commucat/transports/sse"
 )
 
-func start(t testing.TB, accept func(net.Conn), protocols ...string) *webtest.Site {
-	return webtest.Start(t, func(s *webtest.Site) http.Handler {
-		return webtest.Mount(sse.New(sse.Options{
-			Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover(),
-		}), accept)
-	}, protocols...)
+var both = webtest.Transport{
+	Web: func(s *webtest.Site) transport.Web {
+		return sse.New(sse.Options{Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover()})
+	},
+	Dialer: sse.NewDialer(),
 }
 
-func TestConformance(t *testing.T) {
-	for _, proto := range []string{"h2", "http/1.1"} {
-		t.Run(proto, func(t *testing.T) {
-			plugintest.Transport(t, plugintest.TransportPair{
-				Name: sse.Name,
-				Start: func(t testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
-					return start(t, accept, proto).Dialer(sse.NewDialer())
-				},
-			})
-		})
-	}
-}
+func TestConformance(t *testing.T) { both.Conformance(t, "h2", "http/1.1") }
 
 func TestStrangers(t *testing.T) {
-	draw := func() string {
-		st := entry.Stream{Op: entry.OpOpen}
-		_, _ = rand.Read(st.ID[:])
-		return st.String()
-	}
-	webtest.Strangers(t, func(s *webtest.Site) transport.Web {
-		return sse.New(sse.Options{Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover()})
-	}, webtest.Good{Method: "GET", St: draw, Head: "Accept: text/event-stream\r\n"})
+	both.Strangers(t, webtest.Good{Method: "GET", St: webtest.Open, Head: "Accept: text/event-stream\r\n"})
 }

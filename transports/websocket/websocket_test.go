@@ -13,40 +13,29 @@ import (
 	"time"
 
 	coder "github.com/coder/websocket"
-	"github.com/commucat/commucat/sdk/plugintest"
 	"github.com/commucat/commucat/sdk/transport"
 	"github.com/commucat/commucat/transports/internal/webtest"
 	"github.com/commucat/commucat/transports/websocket"
 )
 
-func start(t testing.TB, accept func(net.Conn), protocols ...string) *webtest.Site {
-	return webtest.Start(t, func(s *webtest.Site) http.Handler {
-		return webtest.Mount(websocket.New(websocket.Options{
-			Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover(),
-		}), accept)
-	}, protocols...)
+var both = webtest.Transport{
+	Web: func(s *webtest.Site) transport.Web {
+		return websocket.New(websocket.Options{Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover()})
+	},
+	Dialer: websocket.NewDialer(),
 }
 
-func TestConformance(t *testing.T) {
-	plugintest.Transport(t, plugintest.TransportPair{
-		Name: websocket.Name,
-		Start: func(t testing.TB, accept func(net.Conn)) func(context.Context) (net.Conn, error) {
-			return start(t, accept).Dialer(websocket.NewDialer())
-		},
-	})
-}
+func TestConformance(t *testing.T) { both.Conformance(t, "http/1.1") }
 
 const upgradeHead = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
 
 func TestStrangers(t *testing.T) {
-	webtest.Strangers(t, func(s *webtest.Site) transport.Web {
-		return websocket.New(websocket.Options{Path: webtest.Path, Cookie: webtest.Cookie, Verify: s.Verifier.Verify, Cover: webtest.Cover()})
-	}, webtest.Good{Method: "GET", Head: upgradeHead})
+	both.Strangers(t, webtest.Good{Method: "GET", Head: upgradeHead})
 }
 
 // A request that is no proper upgrade is the cover's, whatever its token.
 func TestNotAnUpgrade(t *testing.T) {
-	site := start(t, func(c net.Conn) { t.Error("accepted") })
+	site := both.Start(t, func(c net.Conn) { t.Error("accepted") })
 	cover := webtest.Start(t, func(*webtest.Site) http.Handler { return webtest.Cover() })
 	for name, change := range map[string][2]string{
 		"version":    {"Version: 13", "Version: 12"},
@@ -66,7 +55,7 @@ func TestNotAnUpgrade(t *testing.T) {
 
 // An independent peer against the server half.
 func TestCoderClient(t *testing.T) {
-	site := start(t, func(c net.Conn) {
+	site := both.Start(t, func(c net.Conn) {
 		_, _ = io.Copy(struct{ io.Writer }{c}, struct{ io.Reader }{c})
 		_ = c.Close()
 	})

@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/sdk/entry"
-	"github.com/commucat/commucat/sdk/transport"
 )
 
 // Good describes a request that the transport takes.
@@ -31,14 +30,14 @@ type Good struct {
 
 // Strangers checks that requests without a good token get, byte for byte, what
 // the cover alone answers, and that accept is never called.
-func Strangers(t *testing.T, web func(*Site) transport.Web, good Good) {
+func (x Transport) Strangers(t *testing.T, good Good) {
 	t.Helper()
 	accepted := make(chan struct{}, 100)
 	accept := func(net.Conn) { accepted <- struct{}{} }
-	site := Start(t, func(s *Site) http.Handler { return Mount(web(s), accept) })
+	site := Start(t, func(s *Site) http.Handler { return Mount(x.Web(s), accept) })
 	// Serve alone, as if everything matched.
 	bare := Start(t, func(s *Site) http.Handler {
-		w := web(s)
+		w := x.Web(s)
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) { w.Serve(rw, r, accept) })
 	})
 	cover := Start(t, func(*Site) http.Handler { return Cover() })
