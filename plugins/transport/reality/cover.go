@@ -14,9 +14,6 @@ import (
 	"github.com/commucat/commucat/sdk"
 )
 
-// dialCoverTime bounds a connection to the cover.
-const dialCoverTime = 10 * time.Second
-
 // cover is who answers strangers.
 type cover interface {
 	// dial opens a connection; from is the client's address.
@@ -27,23 +24,6 @@ type cover interface {
 	// segments. Whether a session's peer lives is the session's own question.
 	keepAlive() net.KeepAliveConfig
 	close()
-}
-
-// site is a cover somewhere else.
-type site string
-
-func (s site) String() string { return string(s) }
-func (s site) close()         {}
-
-// keepAlive is none: servers have none by default, and these would be ours.
-func (s site) keepAlive() net.KeepAliveConfig { return net.KeepAliveConfig{} }
-
-func (s site) dial(ctx context.Context, _ net.Addr) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, dialCoverTime)
-	defer cancel()
-	// Strangers must not see our keep-alives as the cover's.
-	d := net.Dialer{KeepAlive: -1}
-	return d.DialContext(ctx, "tcp", string(s))
 }
 
 // own is the relay's site with the operator's certificate, served by Go's TLS and HTTP as
@@ -158,9 +138,9 @@ func (c *ownConn) RemoteAddr() net.Addr { return c.from }
 func (c *ownConn) CloseWrite() error    { return c.CloseWriter.CloseWrite() }
 
 // newCover makes the configured one.
-func newCover(s *settings, env sdk.Env) (cover, error) {
+func newCover(s *settings, env sdk.Env, find lookup) (cover, error) {
 	if s.certificate == nil {
-		return site(s.Cover), nil
+		return newSite(s.Cover, find, connectTCP, env.Log())
 	}
 	h := env.Cover()
 	if h == nil {

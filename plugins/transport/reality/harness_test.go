@@ -233,6 +233,7 @@ type rig struct {
 	state   string
 	now     func() time.Time
 	log     *slog.Logger // nil is the test's
+	find    lookup
 	ln      *server
 	healthy chan error
 	addr    string
@@ -271,7 +272,7 @@ func startServer(t testing.TB, raw map[string]any) *rig {
 }
 
 func newRig(t testing.TB, raw map[string]any) *rig {
-	return &rig{t: t, config: raw, state: t.TempDir(), now: time.Now}
+	return &rig{t: t, config: raw, state: t.TempDir(), now: time.Now, find: net.DefaultResolver.LookupNetIP}
 }
 
 func (r *rig) start() {
@@ -294,7 +295,7 @@ func (r *rig) start() {
 	if err := sdk.Decode(r.config, nil, &c); err != nil {
 		r.t.Fatal(err)
 	}
-	ln, err := listen(context.Background(), env, c, r.now)
+	ln, err := listen(context.Background(), env, c, r.now, r.find)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -191,7 +191,7 @@ func TestLoop(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := checkLoop(t.Context(), site(tc.cover), at); errors.Is(err, errLoop) != tc.loop {
+		if err := checkLoop(t.Context(), testSite(t, tc.cover), at); errors.Is(err, errLoop) != tc.loop {
 			t.Errorf("%s in front of %s: %v", tc.listen, tc.cover, err)
 		}
 	}

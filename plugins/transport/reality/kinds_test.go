@@ -329,7 +329,7 @@ func TestStrangersSeeTheSite(t *testing.T) {
 				}
 				_ = conn.Close()
 			}
-			p, err := visitCover(context.Background(), site(r.addr), siteName, testAuthority().roots)
+			p, err := visitCover(context.Background(), testSite(t, r.addr), siteName, testAuthority().roots)
 			if err != nil || p.status != 200 {
 				t.Errorf("page: %+v, %v", p, err)
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/commucat/commucat/sdk"
@@ -14,31 +15,17 @@ var errLoop = errors.New("it is this port itself")
 // checkLoop refuses a cover that is this listener itself: strangers would go round
 // in circles. listen may lack an address, which stands for all of this machine.
 func checkLoop(ctx context.Context, c cover, listen net.Addr) error {
-	remote, ok := c.(site)
+	remote, ok := c.(*site)
 	at, tcp := listen.(*net.TCPAddr)
-	if !ok || !tcp {
+	if !ok || !tcp || int(remote.port) != at.Port {
 		return nil
 	}
-	unknown := func(err error) error {
-		return &sdk.Error{Kind: sdk.Unavailable, Op: "reality: cover " + c.String(), Text: "its address is not known", Err: err}
-	}
-	host, port, err := net.SplitHostPort(string(remote))
+	ips, err := remote.addresses(ctx)
 	if err != nil {
-		return unknown(err)
-	}
-	number, err := net.DefaultResolver.LookupPort(ctx, "tcp", port)
-	if err != nil {
-		return unknown(err)
-	}
-	if number != at.Port {
-		return nil
-	}
-	ips, err := net.DefaultResolver.LookupIPAddr(ctx, host)
-	if err != nil {
-		return unknown(err)
+		return err
 	}
 	all := len(at.IP) == 0 || at.IP.IsUnspecified()
-	if slices.ContainsFunc(ips, func(a net.IPAddr) bool { return a.IP.Equal(at.IP) || all && ofThisMachine(a.IP) }) {
+	if slices.ContainsFunc(ips, func(a netip.Addr) bool { ip := net.IP(a.AsSlice()); return ip.Equal(at.IP) || all && ofThisMachine(ip) }) {
 		return &sdk.Error{Kind: sdk.Invalid, Op: "reality", Text: "the cover " + c.String() + " is unfit", Err: errLoop}
 	}
 	return nil

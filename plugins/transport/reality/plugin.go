@@ -27,7 +27,7 @@ func Plugin() sdk.Plugin {
 		HalfClose: true,
 	}, transport.Funcs[Config]{
 		Listen: func(ctx context.Context, env sdk.Env, c Config) (net.Listener, error) {
-			s, err := listen(ctx, env, c, now)
+			s, err := listen(ctx, env, c, now, net.DefaultResolver.LookupNetIP)
 			if err != nil {
 				return nil, err
 			}
@@ -77,7 +77,7 @@ func Judge(ctx context.Context, env sdk.Env, c Config) (Verdict, error) {
 	if err != nil {
 		return Verdict{}, err
 	}
-	cover, err := newCover(set, env)
+	cover, err := newCover(set, env, net.DefaultResolver.LookupNetIP)
 	if err != nil {
 		return Verdict{}, err
 	}

@@ -54,7 +54,7 @@ var (
 
 // listen starts the server half. Clients are let in once the cover has been learnt;
 // strangers meet it from the first moment.
-func listen(ctx context.Context, env sdk.Env, c Config, now func() time.Time) (_ *server, err error) {
+func listen(ctx context.Context, env sdk.Env, c Config, now func() time.Time, find lookup) (_ *server, err error) {
 	set, err := newSettings(c, func() ([]lot, error) {
 		return kept(env.State(), transport.Rotation{At: c.Rotated, Overlap: c.Overlap}, now())
 	})
@@ -71,7 +71,7 @@ func listen(ctx context.Context, env sdk.Env, c Config, now func() time.Time) (_
 	if s.guests, err = openGuests(env.State(), now); err != nil {
 		return nil, err
 	}
-	if s.cover, err = newCover(set, env); err != nil {
+	if s.cover, err = newCover(set, env, find); err != nil {
 		return nil, err
 	}
 	seen, doubt, err := openSeen(env.State(), c.Window, c.Remembered, now)

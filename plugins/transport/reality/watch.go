@@ -106,7 +106,7 @@ func (s *server) learn() error {
 // checkClock compares with the clock of a cover that is somewhere else. The cover's
 // page has a second's resolution and was under way for some time.
 func (s *server) checkClock(ahead time.Duration) {
-	if _, remote := s.cover.(site); !remote {
+	if _, remote := s.cover.(*site); !remote {
 		return
 	}
 	if ahead.Abs() <= s.Window {
