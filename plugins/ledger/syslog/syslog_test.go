@@ -3,17 +3,10 @@ package syslog_test
 import (
 	"bufio"
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -29,38 +22,8 @@ import (
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/ledger"
 	"github.com/commucat/commucat/sdk/plugintest"
+	"github.com/commucat/commucat/sdk/plugintest/selfsigned"
 )
-
-// certificate makes a self-signed certificate for 127.0.0.1 in dir.
-func certificate(t testing.TB, dir string) (certFile, keyFile string) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "collector"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certFile, keyFile = filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
-	for name, block := range map[string]*pem.Block{
-		certFile: {Type: "CERTIFICATE", Bytes: der}, keyFile: {Type: "PRIVATE KEY", Bytes: private},
-	} {
-		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return certFile, keyFile
-}
 
 // server is a collector that gives out the messages it reads.
 type server struct {
@@ -72,8 +35,8 @@ type server struct {
 
 func listen(t testing.TB) *server {
 	t.Helper()
-	certFile, keyFile := certificate(t, t.TempDir())
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
+	c := selfsigned.New(t)
+	pair, err := tls.X509KeyPair(c.Cert, c.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +44,7 @@ func listen(t testing.TB) *server {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &server{Listener: ln, messages: make(chan string, 10_000), conns: make(chan net.Conn, 100), ca: certFile}
+	s := &server{Listener: ln, messages: make(chan string, 10_000), conns: make(chan net.Conn, 100), ca: c.CertFile}
 	go func() {
 		for {
 			c, err := ln.Accept()
@@ -245,7 +208,7 @@ func TestUnreachable(t *testing.T) {
 func TestStrangeCollector(t *testing.T) {
 	s := listen(t)
 	raw := s.config()
-	raw["ca"], _ = certificate(t, t.TempDir())
+	raw["ca"] = selfsigned.New(t).CertFile
 	err := open(t, raw).Submit(t.Context(), plugintest.LedgerRecords(t, ledger.Record{}, 1))
 	if !errors.Is(err, sdk.Unavailable) || len(s.messages) > 0 {
 		t.Errorf("%v, %d messages", err, len(s.messages))
@@ -272,7 +235,7 @@ func TestRsyslog(t *testing.T) {
 		t.Fatal("rsyslogd is missing: make deps installs it")
 	}
 	dir := t.TempDir()
-	certFile, keyFile := certificate(t, dir)
+	c := selfsigned.New(t)
 	port := freePort(t)
 	out := filepath.Join(dir, "out.log")
 	conf := fmt.Sprintf(`global(workDirectory=%[1]q DefaultNetstreamDriver="ossl" DefaultNetstreamDriverCAFile=%[2]q
@@ -281,7 +244,7 @@ module(load="imtcp" StreamDriver.Name="ossl" StreamDriver.Mode="1" StreamDriver.
 template(name="line" type="string" string="%%syslogfacility-text%% %%app-name%% %%msgid%% %%structured-data%% %%msg%%\n")
 input(type="imtcp" port="%[4]d" address="127.0.0.1")
 action(type="omfile" file=%[5]q template="line")
-`, dir, certFile, keyFile, port, out)
+`, dir, c.CertFile, c.KeyFile, port, out)
 	if err := os.WriteFile(filepath.Join(dir, "rsyslog.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +256,7 @@ action(type="omfile" file=%[5]q template="line")
 		t.Fatal(err)
 	}
 	records := plugintest.LedgerRecords(t, ledger.Record{}, 200)
-	l := open(t, map[string]any{"address": fmt.Sprintf("127.0.0.1:%d", port), "ca": certFile})
+	l := open(t, map[string]any{"address": fmt.Sprintf("127.0.0.1:%d", port), "ca": c.CertFile})
 	limit := time.Now().Add(30 * time.Second)
 	for {
 		err := l.Submit(t.Context(), records)

@@ -59,6 +59,7 @@ type Journal struct {
 	timer    *time.Timer
 	broken   error // a write failed and could not be taken back
 	late     error // a sync between two calls failed
+	copies   int   // Copy calls that read the files
 	closed   bool
 }
 
@@ -272,7 +273,7 @@ func (j *Journal) rotate(seq uint64) error {
 		}
 	}
 	path := filepath.Join(j.o.Dir, segmentName(seq))
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	f, err := newFile(path)
 	if err != nil {
 		return err
 	}
@@ -287,15 +288,36 @@ func (j *Journal) rotate(seq uint64) error {
 	return nil
 }
 
+// newFile makes a file, or takes an empty one that an earlier try could not remove.
+func newFile(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && info.Size() > 0 {
+		err = conflict("%s is there already, and not empty", path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // Trim removes the oldest files while all their records have numbers up to seq. The
-// newest file stays, so that the chain goes on.
+// file with the newest record stays, so that the chain goes on; while Copy runs all do.
 func (j *Journal) Trim(seq uint64) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed {
 		return errClosed
 	}
-	for len(j.segments) > 1 && j.segments[0].last <= seq {
+	if j.copies > 0 {
+		return nil
+	}
+	// A file that was begun and could not be written has no record yet: the chain ends
+	// in the one before.
+	for len(j.segments) > 1 && j.segments[1].size > 0 && j.segments[0].last <= seq {
 		if err := os.Remove(j.segments[0].path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fail(sdk.Unavailable, err)
 		}
