@@ -61,18 +61,28 @@ func makeKey(name, origin string) (key, error) {
 	if err != nil {
 		return key{}, err
 	}
-	return key{signer, public}, writeKey(name, private+"\n"+public+"\n")
+	return key{signer, public}, writeKey(name, private+"\n"+public+"\n", 0o600)
 }
 
-func writeKey(name, text string) error {
-	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+// publishKey writes the public half where it is not there already: a full disk is no
+// reason to lose it.
+func publishKey(name, text string) error {
+	if b, err := os.ReadFile(name); err == nil && string(b) == text {
+		return nil
+	}
+	return writeKey(name, text, 0o644)
+}
+
+// writeKey leaves the old file or the new one.
+func writeKey(name, text string, mode fs.FileMode) error {
+	f, err := os.OpenFile(name+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteString(text)
 	err = errors.Join(err, f.Sync())
 	if err = errors.Join(err, f.Close()); err != nil {
-		return err
+		return errors.Join(err, os.Remove(name+".new"))
 	}
 	if err := os.Rename(name+".new", name); err != nil {
 		return err

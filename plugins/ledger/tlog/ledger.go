@@ -2,7 +2,9 @@ package tlog
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 
 	"github.com/commucat/commucat/sdk"
@@ -13,8 +15,10 @@ import (
 type tlog struct {
 	log *tiles.Log
 
-	mu     sync.Mutex // around Submit as a whole: it is the order of the chain
-	head   ledger.Record
+	mu   sync.Mutex // around Submit as a whole: it is the order of the chain
+	head ledger.Record
+	// failed: a write did, and how far it came is on the disk.
+	failed bool
 	closed bool
 }
 
@@ -32,6 +36,31 @@ func fail(kind sdk.ErrorKind, format string, args ...any) error {
 	return &sdk.Error{Kind: kind, Op: "ledger tlog", Text: fmt.Sprintf(format, args...)}
 }
 
+// recover goes on after a failed write, with what is on the disk.
+func (l *tlog) recover() error {
+	if !l.failed {
+		return nil
+	}
+	if err := l.log.Reload(); err != nil {
+		return err
+	}
+	head, err := l.last()
+	if err != nil {
+		return err
+	}
+	l.head, l.failed = head, false
+	return nil
+}
+
+// unavailable gives what the disk said its kind: trying again helps, once there is room.
+func unavailable(err error) error {
+	var path *fs.PathError
+	if sdk.KindOf(err) == sdk.Other && errors.As(err, &path) {
+		return &sdk.Error{Kind: sdk.Unavailable, Op: "ledger tlog", Err: err}
+	}
+	return err
+}
+
 // last reads the newest record.
 func (l *tlog) last() (ledger.Record, error) {
 	size := l.log.Head().Size
@@ -46,7 +75,8 @@ func (l *tlog) last() (ledger.Record, error) {
 }
 
 // Submit implements ledger.Ledger: the records and a checkpoint that covers them are
-// on stable storage when it returns nil.
+// on stable storage when it returns nil. After an error that the disk gave, the next call
+// begins with what is on it.
 func (l *tlog) Submit(ctx context.Context, records []ledger.Record) error {
 	for _, r := range records {
 		if err := r.Check(); err != nil {
@@ -57,6 +87,9 @@ func (l *tlog) Submit(ctx context.Context, records []ledger.Record) error {
 	defer l.mu.Unlock()
 	if err := l.usable(ctx); err != nil {
 		return err
+	}
+	if err := l.recover(); err != nil {
+		return unavailable(err)
 	}
 	fresh, err := l.fresh(records)
 	if err != nil {
@@ -70,8 +103,12 @@ func (l *tlog) Submit(ctx context.Context, records []ledger.Record) error {
 		}
 		lines = append(lines, r.AppendLine(nil))
 	}
+	if len(lines) == 0 {
+		return nil
+	}
 	if err := l.log.Append(lines); err != nil {
-		return err
+		l.failed = true
+		return unavailable(err)
 	}
 	l.head = chain.Head
 	l.head.Metadata = append([]byte(nil), l.head.Metadata...)

@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -66,7 +65,7 @@ func open(_ context.Context, env sdk.Env, c Config) (ledger.Ledger, error) {
 		return nil, errors.Join(err, log.Close())
 	}
 	// What reads the log needs its public half beside it.
-	if err := os.WriteFile(filepath.Join(dir, "key.pub"), []byte(k.public+"\n"), 0o644); err != nil {
+	if err := publishKey(filepath.Join(dir, "key.pub"), k.public+"\n"); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	return l, nil

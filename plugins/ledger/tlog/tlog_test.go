@@ -94,3 +94,69 @@ func TestConfig(t *testing.T) {
 		t.Errorf("no folder: %v", err)
 	}
 }
+
+// TestDiskIsFull: what a write that fails stands for here is a name that cannot be made.
+// There is no new start afterwards, and no record twice.
+func TestDiskIsFull(t *testing.T) {
+	state := t.TempDir()
+	l, err := open(t, state, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := plugintest.LedgerRecords(t, ledger.Record{}, 30)
+	if err := l.Submit(t.Context(), records[:10]); err != nil {
+		t.Fatal(err)
+	}
+	obstacle := filepath.Join(state, "log", "checkpoint.new")
+	if err := os.Mkdir(obstacle, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := l.Submit(t.Context(), records[10:20]); !errors.Is(err, sdk.Unavailable) {
+			t.Fatal(err)
+		}
+	}
+	if head, err := l.Head(t.Context()); err != nil || !head.Equal(records[9]) {
+		t.Fatal(head.Seq, err)
+	}
+	if err := os.Remove(obstacle); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Submit(t.Context(), records[5:]); err != nil {
+		t.Fatal(err)
+	}
+	got, err := l.Read(t.Context(), 0, 100)
+	if err != nil || len(got) != 30 || !got[29].Equal(records[29]) {
+		t.Fatal(len(got), err)
+	}
+}
+
+// TestPublicKeyStays: opening does not begin by emptying what others read.
+func TestPublicKeyStays(t *testing.T) {
+	state := t.TempDir()
+	name := filepath.Join(state, "log", "key.pub")
+	var first os.FileInfo
+	for range 2 {
+		l, err := open(t, state, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(name)
+		if err != nil || info.Mode().Perm() != 0o644 || first != nil && !info.ModTime().Equal(first.ModTime()) {
+			t.Fatal(info, err)
+		}
+		first = info
+	}
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := open(t, state, nil); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(name); err != nil || len(b) == 0 {
+		t.Error(string(b), err)
+	}
+}

@@ -10,6 +10,8 @@ import (
 type folders struct {
 	dir     string
 	touched map[string]struct{}
+	// doubtful folders may be there without their names being on disk.
+	doubtful bool
 }
 
 // write replaces a file; its content is on disk when it returns, its name after
@@ -38,7 +40,7 @@ func (f *folders) write(name string, b []byte) error {
 
 // make makes a folder and those above it; their names count as touched.
 func (f *folders) make(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
+	if _, err := os.Stat(dir); err == nil && !f.doubtful {
 		return nil
 	}
 	for up := dir; len(up) > len(f.dir); up = filepath.Dir(up) {

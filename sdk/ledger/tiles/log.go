@@ -36,7 +36,9 @@ type Log struct {
 	bundle []byte
 	head   Checkpoint
 	failed error
-	closed bool
+	// doubtful: a failed Append may have made folders whose names never reached the disk.
+	doubtful bool
+	closed   bool
 }
 
 // Open opens or makes a log. What a crash left behind the last checkpoint is
@@ -59,19 +61,52 @@ func Open(o Options) (_ *Log, err error) {
 	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		return nil, failure(sdk.Conflict, o.Dir+" is in use by another process", nil)
 	}
-	l := &Log{opt: o, lock: lock, hashes: hashes{tiles: map[tileID][]byte{}, load: loader(os.DirFS(o.Dir))}}
-	signed, err := readBounded(os.DirFS(o.Dir), "checkpoint", maxCheckpoint)
+	l := &Log{opt: o, lock: lock}
+	if err := l.load(); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// load takes the log as it lies in its folder, or makes an empty one.
+func (l *Log) load() error {
+	l.hashes = hashes{tiles: map[tileID][]byte{}, load: loader(os.DirFS(l.opt.Dir))}
+	signed, err := readBounded(os.DirFS(l.opt.Dir), "checkpoint", maxCheckpoint)
 	if errors.Is(err, fs.ErrNotExist) {
-		return l, l.publish()
+		return l.publish()
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if l.head, _, err = ParseCheckpoint(signed, o.Key); err != nil {
-		return nil, err
+	if l.head, _, err = ParseCheckpoint(signed, l.opt.Key); err != nil {
+		return err
 	}
 	l.hashes.size = l.head.Size
-	return l, l.loadEdge()
+	return l.loadEdge()
+}
+
+// Reload takes the log as it lies in its folder, after an Append that failed: on a disk
+// that was full there is no other way on but a new start. Head says how much of that
+// Append is there: nothing or everything.
+func (l *Log) Reload() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.failed == nil {
+		return l.failed
+	}
+	// The checkpoint may be new with a name that is not on stable storage yet.
+	f := folders{dir: l.opt.Dir}
+	f.touch(l.opt.Dir)
+	if err := f.sync(); err != nil {
+		return err
+	}
+	again := Log{opt: l.opt}
+	if err := again.load(); err != nil {
+		return err
+	}
+	l.hashes, l.bundle, l.head = again.hashes, again.bundle, again.head
+	l.failed, l.doubtful = nil, true
+	return nil
 }
 
 // loadEdge reads what appending needs and compares it with the checkpoint.
@@ -125,7 +160,7 @@ func (l *Log) Head() Checkpoint {
 
 // Append adds entries; they and the checkpoint that covers them are on stable
 // storage when it returns nil. After a failed write the log answers that error
-// until it is opened again.
+// until Reload.
 func (l *Log) Append(entries [][]byte) error {
 	for _, e := range entries {
 		if len(e) > MaxEntry {
@@ -146,7 +181,7 @@ func (l *Log) Append(entries [][]byte) error {
 
 func (l *Log) append(entries [][]byte) error {
 	old := l.hashes.size
-	touched := folders{dir: l.opt.Dir}
+	touched := folders{dir: l.opt.Dir, doubtful: l.doubtful}
 	for i, e := range entries {
 		if err := l.hashes.add(tlog.RecordHash(e)); err != nil {
 			return err
@@ -180,6 +215,7 @@ func (l *Log) append(entries [][]byte) error {
 	if err := l.publish(); err != nil {
 		return err
 	}
+	l.doubtful = false
 	l.hashes.prune()
 	return l.removePartials(old)
 }
