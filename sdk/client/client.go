@@ -14,11 +14,12 @@ import (
 
 // Client keeps one device connected. Its methods may be called concurrently.
 type Client struct {
-	opt  Options
-	keys keys
-	out  *outbox
-	in   *inbox
-	skew atomic.Int64 // server time minus ours, nanoseconds
+	opt    Options
+	keys   keys
+	out    *outbox
+	in     *inbox
+	events teller
+	skew   atomic.Int64 // server time minus ours, nanoseconds
 
 	saving sync.Mutex // held while the profile is written
 
@@ -61,13 +62,11 @@ func New(opt Options) (*Client, error) {
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
-	if opt.OnEvent == nil {
-		opt.OnEvent = func(Event) {}
-	}
 	if opt.AnswerTimeout <= 0 {
 		opt.AnswerTimeout = 10 * time.Second
 	}
 	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{}), keyless: make(map[string]bool), settle: settle}
+	c.events.call = opt.OnEvent
 	c.keys = keys{static: noise.KeyPairFrom(opt.Profile.Static), public: opt.Profile.device().Public()}
 	if len(c.endpoints()) == 0 {
 		return nil, c.noWay()
@@ -163,14 +162,14 @@ func (c *Client) keep(ctx context.Context) error {
 		}
 		if ctx.Err() == nil && final(err) {
 			if isKind(err, Refused) {
-				c.opt.OnEvent(Event{Name: "refused", Err: err})
+				c.events.tell(Event{Name: "refused", Err: err})
 			}
 			return err
 		}
 		d := pause.next()
 		c.opt.Log.Debug("reconnecting", "pause", d, "error", err)
 		if ctx.Err() == nil {
-			c.opt.OnEvent(Event{Name: "waiting", Transport: by, Err: err})
+			c.events.tell(Event{Name: "waiting", Transport: by, Err: err})
 		}
 		t := time.NewTimer(d)
 		select {
@@ -184,7 +183,7 @@ func (c *Client) keep(ctx context.Context) error {
 
 // serve works one session to its end.
 func (c *Client) serve(ctx context.Context, s *session) error {
-	c.opt.OnEvent(Event{
+	c.events.tell(Event{
 		Name: "connected", Transport: s.transport, Resumed: s.resumed,
 		Milliseconds: float64(c.opt.Now().Sub(s.began)) / float64(time.Millisecond),
 	})
@@ -193,7 +192,7 @@ func (c *Client) serve(ctx context.Context, s *session) error {
 	stop()
 	c.setCurrent(nil)
 	c.over(s, err)
-	c.opt.OnEvent(Event{Name: "disconnected", Transport: s.transport, Err: err})
+	c.events.tell(Event{Name: "disconnected", Transport: s.transport, Err: err})
 	return err
 }
 
@@ -208,6 +207,12 @@ func (c *Client) over(s *session, err error) {
 	if isKind(err, Broken) && !s.cut.Load() && (s.suspect.Load() || !s.progressed()) {
 		c.paths.doubt(s.endpoint, now)
 	}
+}
+
+func (c *Client) isClosed() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.closed
 }
 
 func (c *Client) setCurrent(s *session) {
@@ -274,11 +279,17 @@ func (c *Client) Profile() *Profile {
 // Pending says how many messages the relay has not acknowledged.
 func (c *Client) Pending() int { return c.out.open() }
 
-// Close ends Run and the showing of messages; both have ended when it returns.
-// What is not acknowledged or not shown stays in the store, which stays open.
-// It waits for the handler's present call and must not be called from Handle or
-// OnEvent.
+// Close ends Run and the callbacks: when it returns, Run has ended, OnEvent has been told
+// of everything that was queued for it, and neither Handle nor OnEvent runs or will be
+// called. What is not acknowledged or not shown stays in the store, which stays open, and
+// nothing more is written to the profile.
+//
+// From within a callback Close does not wait for the callbacks: the present calls of
+// Handle and OnEvent go on, none follows, and queued events are dropped. A callback must
+// not wait for another goroutine that is in Close.
 func (c *Client) Close() error {
+	me := goroutine()
+	within := c.events.calling(me) || c.in.calling(me)
 	c.mu.Lock()
 	c.closed = true
 	stop, running := c.stop, c.running
@@ -288,13 +299,16 @@ func (c *Client) Close() error {
 		stop(ErrClosed)
 		<-running
 	}
+	c.saving.Lock()   // who is saving the profile has begun before, and ends before
+	c.saving.Unlock() //nolint:staticcheck // nobody begins after it
 	c.out.close(ErrClosed)
-	c.in.close()
+	c.in.close(!within)
+	c.events.close(!within)
 	return nil
 }
 
 func (c *Client) serverTime() time.Time { return c.opt.Now().Add(time.Duration(c.skew.Load())) }
 
 func (c *Client) event(name string, f ccp.Frame) {
-	c.opt.OnEvent(Event{Name: name, Channel: f.Channel, Payload: append([]byte(nil), f.Payload...)})
+	c.events.tell(Event{Name: name, Channel: f.Channel, Payload: append([]byte(nil), f.Payload...)})
 }

@@ -39,7 +39,7 @@ func (c *Client) confirm(d *dialled, resume []byte) (*session, error) {
 	if out, err = s.seal.AppendRecords(out, frame, noise.DefaultRecord); err != nil {
 		return nil, err
 	}
-	c.opt.OnEvent(Event{Name: "confirming", Transport: d.transport})
+	c.events.tell(Event{Name: "confirming", Transport: d.transport})
 	if _, err := d.conn.Write(out); err != nil {
 		return nil, broken("sending the Confirm failed", err)
 	}

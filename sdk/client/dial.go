@@ -132,7 +132,7 @@ func (c *Client) attempt(ctx context.Context, pattern noise.Pattern, resume []by
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		name := routes[i].Transport
-		c.opt.OnEvent(Event{Name: "trying", Transport: name})
+		c.events.tell(Event{Name: "trying", Transport: name})
 		d, err := c.hello(ctx, routes[i], pattern)
 		if err != nil {
 			if !strings.HasPrefix(err.Error(), name) {
@@ -160,7 +160,7 @@ func (c *Client) attempt(ctx context.Context, pattern noise.Pattern, resume []by
 	if !isKind(err, Refused) {
 		err = fmt.Errorf("%s: %w", d.transport, err)
 	}
-	c.opt.OnEvent(Event{Name: "failed", Transport: d.transport, Err: err})
+	c.events.tell(Event{Name: "failed", Transport: d.transport, Err: err})
 	c.mu.Lock()
 	if !isKind(err, Refused) && ctx.Err() == nil {
 		c.paths.doubt(d.endpoint, c.opt.Now())
@@ -170,7 +170,7 @@ func (c *Client) attempt(ctx context.Context, pattern noise.Pattern, resume []by
 	}
 	c.mu.Unlock()
 	if isKind(err, Downgraded) {
-		c.opt.OnEvent(Event{Name: "downgraded", Transport: d.transport, Err: err})
+		c.events.tell(Event{Name: "downgraded", Transport: d.transport, Err: err})
 	}
 	return nil, err
 }
@@ -179,7 +179,7 @@ func (c *Client) attempt(ctx context.Context, pattern noise.Pattern, resume []by
 func (c *Client) failed(ctx context.Context, r route, err error) {
 	c.opt.Log.Debug("endpoint failed", "transport", r.Transport, "error", err)
 	if !errors.Is(ctx.Err(), context.Canceled) { // else another way was faster
-		c.opt.OnEvent(Event{Name: "failed", Transport: r.Transport, Err: err})
+		c.events.tell(Event{Name: "failed", Transport: r.Transport, Err: err})
 	}
 	if !isKind(err, Downgraded) || ctx.Err() != nil {
 		return
@@ -188,7 +188,7 @@ func (c *Client) failed(ctx context.Context, r route, err error) {
 	c.paths.distrust(r.key(), c.opt.Now())
 	c.mu.Unlock()
 	c.opt.Log.Warn("an endpoint was tampered with", "transport", r.Transport, "error", err)
-	c.opt.OnEvent(Event{Name: "downgraded", Transport: r.Transport, Err: err})
+	c.events.tell(Event{Name: "downgraded", Transport: r.Transport, Err: err})
 }
 
 // plan chooses the pattern: IK only with an unspent resume token and a completed

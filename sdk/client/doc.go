@@ -26,8 +26,9 @@
 // # Goroutines
 //
 // A connected client has four: the reader (Run's own), the writer, the watch
-// over silence, and the one that calls the handler. The reader alone collects and
-// stores what arrives; the writer alone gives out sequence numbers. Locks are
-// taken in the order session.mu, outbox.numbering, outbox.deleting, outbox.mu;
-// Client.mu and the inbox's are leaves.
+// over silence, and the one that calls the handler; a fifth calls OnEvent while
+// there are events. The reader alone collects and stores what arrives; the writer
+// alone gives out sequence numbers. Locks are taken in the order session.mu,
+// outbox.numbering, outbox.deleting, outbox.mu; Client.mu, the inbox's and the
+// events' are leaves.
 package client

@@ -23,8 +23,8 @@ const (
 	// defaultKeepalive holds when the relay names none, and bounds what it may ask.
 	defaultKeepalive = 30 * time.Second
 	maxKeepalive     = 5 * time.Minute
-	// keptEndpoints bounds the endpoints of a profile; those that a Move taught
-	// go before those of the link.
+	// keptEndpoints bounds the endpoints of a profile; see Profile.admit for which
+	// ones go.
 	keptEndpoints = 16
 )
 
@@ -75,10 +75,10 @@ func (c *Client) established(s *session, d *dialled, ack ccp.Established) error 
 	}
 	if warning != nil {
 		c.opt.Log.Warn("the relay's key catalogue was not taken over", "error", warning)
-		c.opt.OnEvent(Event{Name: "catalogue", Err: warning})
+		c.events.tell(Event{Name: "catalogue", Err: warning})
 	}
 	if certified {
-		c.opt.OnEvent(Event{Name: "certificate", Payload: p.Certificate})
+		c.events.tell(Event{Name: "certificate", Payload: p.Certificate})
 	}
 	if err := p.Relay.satisfied(d.accepted); err != nil {
 		return err
@@ -97,6 +97,7 @@ func (p *Profile) accept(d *dialled, ack *ccp.Established, now time.Time) (warni
 		}
 	}
 	p.Invite, p.Pairing = nil, nil
+	p.Relay.stood(d.endpoint)
 	// What was accepted once is promised from now on. sealed and pq shape the
 	// Hello: an offer is remembered for the next dial.
 	want := d.accepted | d.offered&(ccp.Sealed|ccp.PQ)
@@ -179,7 +180,7 @@ func (c *Client) keyUpdate(payload []byte) {
 			c.opt.Log.Warn("the renewed certificate could not be saved", "error", err)
 		}
 	}
-	c.opt.OnEvent(Event{Name: "certificate", Payload: p.Certificate})
+	c.events.tell(Event{Name: "certificate", Payload: p.Certificate})
 }
 
 // save writes the profile as it is now: what others have changed meanwhile is not
@@ -213,12 +214,8 @@ func (c *Client) learn(from string, m ccp.Move) {
 				c.paths.best = ep.key()
 			}
 			at := slices.IndexFunc(known, func(o Endpoint) bool { return o.key() == ep.key() })
-			switch {
-			case at >= 0:
-			case len(known) < keptEndpoints:
-				known = append(known, ep)
-			default: // the oldest one learnt makes room
-				known = append(slices.Delete(known, ccp.MaxEndpoints, ccp.MaxEndpoints+1), ep)
+			if at < 0 {
+				known, _ = p.admit(known, ep, 0)
 			}
 		}
 		p.Relay.Endpoints = known

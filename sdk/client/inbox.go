@@ -45,7 +45,8 @@ type inbox struct {
 	// read back, so that each takes one way only. Taken before mu.
 	storing sync.Mutex
 
-	quit atomic.Bool
+	quit   atomic.Bool
+	shower atomic.Uint64 // number of the goroutine that calls handle
 
 	mu         sync.Mutex
 	wake       *sync.Cond

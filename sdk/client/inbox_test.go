@@ -225,7 +225,7 @@ func TestStoredWhileRead(t *testing.T) {
 			t.Fatalf("shown %d, want %d", got, want)
 		}
 	}
-	in.close()
+	in.close(true)
 	select {
 	case got := <-shown:
 		if got <= total {

@@ -52,7 +52,8 @@ func (k TransportKey) GoString() string { return "client.TransportKey(" + k.Tran
 
 // RenewKeys draws new keys for the transports that this device has keys for. The
 // relay learns them at the next connection, and forgets the old ones then. The present
-// connection ends.
+// connection ends. On a client that was closed meanwhile it changes nothing and returns
+// ErrClosed.
 func (c *Client) RenewKeys() error {
 	var again []string
 	for _, k := range c.Profile().Keys {
@@ -111,7 +112,10 @@ func (c *Client) follow() (stop func()) {
 		return func() {}
 	}
 	t := time.AfterFunc(c.settle/2+rand.N(c.settle), func() {
-		if err := c.drawKeys(); err != nil {
+		switch err := c.drawKeys(); {
+		case errors.Is(err, ErrClosed):
+			return
+		case err != nil:
 			c.opt.Log.Warn("keys for new transports could not be drawn", "error", err)
 			return
 		}
@@ -162,6 +166,9 @@ func (c *Client) takeKeys(names []string) error {
 	// end the one that is.
 	c.saving.Lock()
 	defer c.saving.Unlock()
+	if c.isClosed() {
+		return ErrClosed // the profile may be another program's by now
+	}
 	if next := *c.Profile(); change(&next) && next.dir != "" {
 		if err := next.Save(next.dir); err != nil {
 			return err
@@ -261,8 +268,8 @@ func (p *Profile) confirmed(endpoints []ccp.Endpoint, named []ccp.TransportKey, 
 				ways, placed = append(ways, own), true
 			}
 		}
-		if !placed && len(ways) < keptEndpoints {
-			ways = append(ways, own)
+		if !placed {
+			ways, _ = p.admit(ways, own, 0)
 		}
 		p.Relay.Endpoints = ways
 	}

@@ -21,9 +21,15 @@ type Options struct {
 	// Handle is called for each message, one at a time, in order. With an error it
 	// is not called again: this message and those that follow stay in the store
 	// for the next client. With Handle nil all messages stay there. It may use the
-	// client, but not Close it.
+	// client, and Close it.
 	Handle func(Message) error
-	// OnEvent is told of everything that is not a message; it must not block.
+	// OnEvent is told of everything that is not a message: one call after the other, in
+	// the order of the events, and none after Close has returned. It runs beside Handle
+	// and beside the connection, which a slow one does not hold up; it may use the client,
+	// and Close it. At most 256 events wait for it: 192 with a Payload, of 1 MiB together,
+	// and 64 others. Where there is no room the oldest of the same sort is dropped, of the
+	// others "refused", "downgraded" and "confirming" last; the next event says how many
+	// are missing.
 	OnEvent func(Event)
 	// Log gets no secret and no message; nil discards.
 	Log *slog.Logger
@@ -58,4 +64,6 @@ type Event struct {
 	// Payload is the control frame's JSON, where there is one.
 	Payload []byte
 	Err     error
+	// Missed is how many events before this one were dropped since OnEvent was called last.
+	Missed int
 }

@@ -68,10 +68,12 @@ type Relay struct {
 	Min []string `json:"min,omitempty"`
 	// Promised are the capabilities that link, catalogue or an earlier session
 	// promised (bits of link tag 9): never less is accepted.
-	Promised  uint64            `json:"promised"`
-	Endpoints []Endpoint        `json:"endpoints"`
-	Pins      []Hex32           `json:"pins,omitempty"`
-	Entry     []EntryCredential `json:"entry,omitempty"`
+	Promised  uint64     `json:"promised"`
+	Endpoints []Endpoint `json:"endpoints"`
+	// Worked are the keys of the ways by which a session stood, the newest first.
+	Worked []string          `json:"worked,omitempty"`
+	Pins   []Hex32           `json:"pins,omitempty"`
+	Entry  []EntryCredential `json:"entry,omitempty"`
 	// Compat says that the user chose to talk to a relay without extensions.
 	Compat bool `json:"compat,omitempty"`
 	// Insecure skips verification of the relay's TLS certificate.
@@ -224,7 +226,7 @@ func (p *Profile) Check() error {
 		return invalid("profile: relay.domain is missing or too long")
 	case len(p.Relay.Endpoints) == 0:
 		return invalid("profile: the relay has no endpoint")
-	case len(p.Relay.Endpoints) > maxEndpoints:
+	case len(p.Relay.Endpoints) > maxEndpoints || len(p.Relay.Worked) > maxEndpoints:
 		return invalid("profile: the relay has more than %d endpoints", maxEndpoints)
 	case !isName(p.Handle) || !isName(p.DisplayName) || !isName(p.Name):
 		return invalid("handle, display name and the device's name are texts of at most %d bytes", maxName)

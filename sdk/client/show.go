@@ -13,6 +13,7 @@ func (in *inbox) start() {
 
 // show runs the handler, one message after the other.
 func (in *inbox) show() {
+	in.shower.Store(goroutine())
 	defer close(in.stopped)
 	var batch []Message
 	for {
@@ -121,14 +122,17 @@ func (in *inbox) err() error {
 	return in.failed
 }
 
-// close ends the showing after the handler's present call.
-func (in *inbox) close() {
+// calling says that the caller is the handler.
+func (in *inbox) calling(me uint64) bool { return me != 0 && in.shower.Load() == me }
+
+// close ends the showing; with wait after the handler's present call.
+func (in *inbox) close(wait bool) {
 	in.mu.Lock()
 	in.quit.Store(true)
 	started := in.started
 	in.wake.Broadcast()
 	in.mu.Unlock()
-	if started {
+	if started && wait {
 		<-in.stopped
 	}
 }

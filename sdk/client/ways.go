@@ -28,7 +28,7 @@ func (p *Profile) AddLink(l link.Link) (added, changed []Endpoint, err error) {
 	case l.Domain != r.Domain:
 		return nil, nil, invalid("this link is for the domain %s: this device is registered at %s", printable(l.Domain), r.Domain)
 	}
-	ways := slices.Clone(r.Endpoints)
+	ways, fresh := slices.Clone(r.Endpoints), 0
 	for _, e := range l.Endpoints {
 		way := Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values()}
 		same := func(w Endpoint) bool { return w.key() == way.key() }
@@ -39,10 +39,16 @@ func (p *Profile) AddLink(l link.Link) (added, changed []Endpoint, err error) {
 			continue
 		case at >= 0:
 			ways[at] = way
-		case len(ways) < keptEndpoints:
-			ways = append(ways, way)
-		default: // the oldest one learnt makes room
-			ways = append(slices.Delete(ways, ccp.MaxEndpoints, ccp.MaxEndpoints+1), way)
+		default:
+			all, ok := p.admit(ways, way, fresh)
+			if !ok && len(ways) < maxEndpoints { // nothing may go: a link is somebody's word
+				all, ok = append(ways, way), true
+			}
+			if !ok {
+				continue
+			}
+			ways = all
+			fresh++
 		}
 		if known {
 			changed = append(changed, way)
@@ -88,14 +94,64 @@ func (p *Profile) told(list []ccp.Endpoint, named []ccp.TransportKey, keyed []st
 		case at >= 0 && !ways[at].Own:
 			e.Told = ways[at].Told
 			ways[at] = e
-		case at >= 0:
-		case len(ways) < keptEndpoints:
-			ways = append(ways, e)
-		default: // the oldest one learnt makes room
-			ways = append(slices.Delete(ways, ccp.MaxEndpoints, ccp.MaxEndpoints+1), e)
+		case at < 0:
+			ways, _ = p.admit(ways, e, 0)
 		}
 	}
 	p.Relay.Endpoints = ways
+}
+
+// admit appends a way. Where there are keptEndpoints already, one makes room: of those by
+// which no session ever stood the oldest that was learnt, then the oldest of the first
+// ones, which came with the link; then of those that worked the one whose last session is
+// the longest ago. The way that worked last stays, the last fresh ones, and every way that
+// the device holds a private key for. The answer is false when none may go; only an own
+// way still finds room then, beside them, up to twice as many.
+func (p *Profile) admit(ways []Endpoint, e Endpoint, fresh int) ([]Endpoint, bool) {
+	if len(ways) < keptEndpoints {
+		return append(ways, e), true
+	}
+	victim, least := -1, 0
+	for i, w := range ways[:len(ways)-fresh] {
+		at := slices.Index(p.Relay.Worked, w.key())
+		worth := 0
+		switch {
+		case w.Own && p.knows(w.Transport) || at == 0:
+			continue
+		case at > 0:
+			worth = 2 + len(p.Relay.Worked) - at
+		case i < ccp.MaxEndpoints:
+			worth = 1
+		}
+		if victim < 0 || worth < least {
+			victim, least = i, worth
+		}
+	}
+	switch {
+	case victim >= 0:
+		return append(slices.Delete(ways, victim, victim+1), e), true
+	case e.Own && p.knows(e.Transport) && len(ways) < 2*keptEndpoints:
+		return append(ways, e), true
+	}
+	return ways, false
+}
+
+// stood notes that a session stands by a way; ways that are no longer known are forgotten.
+func (r *Relay) stood(key string) {
+	if len(r.Worked) > 0 && r.Worked[0] == key {
+		return
+	}
+	worked := []string{key}
+	for _, e := range r.Endpoints {
+		known := e.key()
+		if slices.Contains(r.Worked, known) && !slices.Contains(worked, known) {
+			worked = append(worked, known)
+		}
+	}
+	slices.SortStableFunc(worked[1:], func(a, b string) int {
+		return slices.Index(r.Worked, a) - slices.Index(r.Worked, b)
+	})
+	r.Worked = worked[:min(len(worked), keptEndpoints)]
 }
 
 // noWay says why there is nothing to dial, and what helps.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/link"
+	"github.com/commucat/commucat/sdk/transport"
 )
 
 func TestAddLink(t *testing.T) {
@@ -160,5 +161,119 @@ func TestTold(t *testing.T) {
 	}
 	if ways := p.Relay.Endpoints; len(ways) != keptEndpoints || ways[0].Transport != "web" {
 		t.Errorf("%q", show(p))
+	}
+}
+
+// Ways that the device has a key for, and the one that worked last, outlive all that never
+// worked, however many the relay, a link or a Move names.
+func TestWaysThatOutlive(t *testing.T) {
+	way := func(i int) Endpoint { return Endpoint{Transport: "web", Host: fmt.Sprint("h", i), Port: 1} }
+	full := func() *Profile {
+		p := newRelay(t).profile(0)
+		p.Keys = []TransportKey{{Transport: "own", Public: []byte("1"), Confirmed: time.Unix(1, 0)}}
+		p.Relay.Endpoints = nil
+		for i := range keptEndpoints {
+			p.Relay.Endpoints = append(p.Relay.Endpoints, way(i))
+		}
+		p.Relay.Endpoints[9] = Endpoint{Transport: "own", Host: "h", Port: 1, Own: true}
+		p.Relay.Endpoints[10] = Endpoint{Transport: "lost", Host: "h", Port: 1, Own: true} // its key is gone
+		for _, i := range []int{2, 12, 8} {
+			p.Relay.stood(p.Relay.Endpoints[i].key())
+		}
+		return p
+	}
+	kept := func(p *Profile) (out []string) {
+		for _, w := range p.Relay.Endpoints {
+			if w.Transport != "new" {
+				out = append(out, strings.TrimSuffix(w.key(), ":1"))
+			}
+		}
+		return out
+	}
+	news := func(from, n int) (out []ccp.Endpoint) {
+		for i := range n {
+			out = append(out, ccp.Endpoint{Transport: "new", Host: fmt.Sprint("n", from+i), Port: 2})
+		}
+		return out
+	}
+	for _, x := range []struct {
+		name string
+		n    int
+		take func(*Profile, []ccp.Endpoint)
+		want string
+	}{
+		{"the oldest that was learnt goes", 2, func(p *Profile, l []ccp.Endpoint) { p.told(l, nil, nil) },
+			"web h0 web h1 web h2 web h3 web h4 web h5 web h6 web h7 web h8 own h web h12 web h13 web h14 web h15"},
+		{"an Ack again and again", 40, func(p *Profile, l []ccp.Endpoint) { p.told(l, nil, nil) },
+			"web h0 web h1 web h2 web h3 web h4 web h5 web h6 web h7 web h8 own h web h12"},
+		{"a Move", 40, func(p *Profile, l []ccp.Endpoint) {
+			c := &Client{profile: p, paths: newPaths()}
+			c.opt.Now = time.Now
+			c.learn("", ccp.Move{Endpoints: l})
+			*p = *c.profile
+		}, "web h0 web h1 web h2 web h3 web h4 web h5 web h6 web h7 web h8 own h web h12"},
+		{"links", 40, func(p *Profile, l []ccp.Endpoint) {
+			if added, _, err := p.AddLink(link.Link{Root: p.Relay.Root, Domain: p.Relay.Domain, Endpoints: l}); len(added) != len(l) || err != nil {
+				t.Error(added, err)
+			}
+		}, "web h2 web h4 web h5 web h6 web h7 web h8 own h web h12"},
+	} {
+		p := full()
+		for from := 0; from < x.n; from += 8 {
+			x.take(p, news(from, min(8, x.n-from)))
+		}
+		if got := strings.Join(kept(p), " "); got != x.want || len(p.Relay.Endpoints) != keptEndpoints {
+			t.Errorf("%s: %d with\n%s, want\n%s", x.name, len(p.Relay.Endpoints), got, x.want)
+		}
+	}
+
+	// Where all have worked the longest unused goes, and the device's own way always has room.
+	p := full()
+	for _, e := range p.Relay.Endpoints {
+		p.Relay.stood(e.key())
+	}
+	p.told(news(0, 8), nil, nil)
+	if got := kept(p); slices.Contains(got, "web h0") || len(got) != keptEndpoints-1 {
+		t.Error(got)
+	}
+	p.Keys = append(p.Keys, TransportKey{Transport: "mine", Public: []byte("2")})
+	for i := range p.Relay.Endpoints {
+		p.Relay.Endpoints[i].Transport, p.Relay.Endpoints[i].Own = "own", true
+	}
+	p.confirmed([]ccp.Endpoint{{Transport: "mine", Host: "h", Port: 5}}, p.announced(), time.Unix(1, 0))
+	if at := slices.IndexFunc(p.Relay.Endpoints, func(e Endpoint) bool { return e.Transport == "mine" }); at < 0 {
+		t.Error("the device's own way was not taken")
+	}
+	p.told(news(0, 8), nil, nil)
+	if got := kept(p); len(got) != keptEndpoints+1 || len(p.Relay.Endpoints) != len(got) {
+		t.Error(got)
+	}
+}
+
+// What worked last is in the file, written once and not with every session.
+func TestWorkedIsKept(t *testing.T) {
+	r := newRelay(t)
+	opt := r.options(0)
+	opt.Profile.Relay.Endpoints = append(opt.Profile.Relay.Endpoints, Endpoint{Transport: "door", Host: "relay.example", Port: 1})
+	dir := t.TempDir()
+	if err := opt.Profile.Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, way := range []string{"door relay.example:1", "pipe relay.example:443"} {
+		opt.Dialers = []transport.Dialer{r}
+		if strings.HasPrefix(way, "door") {
+			opt.Dialers = []transport.Dialer{door{r}}
+		}
+		u := start(t, opt)
+		u.connected()
+		u.close()
+		p, err := LoadProfile(dir)
+		if err != nil || p.Relay.Worked[0] != way {
+			t.Error(way, p, err)
+		}
+		opt.Profile = p
+	}
+	if n := len(opt.Profile.Relay.Worked); n != 2 {
+		t.Error(n, opt.Profile.Relay.Worked)
 	}
 }
