@@ -22,6 +22,7 @@ type plainConfig struct {
 	Words  []string   `cfg:"words" doc:"short words, for mistakes that no field shows"`
 	Shut   sdk.Secret `cfg:"shut" doc:"client: why it dials nothing"`
 	Carry  bool       `cfg:"carry" doc:"client: its process carries what it dials, to the process's end"`
+	Hang   bool       `cfg:"hang" doc:"never be ready"`
 
 	Rotated transport.Moment `cfg:"rotated" doc:"when keys were to be drawn, of which there are none"`
 	Overlap time.Duration    `cfg:"overlap" default:"14d" max:"90d" doc:"how long former ones are good"`
@@ -52,6 +53,10 @@ func plainTransport() sdk.Plugin {
 	}, transport.Funcs[plainConfig]{
 		Check: refuses,
 		Listen: func(ctx context.Context, env sdk.Env, c plainConfig) (net.Listener, error) {
+			if c.Hang {
+				env.Log().Warn("the plugin hangs")
+				<-make(chan struct{})
+			}
 			return env.Listen(ctx, "tcp", c.Listen)
 		},
 		Dial: func(ctx context.Context, _ sdk.Env, c plainConfig, to transport.Endpoint, _ transport.Dial) (net.Conn, error) {

@@ -57,3 +57,46 @@ func TestReload(t *testing.T) {
 		t.Errorf("ended with %d", code)
 	}
 }
+
+// TestBudgetReloadWhilePluginHangs: a plugin that hangs while it is started anew keeps no
+// certificate and no switch waiting, nor the relay's end.
+func TestBudgetReloadWhilePluginHangs(t *testing.T) {
+	if raceDetector {
+		t.Skip("a plugin under the race detector needs more memory than it is allowed")
+	}
+	pluginFolder(t)
+	text := strings.Replace(wide, `level = "warn"`, `level = "info"`, 1)
+	door := "[transport.door]\nplugin = \"plain\"\n"
+	dir := dataFolder(t, text+door)
+	srv := relay(t, dir)
+	said := func(what string) {
+		t.Helper()
+		if !srv.waitFor(what, 20*time.Second) {
+			t.Fatalf("no %q: %s", what, srv.said())
+		}
+	}
+	hup := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "commucat.toml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := srv.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said("transport ready")
+	hup(text + door + "hang = true\n")
+	said("the plugin hangs")
+	certs := strings.Count(srv.said(), "tls certificate reloaded")
+	hup(text + door + "hang = true\n[relay]\nregistration = \"closed\"\n")
+	said("relay.registration")
+	if strings.Count(srv.said(), "tls certificate reloaded") == certs {
+		t.Error("the certificate was not read")
+	}
+	if strings.Contains(srv.said(), "does not work as configured") {
+		t.Error("the plugin hung no more: this test says nothing")
+	}
+	if code := srv.terminate(t); code != exitOK {
+		t.Errorf("ended with %d: %s", code, srv.said())
+	}
+}

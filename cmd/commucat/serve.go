@@ -213,11 +213,8 @@ func (a *app) reloads(ctx context.Context, s *server.Server, log *slog.Logger) {
 			return
 		case <-hup:
 			notify("RELOADING=1")
-			var part *server.PartError
-			switch err := s.Reload(); {
-			case errors.As(err, &part):
-				log.Error("a transport does not work as configured", "error", err)
-			case err != nil:
+			// What follows later the log tells by itself.
+			if _, err := s.Reload(); err != nil {
 				log.Error("the configuration stays as it was", "error", err)
 			}
 			notify("READY=1")

@@ -64,7 +64,8 @@ type Host struct {
 	once    sync.Once
 
 	mu    sync.Mutex
-	units map[string]unit // by kind and configured name
+	units map[string]unit   // by kind and configured name
+	over  map[sdk.Kind]bool // kinds of which no more may come
 	users map[string]int
 }
 
@@ -88,21 +89,33 @@ func New(opt Options) *Host {
 	if opt.Changed == nil {
 		opt.Changed = func(Reachable) {}
 	}
-	return &Host{opt: opt, kernel: sandbox.Probe(), serving: make(chan struct{}), units: map[string]unit{}, users: map[string]int{}}
+	return &Host{opt: opt, kernel: sandbox.Probe(), serving: make(chan struct{}), units: map[string]unit{}, over: map[sdk.Kind]bool{}, users: map[string]int{}}
 }
 
 // Serve lets connections in: before it, transports listen and nothing is accepted.
 func (h *Host) Serve() { h.once.Do(func() { close(h.serving) }) }
 
-// StopTransports drains all transports beside each other and waits for them.
+// StopTransports drains all transports beside each other and waits for them. No other one
+// may be started then.
 func (h *Host) StopTransports() {
+	h.refuse(sdk.Transport)
 	h.stopWhere(func(u unit) bool { _, ok := u.(*Transport); return ok })
 }
 
-// Close ends everything that still runs.
+// Close ends everything that still runs, for good.
 func (h *Host) Close() {
+	h.refuse(sdk.Storage, sdk.Ledger)
 	h.StopTransports()
 	h.stopWhere(func(unit) bool { return true })
+}
+
+// refuse lets no plugin of these kinds come any more: it would outlive the Host.
+func (h *Host) refuse(kinds ...sdk.Kind) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, k := range kinds {
+		h.over[k] = true
+	}
 }
 
 func (h *Host) stopWhere(want func(unit) bool) {
@@ -183,6 +196,9 @@ func (h *Host) add(kind sdk.Kind, name string, u unit) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	key := KindName(kind) + " " + name
+	if h.over[kind] {
+		return &sdk.Error{Kind: sdk.Closed, Op: key, Text: "the relay is stopping"}
+	}
 	if _, taken := h.units[key]; taken {
 		return &sdk.Error{Kind: sdk.Conflict, Op: key, Text: "it runs already"}
 	}

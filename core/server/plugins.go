@@ -454,10 +454,12 @@ func sameSpec(a, b pluginhost.TransportSpec) bool {
 }
 
 // UpgradePlugin runs what lies in the catalog now: a transport by its configured name,
-// or a storage or ledger. It and Reload wait for each other.
+// or a storage or ledger. It and what follows a Reload wait for each other.
 func (s *Server) UpgradePlugin(ctx context.Context, name string) error {
-	s.reloading.Lock()
-	defer s.reloading.Unlock()
+	if err := s.turn(ctx); err != nil {
+		return err
+	}
+	defer s.pass()
 	for _, t := range s.running() {
 		if t.Name() == name {
 			return s.upgradeTransport(ctx, t, t.Spec())

@@ -67,7 +67,7 @@ func (s *Server) openOperator(context.Context) (err error) {
 			s.recordKeys(changes)
 			return err
 		},
-		Reload: func(context.Context) error { return s.Reload() }, Status: s.status,
+		Reload: s.reload, Status: s.status,
 		Plugins: func() any { return s.host.States() }, UpgradePlugin: s.UpgradePlugin, ProbeTransport: s.probeTransport, TransportKey: s.setTransportKey,
 		Snapshot: s.snapshot,
 		Checks:   map[string]func(context.Context) error{"storage": s.checkStorage, "ledger": s.checkLedger},

@@ -67,8 +67,16 @@ type Server struct {
 	public       []net.Listener // TLS is the front's
 	adminSockets []adminSocket
 
+	// reloading is held while a configuration is read and taken over, never while a plugin
+	// is started or drained: that is done with plugging, see turn.
 	reloading sync.Mutex
 	current   *config.Config // as last reloaded
+	follows   *Following     // waits for its turn, or nil
+	following sync.WaitGroup // with reloading
+	plugging  chan struct{}  // one slot
+	// working ends when the relay stops; changed with reloading.
+	working   context.Context
+	endWork   context.CancelCauseFunc
 	invite    string
 	started   time.Time
 	stopping  atomic.Bool                   // transports end because they were told to
@@ -86,9 +94,10 @@ func New(ctx context.Context, opt Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s := &Server{
-		opt: opt, cfg: opt.Config, current: opt.Config, log: opt.Log, newKeys: make(chan struct{}, 1),
+		opt: opt, cfg: opt.Config, current: opt.Config, log: opt.Log, newKeys: make(chan struct{}, 1), plugging: make(chan struct{}, 1),
 		metrics: metrics.New(metrics.Options{Version: opt.Version, Process: true}),
 	}
+	s.working, s.endWork = context.WithCancelCause(context.WithoutCancel(ctx))
 	defer func() {
 		if err != nil {
 			s.close(ctx)
@@ -111,6 +120,7 @@ func (s *Server) onClose(f func(context.Context) error) { s.closers = append(s.c
 func (s *Server) close(ctx context.Context) error {
 	var errs []error
 	s.closeOnce.Do(func() {
+		s.endFollowing()
 		for i := len(s.closers) - 1; i >= 0; i-- {
 			errs = append(errs, s.closers[i](ctx))
 		}
@@ -167,6 +177,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	stop(nil)
 	s.stopping.Store(true)
 	s.host.StopTransports()
+	s.endFollowing()
 	wg.Wait()
 	s.sessions.Close()
 	stopHub()
