@@ -117,7 +117,8 @@ func owner() string {
 	return strconv.Itoa(os.Getuid())
 }
 
-// unitFile runs the relay as the data folder's owner with what systemd can take away.
+// unitFile runs the relay as the data folder's owner with what systemd can take away. A
+// start may take long where a storage brings big tables to its version.
 func unitFile(program, data, owner string, root bool) string {
 	keeps := "CAP_NET_BIND_SERVICE"
 	if root {
@@ -138,6 +139,7 @@ ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=1
 RestartPreventExitStatus=2 78
+TimeoutStartSec=1h
 TimeoutStopSec=60
 LimitNOFILE=65536
 AmbientCapabilities=CAP_NET_BIND_SERVICE

@@ -208,9 +208,16 @@ func (l *packetListener) read() {
 func noop() sdk.Plugin {
 	return storage.Define(storage.Descriptor{
 		Name: "noop", Version: "1.0.0", Summary: "keeps nothing", Traits: storage.Traits{Batch: 512, Lanes: 4},
-	}, func(context.Context, sdk.Env, struct{}) (storage.Store, error) {
+	}, func(_ context.Context, _ sdk.Env, c noopConfig) (storage.Store, error) {
+		if c.Hang {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGSTOP)
+		}
 		return storage.Store{Queues: keepsNothing{}}, nil
 	})
+}
+
+type noopConfig struct {
+	Hang bool `cfg:"hang" doc:"halts while it is opened"`
 }
 
 // keepsNothing has what a benchmark calls.

@@ -1,6 +1,7 @@
 package pluginhost
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -35,8 +36,12 @@ type backend[T any] struct {
 func (b *backend[T]) start(ctx context.Context, s Spec) (*backendRun[T], error) {
 	b.spec, b.bin = s, &pinned{h: b.h, kind: b.kind, name: s.Plugin}
 	title := KindName(b.kind) + " " + s.Name
+	p := b.h.pace
+	if b.kind == sdk.Storage {
+		p.start = cmp.Or(p.start, openLimit)
+	}
 	b.sup = &supervisor{
-		name: title, log: b.h.opt.Log.With("plugin", s.Name), pace: b.h.pace,
+		name: title, log: b.h.opt.Log.With("plugin", s.Name), pace: p,
 		drainLimit: func() time.Duration { return b.h.opt.Drain },
 		moved:      func() { reportPhase(b.h.opt.Metrics, s.Name, b.sup.look().phase) },
 		restarted:  func() { b.h.opt.Metrics.Count(metrics.PluginRestarts, s.Name) },
@@ -95,7 +100,12 @@ func (b *backend[T]) starter(s Spec, bin *pinned) starter {
 		raw, err := p.raw(s)
 		if err == nil {
 			env := sdk.NewEnv(sdk.EnvOptions{Log: p.log, State: p.state, Listen: noListen, ListenPacket: noPacket, Degraded: r.setHealth})
-			r.value, err = b.open(ctx, p, env, raw)
+			opening, done := b.sup.pace.attended(ctx, p.Ping)
+			r.value, err = b.open(opening, p, env, raw)
+			if err != nil && ctx.Err() == nil && opening.Err() != nil {
+				err = &sdk.Error{Kind: sdk.Unavailable, Op: b.sup.name, Err: context.Cause(opening)}
+			}
+			done()
 		}
 		if err != nil {
 			return nil, p.failed(err)

@@ -182,6 +182,21 @@ func TestStoreThatCannotOpen(t *testing.T) {
 	}
 }
 
+// TestStoreThatHangsWhileOpened: opening may take its time, a process that does not answer
+// meanwhile does not.
+func TestStoreThatHangsWhileOpened(t *testing.T) {
+	t.Parallel()
+	s := newStand(t, nil)
+	s.pace.ping = 500 * time.Millisecond
+	_, _, err := s.Storage(t.Context(), Spec{Name: "x", Plugin: "noop", Raw: map[string]any{"hang": true}, Settings: Settings{Memory: memoryLimit}})
+	if !errors.Is(err, sdk.Unavailable) || !strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("%v", err)
+	}
+	if len(s.States()) != 0 {
+		t.Errorf("%+v", s.States())
+	}
+}
+
 func TestLedgerOutlivesItsProcess(t *testing.T) {
 	s := newStand(t, nil)
 	l, forgets, err := s.Ledger(t.Context(), ledgerSpec("file"))

@@ -29,6 +29,9 @@ const (
 	crashWindow = 2 * time.Minute
 	// startLimit bounds one start: process, configuration, sockets.
 	startLimit = 30 * time.Second
+	// openLimit takes its place where a storage is opened, which may have to bring the
+	// tables of a database to its version. Meanwhile the process is asked as it is later.
+	openLimit = time.Hour
 )
 
 // pace are the times that a Host may choose; zero fields are the constants.
@@ -347,6 +350,32 @@ func (s *supervisor) watch(ctx context.Context, cur run) error {
 			}
 		}
 	}
+}
+
+// attended is ctx until a process that is not watched yet counts as hung; done must be
+// called.
+func (p pace) attended(ctx context.Context, ping func(context.Context) error) (_ context.Context, done func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var asking sync.WaitGroup
+	asking.Go(func() {
+		asks := time.NewTicker(p.asks())
+		defer asks.Stop()
+		for misses := 0; misses < pingMisses; {
+			select {
+			case <-ctx.Done():
+				return
+			case <-asks.C:
+			}
+			limit, end := context.WithTimeout(ctx, p.asks())
+			err := ping(limit)
+			end()
+			if misses++; err == nil {
+				misses = 0
+			}
+		}
+		cancel(errors.New("it does not answer any more"))
+	})
+	return ctx, func() { cancel(nil); asking.Wait() }
 }
 
 func ask(ctx context.Context, limit time.Duration, r run, answers chan<- error) {

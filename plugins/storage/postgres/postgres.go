@@ -96,7 +96,7 @@ type store struct {
 	doubt atomic.Bool
 }
 
-func open(ctx context.Context, _ sdk.Env, c Config) (storage.Store, error) {
+func open(ctx context.Context, env sdk.Env, c Config) (storage.Store, error) {
 	space := fnv.New64a()
 	_, _ = space.Write([]byte(c.Schema)) // a hash never fails
 	s := &store{timeout: c.Timeout, lockSpace: space.Sum64(), lines: timelines{schema: c.Schema}}
@@ -108,9 +108,7 @@ func open(ctx context.Context, _ sdk.Env, c Config) (storage.Store, error) {
 		s.appends.Close()
 		return storage.Store{}, err
 	}
-	ctx, cancel := s.within(ctx)
-	defer cancel()
-	if err := s.prepare(ctx, c.Schema); err != nil {
+	if err := s.prepare(ctx, c.Schema, env.Log()); err != nil {
 		s.close()
 		return storage.Store{}, err
 	}
@@ -277,11 +275,11 @@ func broken(err error) bool {
 var safeSettings = []string{"fsync", "full_page_writes", "synchronous_commit"}
 
 // unsafe names the settings under which an acknowledgement would be a lie.
-func (s *store) unsafe(ctx context.Context) error {
+func unsafe(ctx context.Context, conn *pgx.Conn) error {
 	var wrong []string
 	for _, name := range safeSettings {
 		var value string
-		if err := s.pool.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&value); err != nil {
+		if err := conn.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&value); err != nil {
 			return plain("settings", err)
 		}
 		if value == "off" {
