@@ -200,6 +200,7 @@ func TestW19Renewal(t *testing.T) {
 		code    string
 	}{
 		{name: "fresh", after: day},
+		{name: "made at a node whose clock is an hour ahead", after: -time.Hour},
 		{name: "just over a third left", after: 19 * day},
 		{name: "less than a third left", after: 21 * day, renewed: true},
 		{name: "expired", after: 40 * day, renewed: true},
