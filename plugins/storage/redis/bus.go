@@ -65,8 +65,15 @@ func (b *bus) Subscribe(ctx context.Context, self string, f func(message []byte)
 			return plain("subscribe", err)
 		}
 		asked = false
-		if m, ok := got.(*redis.Message); ok && !split([]byte(m.Payload), f) {
-			return &storage.Error{Kind: sdk.Corrupt, Op: "redis: subscribe", Text: "somebody else publishes on the bus"}
+		switch m := got.(type) {
+		case *redis.Message:
+			if !split([]byte(m.Payload), f) {
+				return &storage.Error{Kind: sdk.Corrupt, Op: "redis: subscribe", Text: "somebody else publishes on the bus"}
+			}
+		case *redis.Subscription:
+			if m.Kind == "sunsubscribe" { // and the connection stands: nothing else would tell
+				return &storage.Error{Kind: sdk.Unavailable, Op: "redis: subscribe", Text: "the channel has moved to another server of the cluster"}
+			}
 		}
 	}
 }

@@ -24,6 +24,7 @@ func (c *cache) key(key string) string { return (*store)(c).key(cacheKey, key) }
 func (c *cache) Put(ctx context.Context, now time.Time, key string, value []byte, ttl time.Duration) error {
 	ctx, cancel := (*store)(c).within(ctx)
 	defer cancel()
+	now = (*store)(c).clock.server(now)
 	b := binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(value)), uint64(now.Add(ttl).UnixMicro()))
 	return plain("put", c.db.Set(ctx, c.key(key), append(b, value...), life(ttl)).Err())
 }
@@ -32,6 +33,7 @@ func (c *cache) Put(ctx context.Context, now time.Time, key string, value []byte
 func (c *cache) Get(ctx context.Context, now time.Time, key string) ([]byte, error) {
 	ctx, cancel := (*store)(c).within(ctx)
 	defer cancel()
+	now = (*store)(c).clock.server(now)
 	return valueOf(now, c.db.Get(ctx, c.key(key)))
 }
 
@@ -39,6 +41,7 @@ func (c *cache) Get(ctx context.Context, now time.Time, key string) ([]byte, err
 func (c *cache) Take(ctx context.Context, now time.Time, key string) ([]byte, error) {
 	ctx, cancel := (*store)(c).within(ctx)
 	defer cancel()
+	now = (*store)(c).clock.server(now)
 	return valueOf(now, c.db.GetDel(ctx, c.key(key)))
 }
 

@@ -10,8 +10,8 @@
 //	commucat:rate:KEY    theoretical arrival time in µs (GCRA)
 //	commucat:bus:NODE    sharded channel
 //
-// Times come from the relay. What is stored carries its end in the relay's time; the
-// server's own expiry only clears away.
+// Times come from the relay, and are brought to the server's where the clocks differ. What
+// is stored carries its end; the server's own expiry only clears away.
 //
 // The bus is sharded publish/subscribe, not a stream: messages are wake-ups that a
 // node can miss without losing anything, and a stream would write, trim and

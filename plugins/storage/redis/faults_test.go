@@ -258,7 +258,25 @@ func TestSentinel(t *testing.T) {
 	l.hears(t, st, "n", "after")
 }
 
-// Three servers share the keys. One is killed and comes back empty.
+// moved gives a key's slot to another server of the cluster.
+func moved(t *testing.T, all []*redisserver.Server, key string) {
+	t.Helper()
+	var slot int
+	if _, err := fmt.Sscanf(all[0].Ask("CLUSTER KEYSLOT %s", key), ":%d", &slot); err != nil {
+		t.Fatal(err)
+	}
+	owner := slot * len(all) / 16384
+	to := all[(owner+1)%len(all)]
+	id := strings.Fields(to.Ask("CLUSTER MYID"))[1]
+	for _, s := range append([]*redisserver.Server{to}, all...) {
+		if answer := s.Ask("CLUSTER SETSLOT %d NODE %s", slot, id); !strings.HasPrefix(answer, "+OK") {
+			t.Fatalf("%q", answer)
+		}
+	}
+}
+
+// Three servers share the keys. The bus moves from one to another; then one is killed and
+// comes back empty.
 func TestCluster(t *testing.T) {
 	t.Parallel()
 	all := redisserver.StartCluster(t, 3, users(aclLine)...)
@@ -293,6 +311,11 @@ func TestCluster(t *testing.T) {
 	}
 	l := listen(t, st, "n")
 	l.hears(t, st, "n", "before")
+	moved(t, all, "commucat:bus:n")
+	if err := <-l.ended; !errors.Is(err, sdk.Unavailable) {
+		t.Errorf("the subscription: %v", err)
+	}
+	l.hears(t, st, "n", "moved")
 	conforms(t, map[string]any{"address": addresses, "user": "commucat", "password": "secret"})
 	victims := all[2:]
 	if os.Getenv("COMMUCAT_SOAK") != "" {

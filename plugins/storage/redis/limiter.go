@@ -38,6 +38,7 @@ func (l *limiter) Take(ctx context.Context, now time.Time, key string, r storage
 	}
 	ctx, cancel := (*store)(l).within(ctx)
 	defer cancel()
+	now = (*store)(l).clock.server(now)
 	cost := int64(float64(r.Per.Microseconds()) * float64(n) / float64(r.Burst))
 	answers, err := (*store)(l).each(ctx, takeScript, []call{{(*store)(l).key(rateKey, key), []any{
 		now.UnixMicro(), cost, r.Per.Microseconds(), life(r.Per).Milliseconds(),

@@ -27,6 +27,7 @@ type beat struct {
 
 // Announce implements storage.Presence.
 func (p *presence) Announce(ctx context.Context, now time.Time, beats []storage.Beat) error {
+	now = (*store)(p).clock.server(now)
 	values := make([][]byte, len(beats))
 	for i := range beats {
 		b := &beats[i]
@@ -57,6 +58,7 @@ func (p *presence) Announce(ctx context.Context, now time.Time, beats []storage.
 func (p *presence) Beats(ctx context.Context, now time.Time, devices []string) ([]storage.Beat, error) {
 	ctx, cancel := (*store)(p).within(ctx)
 	defer cancel()
+	now = (*store)(p).clock.server(now)
 	answers := make([]*redis.StringCmd, len(devices))
 	_, err := p.db.Pipelined(ctx, func(pipe redis.Pipeliner) error {
 		for i, d := range devices {

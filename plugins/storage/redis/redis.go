@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"time"
 
@@ -63,15 +64,15 @@ type store struct {
 	prefix  string
 	timeout time.Duration
 	watched *watched
+	clock   clock
 }
 
 func open(ctx context.Context, env sdk.Env, c Config) (storage.Store, error) {
 	// The driver prints a line for each failed dial to stderr, also where a call's error
 	// says the same.
 	logging.Disable()
-	s := &store{db: redis.NewUniversalClient(c.options()), prefix: c.Prefix, timeout: c.Timeout, watched: newWatched(c.Timeout)}
-	s.watched.guard(s.db)
-	switch err := s.ready(ctx); {
+	s := newStore(&c, time.Now, env.Log())
+	switch err := s.compare(ctx); {
 	case errors.Is(err, sdk.Unavailable):
 		// A relay can do without what is volatile, and so can its start.
 		env.Log().Warn("the server does not answer; going on without it until it does", "error", err)
@@ -79,10 +80,18 @@ func open(ctx context.Context, env sdk.Env, c Config) (storage.Store, error) {
 		_ = s.close() // it was never connected
 		return storage.Store{}, err
 	}
+	s.watched.start(s.keepTime)
 	return storage.Store{
 		Routes: (*routes)(s), Presence: (*presence)(s), Cache: (*cache)(s), Limiter: (*limiter)(s), Bus: (*bus)(s),
 		Ready: s.ready, Close: func(context.Context) error { return s.close() },
 	}, nil
+}
+
+func newStore(c *Config, local func() time.Time, log *slog.Logger) *store {
+	s := &store{db: redis.NewUniversalClient(c.options()), prefix: c.Prefix, timeout: c.Timeout, watched: newWatched(c.Timeout)}
+	s.clock.local, s.clock.log = local, log
+	s.watched.guard(s.db)
+	return s
 }
 
 func (c *Config) options() *redis.UniversalOptions {

@@ -49,6 +49,7 @@ func (r *routes) key(device string) string { return (*store)(r).key(routeKey, de
 func (r *routes) Claim(ctx context.Context, now time.Time, c []storage.Claim) ([]uint64, error) {
 	ctx, cancel := (*store)(r).within(ctx)
 	defer cancel()
+	now = (*store)(r).clock.server(now)
 	calls := make([]call, len(c))
 	for i, c := range c {
 		calls[i] = call{r.key(c.Device), []any{
@@ -72,6 +73,7 @@ func (r *routes) Claim(ctx context.Context, now time.Time, c []storage.Claim) ([
 func (r *routes) Renew(ctx context.Context, now time.Time, renewals []storage.Renewal) ([]bool, error) {
 	ctx, cancel := (*store)(r).within(ctx)
 	defer cancel()
+	now = (*store)(r).clock.server(now)
 	calls := make([]call, len(renewals))
 	for i, n := range renewals {
 		release := "0"
@@ -99,6 +101,7 @@ func (r *routes) Renew(ctx context.Context, now time.Time, renewals []storage.Re
 func (r *routes) Lookup(ctx context.Context, now time.Time, devices []string) ([]storage.Route, error) {
 	ctx, cancel := (*store)(r).within(ctx)
 	defer cancel()
+	now = (*store)(r).clock.server(now)
 	out := make([]storage.Route, len(devices))
 	answers := make([]*redis.SliceCmd, len(devices))
 	_, err := r.db.Pipelined(ctx, func(p redis.Pipeliner) error {
