@@ -34,10 +34,10 @@ const (
 	ON CONFLICT (key) DO UPDATE SET value = excluded.value`
 	lockMarks = `SELECT FROM mark WHERE key = ANY($1) ORDER BY key FOR UPDATE`
 	dropMarks = `DELETE FROM mark WHERE key IN (SELECT key FROM mark WHERE key = ANY($1) ORDER BY key FOR UPDATE)`
-	// liveRows counts what has not expired, where the counts say that a quota may be
-	// used up.
-	liveRows  = `SELECT count(*), coalesce(sum(octet_length(payload)), 0) FROM message WHERE queue = $1 AND expires > $2`
-	setCounts = `UPDATE queue SET messages = $2, bytes = $3 WHERE no = $1`
+	// expiredRows counts what does not count any more, where the counts say that a quota
+	// may be used up: there are few of them, and a whole queue of the others.
+	expiredRows = `SELECT count(*), coalesce(sum(octet_length(payload)), 0) FROM message WHERE queue = $1 AND expires <= $2`
+	setCounts   = `UPDATE queue SET messages = $2, bytes = $3 WHERE no = $1`
 )
 
 // taken is one queue of a batch.
@@ -174,9 +174,11 @@ func (a *appending) choose(ctx context.Context, tx pgx.Tx, t *taken) error {
 	seen := map[[16]byte]int{}
 	messages, bytes := t.messages, t.bytes
 	if a.over(messages+int64(len(t.rows)), bytes+t.size) {
-		if err := tx.QueryRow(ctx, liveRows, t.no, a.now.UnixMicro()).Scan(&messages, &bytes); err != nil {
+		var over, size int64
+		if err := tx.QueryRow(ctx, expiredRows, t.no, a.now.UnixMicro()).Scan(&over, &size); err != nil {
 			return err
 		}
+		messages, bytes = messages-over, bytes-size
 	}
 	for _, i := range t.rows {
 		r := &a.batch.Rows[i]

@@ -16,6 +16,18 @@ import (
 // directory implements storage.Directory.
 type directory store
 
+const (
+	getRecords = `SELECT n.i, r.version, r.expires, r.value
+	FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS n (kind, id, i)
+	JOIN record AS r ON r.kind = n.kind AND r.id = n.id
+	WHERE r.expires IS NULL OR r.expires > $3`
+	listRecords = `SELECT id, version, expires, value FROM record
+	WHERE kind = $1 AND id > $2 AND id >= $3 AND ($4::bytea IS NULL OR id < $4) AND (expires IS NULL OR expires > $5)
+	ORDER BY id LIMIT $6`
+	purgeRecords = `DELETE FROM record WHERE (kind, id) IN (
+	SELECT kind, id FROM record WHERE expires <= $1 ORDER BY expires LIMIT $2 FOR UPDATE SKIP LOCKED) AND expires <= $1`
+)
+
 // Get implements storage.Directory: one statement, so one snapshot.
 func (d *directory) Get(ctx context.Context, now time.Time, keys []storage.Key) ([]storage.Record, error) {
 	kinds, ids := make([]string, len(keys)), make([][]byte, len(keys))
@@ -27,10 +39,7 @@ func (d *directory) Get(ctx context.Context, now time.Time, keys []storage.Key) 
 	}
 	ctx, cancel := (*store)(d).within(ctx)
 	defer cancel()
-	rows, err := d.pool.Query(ctx, `SELECT n.i, r.version, r.expires, r.value
-		FROM unnest($1::text[], $2::bytea[]) WITH ORDINALITY AS n (kind, id, i)
-		JOIN record AS r ON r.kind = n.kind AND r.id = n.id
-		WHERE r.expires IS NULL OR r.expires > $3`, kinds, ids, now.UnixMicro())
+	rows, err := d.pool.Query(ctx, getRecords, kinds, ids, now.UnixMicro())
 	if err != nil {
 		return nil, plain("get", err)
 	}
@@ -71,9 +80,7 @@ func (d *directory) List(ctx context.Context, now time.Time, r storage.Range) ([
 	if e, ok := prefixEnd(r.Prefix); ok {
 		end = []byte(e)
 	}
-	rows, err := d.pool.Query(ctx, `SELECT id, version, expires, value FROM record
-		WHERE kind = $1 AND id > $2 AND id >= $3 AND ($4::bytea IS NULL OR id < $4) AND (expires IS NULL OR expires > $5)
-		ORDER BY id LIMIT $6`, r.Kind, []byte(r.After), []byte(r.Prefix), end, now.UnixMicro(), r.Limit)
+	rows, err := d.pool.Query(ctx, listRecords, r.Kind, []byte(r.After), []byte(r.Prefix), end, now.UnixMicro(), r.Limit)
 	if err != nil {
 		return nil, plain("list", err)
 	}
@@ -232,7 +239,6 @@ func write(ctx context.Context, tx pgx.Tx, w []storage.Write) error {
 func (d *directory) Purge(ctx context.Context, now time.Time, limit int) (int, error) {
 	ctx, cancel := (*store)(d).within(ctx)
 	defer cancel()
-	tag, err := d.pool.Exec(ctx, `DELETE FROM record WHERE (kind, id) IN (
-		SELECT kind, id FROM record WHERE expires <= $1 ORDER BY expires LIMIT $2 FOR UPDATE SKIP LOCKED) AND expires <= $1`, now.UnixMicro(), limit)
+	tag, err := d.pool.Exec(ctx, purgeRecords, now.UnixMicro(), limit)
 	return int(tag.RowsAffected()), plain("purge", err)
 }

@@ -40,6 +40,11 @@ func plain(op string, err error) error {
 	if errors.As(err, &conflict) {
 		return conflict
 	}
+	// Of several servers one may refuse while another is silent.
+	var p *pgconn.PgError
+	if errors.As(err, &p) && (kindOf(p.Code) == sdk.Denied || kindOf(p.Code) == sdk.NotFound) {
+		return said(op, p)
+	}
 	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return &storage.Error{Kind: sdk.Unavailable, Op: "postgres: " + op, Text: "no answer in time", Err: contextError(err)}
 	}
@@ -50,14 +55,17 @@ func plain(op string, err error) error {
 	if errors.As(err, &untrusted) {
 		return &storage.Error{Kind: sdk.Denied, Op: "postgres: " + op, Text: "the server's certificate is not accepted; the key ca names who may sign it", Err: untrusted.Err}
 	}
-	var p *pgconn.PgError
-	if errors.As(err, &p) {
-		return &storage.Error{Kind: kindOf(p.Code), Op: "postgres: " + op, Text: hints[p.Code], Err: &serverError{p.Code, p.Message}}
+	if p != nil {
+		return said(op, p)
 	}
 	if strings.Contains(err.Error(), "closed pool") {
 		return storage.ErrClosed
 	}
 	return &storage.Error{Kind: sdk.Unavailable, Op: "postgres: " + op, Text: "the connection to the server failed", Err: cause(err)}
+}
+
+func said(op string, p *pgconn.PgError) error {
+	return &storage.Error{Kind: kindOf(p.Code), Op: "postgres: " + op, Text: hints[p.Code], Err: &serverError{p.Code, p.Message}}
 }
 
 // contextError keeps what errors.Is asks for and drops the rest.

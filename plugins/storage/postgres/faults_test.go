@@ -226,6 +226,22 @@ func TestRefusals(t *testing.T) {
 	defer st.Close(context.Background())
 	t.Run("deadlock", func(t *testing.T) { deadlock(t, s, st) })
 	t.Run("clocks that differ", func(t *testing.T) { skew(t, st) })
+	t.Run("the first address is silent", func(t *testing.T) {
+		// It takes connections and says nothing: the next one gets enough of a call's time.
+		silent, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer silent.Close()
+		st, err := open(map[string]any{"address": []any{silent.Addr().String(), s.Address()}, "timeout": "4s"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer st.Close(context.Background())
+		if _, err := put(t.Context(), st, "q", 1); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("wrong password", func(t *testing.T) {
 		s.Guard("guarded", "right")
 		tcp := []any{net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port))}

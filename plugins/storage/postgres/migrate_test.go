@@ -19,21 +19,21 @@ import (
 	"github.com/commucat/commucat/sdk/storage"
 )
 
-// said is a log of which a test awaits lines.
-type said chan string
+// saying is a log of which a test awaits lines.
+type saying chan string
 
-func (s said) Write(p []byte) (int, error) {
+func (s saying) Write(p []byte) (int, error) {
 	s <- string(p)
 	return len(p), nil
 }
 
-func newSaid() (said, *slog.Logger) {
-	s := make(said, 1<<10)
+func newSaying() (saying, *slog.Logger) {
+	s := make(saying, 1<<10)
 	return s, slog.New(slog.NewTextHandler(s, nil))
 }
 
 // await takes lines until one has text.
-func (s said) await(t *testing.T, text string) string {
+func (s saying) await(t *testing.T, text string) string {
 	t.Helper()
 	limit := time.NewTimer(time.Minute)
 	defer limit.Stop()
@@ -71,15 +71,15 @@ func first(t *testing.T, n int, more ...string) fs.FS {
 	return out
 }
 
-// connect is a session of the relay's role, or of the superuser.
-func connect(t *testing.T, s *pgserver.Server, user string) *pgx.Conn {
+// connect is a session of a role in a schema.
+func connect(t *testing.T, s *pgserver.Server, user, schema string) *pgx.Conn {
 	t.Helper()
 	cfg, err := pgx.ParseConfig("sslmode=disable database=commucat")
 	if err != nil {
 		t.Fatal(err)
 	}
 	cfg.Host, cfg.Port, cfg.User = s.Dir, uint16(s.Port), user
-	cfg.RuntimeParams["search_path"] = "commucat"
+	cfg.RuntimeParams["search_path"] = schema
 	c, err := pgx.ConnectConfig(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -88,22 +88,34 @@ func connect(t *testing.T, s *pgserver.Server, user string) *pgx.Conn {
 	return c
 }
 
-func migratorOf(files fs.FS, log *slog.Logger) *migrator {
+// migrating is a schema that is at a version.
+type migrating struct {
+	*testing.T
+	*pgserver.Server
+	schema string
+}
+
+func (m *migrating) connect(user string) *pgx.Conn { return connect(m.T, m.Server, user, m.schema) }
+
+func (m *migrating) migrator(files fs.FS, log *slog.Logger) *migrator {
 	return &migrator{
-		schema: "commucat", scripts: files, log: log, timeout: 10 * time.Second,
+		schema: m.schema, scripts: files, log: log, timeout: 10 * time.Second,
 		lock: 50 * time.Millisecond, pause: 20 * time.Millisecond, wait: time.Minute, tell: time.Minute,
 	}
 }
 
-func migrate(t *testing.T, s *pgserver.Server, files fs.FS) {
-	t.Helper()
-	if err := migratorOf(files, slog.New(slog.DiscardHandler)).run(t.Context(), connect(t, s, "commucat")); err != nil {
-		t.Fatal(err)
+func (m *migrating) run(files fs.FS) {
+	m.T.Helper()
+	if err := m.migrator(files, slog.New(slog.DiscardHandler)).run(m.Context(), m.connect("commucat")); err != nil {
+		m.Fatal(err)
 	}
 }
 
-func version(s *pgserver.Server) string {
-	return s.SQL("commucat", "SELECT max(version) FROM commucat.migration")
+func (m *migrating) want(version string) {
+	m.T.Helper()
+	if got := m.SQL("commucat", "SELECT max(version) FROM "+m.schema+".migration"); got != version {
+		m.Errorf("version %s, want %s", got, version)
+	}
 }
 
 func exec(t *testing.T, c *pgx.Conn, statement string) {
@@ -113,148 +125,148 @@ func exec(t *testing.T, c *pgx.Conn, statement string) {
 	}
 }
 
-// TestMigrateBesideOthers: somebody's transaction holds a table, as a dump does, for
-// longer than a call may take. Others read it all the same while the store asks for it
-// time and again, and when the transaction ends the store is there.
-func TestMigrateBesideOthers(t *testing.T) {
+// TestMigrate: a change of the tables on a real server that others use as well.
+func TestMigrate(t *testing.T) {
 	t.Parallel()
 	s := pgserver.Start(t)
-	migrate(t, s, first(t, 2))
-	s.SQL("commucat", "ALTER ROLE commucat SET statement_timeout = '1s'")
-	dump, reader := connect(t, s, "postgres"), connect(t, s, "postgres")
-	exec(t, dump, "BEGIN; LOCK TABLE queue IN ACCESS SHARE MODE")
-	told, log := newSaid()
+	for _, tt := range []struct {
+		name, schema string
+		at           int
+		test         func(*migrating)
+	}{
+		{"beside others", "beside", 2, (*migrating).besideOthers},
+		{"gives up", "gives_up", 2, (*migrating).givesUp},
+		{"one at a time", "one", 2, (*migrating).oneAtATime},
+		{"killed", "killed", 3, (*migrating).killed},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m := &migrating{t, s, tt.schema}
+			m.run(first(t, tt.at))
+			tt.test(m)
+		})
+	}
+}
+
+// besideOthers: somebody's transaction holds a table, as a dump does, for longer than a
+// call may take. Others read it all the same while the store asks for it time and again,
+// and when the transaction ends the store is there.
+func (m *migrating) besideOthers() {
+	m.SQL("commucat", "ALTER ROLE commucat SET statement_timeout = '1s'")
+	defer m.SQL("commucat", "ALTER ROLE commucat RESET statement_timeout")
+	dump, reader := m.connect("postgres"), m.connect("postgres")
+	exec(m.T, dump, "BEGIN; LOCK TABLE queue IN ACCESS SHARE MODE")
+	told, log := newSaying()
 	type opened struct {
 		storage.Store
 		err error
 	}
 	done := make(chan opened, 1)
 	go func() {
-		st, err := storage.Open(context.Background(), Plugin(), sdk.NewEnv(sdk.EnvOptions{Log: log}), map[string]any{"address": []any{s.Address()}, "timeout": "1s"})
+		st, err := storage.Open(context.Background(), Plugin(), sdk.NewEnv(sdk.EnvOptions{Log: log}), map[string]any{"address": []any{m.Address()}, "schema": m.schema, "timeout": "1s"})
 		done <- opened{st, err}
 	}()
-	told.await(t, `msg="migrating the database" schema=commucat version=3`)
-	told.await(t, "the migration is tried again")
-	exec(t, reader, "SELECT FROM queue") // or the test hangs
-	exec(t, dump, "COMMIT")
+	told.await(m.T, `msg="migrating the database" schema=beside version=3`)
+	told.await(m.T, "the migration is tried again")
+	exec(m.T, reader, "SELECT FROM queue") // or the test hangs
+	exec(m.T, dump, "COMMIT")
 	o := <-done
 	if o.err != nil {
-		t.Fatal(o.err)
+		m.Fatal(o.err)
 	}
 	defer o.Close(context.Background())
-	told.await(t, `msg="database migrated" schema=commucat version=3`)
-	if err := o.Ready(t.Context()); err != nil {
-		t.Error(err)
-	}
+	told.await(m.T, `msg="database migrated" schema=beside version=3`)
+	m.want("3")
 }
 
-// TestMigrateGivesUp: waiting for tables has an end, which says what to do, and changes
-// nothing.
-func TestMigrateGivesUp(t *testing.T) {
-	t.Parallel()
-	s := pgserver.Start(t)
-	migrate(t, s, first(t, 2))
-	dump, conn := connect(t, s, "postgres"), connect(t, s, "commucat")
-	exec(t, dump, "BEGIN; LOCK TABLE queue IN ACCESS SHARE MODE")
-	m := migratorOf(first(t, 3), slog.New(slog.DiscardHandler))
-	m.wait = 300 * time.Millisecond
-	err := m.run(t.Context(), conn)
+// givesUp: waiting for tables has an end, which says what to do, and changes nothing.
+func (m *migrating) givesUp() {
+	dump, conn := m.connect("postgres"), m.connect("commucat")
+	exec(m.T, dump, "BEGIN; LOCK TABLE queue IN ACCESS SHARE MODE")
+	r := m.migrator(first(m.T, 3), slog.New(slog.DiscardHandler))
+	r.wait = 300 * time.Millisecond
+	err := r.run(m.Context(), conn)
 	if !errors.Is(err, sdk.Unavailable) || !strings.Contains(err.Error(), "migrate to version 3") || !strings.Contains(err.Error(), "end their transactions") {
-		t.Errorf("%v", err)
+		m.Errorf("%v", err)
 	}
-	if v := version(s); v != "2" {
-		t.Errorf("version %s", v)
-	}
-	exec(t, dump, "COMMIT")
-	if err := m.run(t.Context(), conn); err != nil {
-		t.Error(err)
+	m.want("2")
+	exec(m.T, dump, "COMMIT")
+	if err := r.run(m.Context(), conn); err != nil {
+		m.Error(err)
 	}
 	// The lock was given back, and a role that may make nothing is no hindrance any more.
-	s.SQL("commucat", "REVOKE CREATE ON DATABASE commucat FROM PUBLIC; ALTER DATABASE commucat OWNER TO postgres")
-	if err := m.run(t.Context(), connect(t, s, "commucat")); err != nil {
-		t.Error(err)
+	m.SQL("commucat", "ALTER DATABASE commucat OWNER TO postgres")
+	defer m.SQL("commucat", "ALTER DATABASE commucat OWNER TO commucat")
+	if err := r.run(m.Context(), m.connect("commucat")); err != nil {
+		m.Error(err)
 	}
 }
 
-// TestMigrateOneAtATime: a second relay that starts meanwhile waits and says for whom. At
-// its bound it ends with that as the reason; else it goes on when the first is done.
-func TestMigrateOneAtATime(t *testing.T) {
-	t.Parallel()
-	s := pgserver.Start(t)
-	migrate(t, s, first(t, 2))
-	one, two := connect(t, s, "commucat"), connect(t, s, "commucat")
-	gate := connect(t, s, "postgres")
-	exec(t, gate, "SELECT pg_advisory_lock(1)") // the first relay's work lasts until this is given back
-	files := first(t, 3, "SET LOCAL lock_timeout = 0; CREATE TABLE half (); SELECT pg_advisory_xact_lock(1); CREATE TABLE whole ()")
-	told, log := newSaid()
-	m := migratorOf(files, log)
-	m.tell = 10 * time.Millisecond
+// oneAtATime: a second relay that starts meanwhile waits and says for whom. At its bound
+// it ends with that as the reason; else it goes on when the first is done.
+func (m *migrating) oneAtATime() {
+	one, two, gate := m.connect("commucat"), m.connect("commucat"), m.connect("postgres")
+	exec(m.T, gate, "SELECT pg_advisory_lock(1)") // the first relay's work lasts until this is given back
+	files := first(m.T, 3, "SET LOCAL lock_timeout = 0; CREATE TABLE half (); SELECT pg_advisory_xact_lock(1); CREATE TABLE whole ()")
+	told, log := newSaying()
+	r := m.migrator(files, log)
+	r.tell = 10 * time.Millisecond
 	ended := make(chan error, 1)
-	go func() { ended <- m.run(context.Background(), one) }()
-	told.await(t, "the migration goes on")
+	go func() { ended <- r.run(context.Background(), one) }()
+	told.await(m.T, "the migration goes on")
 
-	late, log := newSaid()
-	m = migratorOf(files, log)
-	m.wait = 100 * time.Millisecond
+	late, log := newSaying()
+	r = m.migrator(files, log)
+	r.wait = 100 * time.Millisecond
 	pid := strconv.FormatUint(uint64(one.PgConn().PID()), 10)
-	if err := m.run(t.Context(), two); !errors.Is(err, sdk.Unavailable) || !strings.Contains(err.Error(), "another relay is still migrating") || !strings.Contains(err.Error(), pid) {
-		t.Errorf("at its bound: %v", err)
+	if err := r.run(m.Context(), two); !errors.Is(err, sdk.Unavailable) || !strings.Contains(err.Error(), "another relay is still migrating") || !strings.Contains(err.Error(), pid) {
+		m.Errorf("at its bound: %v", err)
 	}
-	m.wait = time.Minute
+	r.wait = time.Minute
 	waiting := make(chan error, 1)
-	go func() { waiting <- m.run(context.Background(), two) }()
-	late.await(t, "server_process="+pid)
-	exec(t, gate, "SELECT pg_advisory_unlock(1)")
+	go func() { waiting <- r.run(context.Background(), two) }()
+	late.await(m.T, "server_process="+pid)
+	exec(m.T, gate, "SELECT pg_advisory_unlock(1)")
 	if err := errors.Join(<-ended, <-waiting); err != nil {
-		t.Error(err)
+		m.Error(err)
 	}
-	if v := version(s); v != "4" {
-		t.Errorf("version %s", v)
-	}
-	if n := s.SQL("commucat", "SELECT count(*) FROM commucat.migration"); n != "4" {
-		t.Errorf("%s migrations were noted", n)
+	m.want("4")
+	if n := m.SQL("commucat", "SELECT count(*) FROM "+m.schema+".migration"); n != "4" {
+		m.Errorf("%s migrations were noted", n)
 	}
 }
 
-// TestMigrateKilled: the server, the relay or the line between them ends in the middle. Nothing is half done,
-// and the next start does it all.
-func TestMigrateKilled(t *testing.T) {
-	t.Parallel()
-	s := pgserver.Start(t)
-	migrate(t, s, first(t, 3))
+// killed: the server, the relay or the line between them ends in the middle. Nothing is
+// half done, and the next start does it all.
+func (m *migrating) killed() {
 	const script = "CREATE TABLE half (); INSERT INTO migration VALUES (77); SELECT pg_sleep(600)"
 	for _, end := range []struct {
 		name string
 		kill func(stop context.CancelFunc, line net.Conn)
 	}{
-		{"the server is killed", func(context.CancelFunc, net.Conn) { s.Kill(); s.Run() }},
+		{"the server is killed", func(context.CancelFunc, net.Conn) { m.Kill(); m.Server.Run() }},
 		{"the start is given up", func(stop context.CancelFunc, _ net.Conn) { stop() }},
 		{"the relay is killed", func(_ context.CancelFunc, line net.Conn) { _ = line.Close() }},
 	} {
-		ctx, stop := context.WithCancel(t.Context())
+		ctx, stop := context.WithCancel(m.Context())
 		defer stop()
-		told, log := newSaid()
-		m := migratorOf(first(t, 3, script), log)
-		m.tell = 10 * time.Millisecond
+		told, log := newSaying()
+		r := m.migrator(first(m.T, 3, script), log)
+		r.tell = 10 * time.Millisecond
 		ended := make(chan error, 1)
-		conn := connect(t, s, "commucat")
-		go func() { ended <- m.run(ctx, conn) }()
-		told.await(t, "the migration goes on")
+		conn := m.connect("commucat")
+		go func() { ended <- r.run(ctx, conn) }()
+		told.await(m.T, "the migration goes on")
 		end.kill(stop, conn.PgConn().Conn())
 		if err := <-ended; !errors.Is(err, sdk.Unavailable) {
-			t.Errorf("%s: %v", end.name, err)
+			m.Errorf("%s: %v", end.name, err)
 		}
-		if v := version(s); v != "3" {
-			t.Errorf("%s: version %s", end.name, v)
-		}
+		m.want("3")
 		// The lock was given back with the connection, and so was everything made.
-		m = migratorOf(first(t, 3, "CREATE TABLE half (); DROP TABLE half; DELETE FROM migration WHERE version = 4; SELECT 1/0"), log)
-		if err := m.run(t.Context(), connect(t, s, "commucat")); err == nil || !strings.Contains(err.Error(), "division by zero") {
-			t.Errorf("%s: the next one: %v", end.name, err)
+		r = m.migrator(first(m.T, 3, "CREATE TABLE half (); DROP TABLE half; SELECT 1/0"), log)
+		if err := r.run(m.Context(), m.connect("commucat")); err == nil || !strings.Contains(err.Error(), "division by zero") {
+			m.Errorf("%s: the next one: %v", end.name, err)
 		}
 	}
-	migrate(t, s, first(t, 3, strings.Replace(script, "600", "0", 1)))
-	if v := version(s); v != "77" {
-		t.Errorf("version %s", v)
-	}
+	m.run(first(m.T, 3, strings.Replace(script, "600", "0", 1)))
+	m.want("77")
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"net"
 	"regexp"
 	"strconv"
@@ -138,6 +139,14 @@ func (s *store) close() {
 	s.pool.Close()
 }
 
+// planning are the settings by which every statement goes by an index, and by the one that
+// suits the table as it is now: a plan made while the table was empty looked for
+// repetitions by reading whole queues, at a sixth of the speed.
+var planning = map[string]string{
+	"plan_cache_mode": "force_custom_plan",
+	"enable_seqscan":  "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
+}
+
 // pool are the settings of the connections. They are set one by one, never as one
 // text with the password in it.
 func (c *Config) pool() (*pgxpool.Config, error) {
@@ -147,18 +156,15 @@ func (c *Config) pool() (*pgxpool.Config, error) {
 	}
 	cc := &pc.ConnConfig.Config
 	cc.Database, cc.User, cc.Password = c.Database, c.User, c.Password.Text()
-	cc.ConnectTimeout = c.Timeout
+	// One that hangs must leave the others some of a call's time.
+	cc.ConnectTimeout = c.Timeout / time.Duration(len(c.Address))
 	cc.RuntimeParams = map[string]string{
 		"application_name": "commucat", "search_path": c.Schema, "timezone": "UTC",
 		"default_transaction_isolation": "read committed", "synchronous_commit": "on",
 		// A relay that was cut off must not hold locks for ever.
 		"idle_in_transaction_session_timeout": "60000",
-		// Every statement goes by an index, and by the one that suits the table as it
-		// is now: a plan made while the table was empty looked for repetitions by
-		// reading whole queues, at a sixth of the speed.
-		"plan_cache_mode": "force_custom_plan",
-		"enable_seqscan":  "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "jit": "off",
 	}
+	maps.Copy(cc.RuntimeParams, planning)
 	cc.Fallbacks = nil
 	for i, a := range c.Address {
 		host, port, err := splitAddress(a)

@@ -168,6 +168,11 @@ func lock(ctx context.Context, tx pgx.Tx, names [][]byte) (map[string]locked, er
 	return out, rows.Err()
 }
 
+const (
+	depthsOf = `SELECT name, messages, bytes FROM queue WHERE name = ANY($1)`
+	marksOf  = `SELECT key, value FROM mark WHERE key = ANY($1)`
+)
+
 // Depths implements storage.Queues. The counts include expired rows that Purge has
 // not removed yet.
 func (q *queues) Depths(ctx context.Context, names []string) ([]storage.Depth, error) {
@@ -182,7 +187,7 @@ func (q *queues) Depths(ctx context.Context, names []string) ([]storage.Depth, e
 	}
 	ctx, cancel := (*store)(q).within(ctx)
 	defer cancel()
-	rows, err := q.pool.Query(ctx, "SELECT name, messages, bytes FROM queue WHERE name = ANY($1)", keys)
+	rows, err := q.pool.Query(ctx, depthsOf, keys)
 	if err != nil {
 		return nil, plain("depths", err)
 	}
@@ -212,7 +217,7 @@ func (q *queues) Marks(ctx context.Context, keys []string) ([][]byte, error) {
 	}
 	ctx, cancel := (*store)(q).within(ctx)
 	defer cancel()
-	rows, err := q.pool.Query(ctx, "SELECT key, value FROM mark WHERE key = ANY($1)", names)
+	rows, err := q.pool.Query(ctx, marksOf, names)
 	if err != nil {
 		return nil, plain("marks", err)
 	}
