@@ -188,7 +188,7 @@ func (a *app) openProfile(p *client.Profile, f profileFlags, opt client.Options)
 	if err != nil {
 		return nil, err
 	}
-	store, err := client.OpenStore(p.Dir())
+	p, store, err := client.OpenProfile(p.Dir())
 	if err != nil {
 		return nil, err
 	}

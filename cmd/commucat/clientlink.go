@@ -56,18 +56,11 @@ func (a *app) clientLinkAddCommand() *cobra.Command {
 
 // addLink changes the profile in a folder that no other program uses meanwhile.
 func addLink(dir string, l link.Link) (added, changed []client.Endpoint, err error) {
-	if _, err := client.LoadProfile(dir); err != nil {
-		return nil, nil, err
-	}
-	store, err := client.OpenStore(dir)
+	p, store, err := client.OpenProfile(dir)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
-	p, err := client.LoadProfile(dir) // as who held the store before left it
-	if err != nil {
-		return nil, nil, err
-	}
 	if added, changed, err = p.AddLink(l); err != nil {
 		return nil, nil, err
 	}

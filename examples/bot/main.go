@@ -42,11 +42,10 @@ func main() {
 }
 
 func run(ctx context.Context, dir, invitation, handle string) (err error) {
-	profile, err := open(dir, invitation, handle)
-	if err != nil {
+	if err := join(dir, invitation, handle); err != nil {
 		return err
 	}
-	store, err := client.OpenStore(dir)
+	profile, store, err := client.OpenProfile(dir)
 	if err != nil {
 		return err
 	}
@@ -80,20 +79,20 @@ func run(ctx context.Context, dir, invitation, handle string) (err error) {
 	return bot.Run(ctx)
 }
 
-// open loads the bot's device, or makes one from an invitation.
-func open(dir, invitation, handle string) (*client.Profile, error) {
+// join makes the bot's device from an invitation, unless it is there.
+func join(dir, invitation, handle string) error {
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) || invitation == "" {
-		return client.LoadProfile(dir)
+		return nil
 	}
 	l, err := link.Parse(invitation)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	p, err := client.NewProfile(l, handle, rand.Reader)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return p, p.Save(dir)
+	return p.Save(dir)
 }
 
 // answer is what the bot says.

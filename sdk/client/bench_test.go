@@ -2,10 +2,12 @@ package client
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/binary"
 	"runtime"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/noise"
@@ -180,4 +182,57 @@ func (c *Client) behind() int {
 	c.in.mu.Lock()
 	defer c.in.mu.Unlock()
 	return c.in.held
+}
+
+// BenchmarkConnect is a handshake and what the client makes of the Ack, by a profile that
+// knows the relay's promises; both sides are in the figures.
+func BenchmarkConnect(b *testing.B) {
+	for _, pattern := range []string{"XK", "IK"} {
+		for _, file := range []bool{false, true} {
+			name := pattern
+			if file {
+				name += "/file"
+			}
+			b.Run(name, func(b *testing.B) {
+				r := newRelay(b)
+				var entry [8]byte
+				r.ack = func(a *ccp.Established) {
+					// As a relay does: another credential each time.
+					binary.BigEndian.PutUint32(entry[:], uint32(time.Now().Add(30*24*time.Hour).Unix()))
+					rand.Read(entry[4:])
+					a.Ext.Entry = &ccp.Entry{ID: entry, Key: [16]byte{1}}
+				}
+				opt := r.options(ccp.AllCapabilities)
+				if file {
+					dir := b.TempDir()
+					if err := opt.Profile.Save(dir); err != nil {
+						b.Fatal(err)
+					}
+					store, err := OpenStore(dir)
+					if err != nil {
+						b.Fatal(err)
+					}
+					defer store.Close()
+					opt.Store = store
+				}
+				c, err := New(opt)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer c.Close()
+				b.ReportAllocs()
+				b.ResetTimer()
+				done := cpu(b)
+				for range b.N {
+					c.useXK = pattern == "XK"
+					s, err := c.connect(b.Context(), raceDelay)
+					if err != nil {
+						b.Fatal(err)
+					}
+					s.conn.Close()
+				}
+				done()
+			})
+		}
+	}
 }

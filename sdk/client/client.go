@@ -149,16 +149,17 @@ func (c *Client) Run(ctx context.Context) error {
 
 // keep connects again and again.
 func (c *Client) keep(ctx context.Context) error {
-	var pause backoff
+	var (
+		pause backoff
+		last  time.Duration
+	)
 	for ctx.Err() == nil {
-		s, err := c.connect(ctx)
+		s, err := c.connect(ctx, patience(last))
 		by := ""
 		if err == nil {
 			by = s.transport
 			err = c.serve(ctx, s)
-			if s.progressed() && !isKind(err, Refused) {
-				pause.reset()
-			}
+			pause.after(s, err)
 		}
 		if ctx.Err() == nil && final(err) {
 			if isKind(err, Refused) {
@@ -166,12 +167,12 @@ func (c *Client) keep(ctx context.Context) error {
 			}
 			return err
 		}
-		d := pause.next()
-		c.opt.Log.Debug("reconnecting", "pause", d, "error", err)
+		last = pause.next()
+		c.opt.Log.Debug("reconnecting", "pause", last, "error", err)
 		if ctx.Err() == nil {
 			c.events.tell(Event{Name: "waiting", Transport: by, Err: err})
 		}
-		t := time.NewTimer(d)
+		t := time.NewTimer(last)
 		select {
 		case <-ctx.Done():
 			t.Stop()
@@ -188,7 +189,9 @@ func (c *Client) serve(ctx context.Context, s *session) error {
 		Milliseconds: float64(c.opt.Now().Sub(s.began)) / float64(time.Millisecond),
 	})
 	stop := c.follow()
+	up := c.opt.Now()
 	err := s.run(ctx)
+	s.stood = c.opt.Now().Sub(up)
 	stop()
 	c.setCurrent(nil)
 	c.over(s, err)
@@ -204,7 +207,7 @@ func (c *Client) over(s *session, err error) {
 	if until := now.Add(s.resumable); until.Before(c.state.ResumeUntil) {
 		c.state.ResumeUntil = until
 	}
-	if isKind(err, Broken) && !s.cut.Load() && (s.suspect.Load() || !s.progressed()) {
+	if isKind(err, Broken) && !s.cut.Load() && (s.suspect.Load() || !s.progressed() && !s.proven()) {
 		c.paths.doubt(s.endpoint, now)
 	}
 }

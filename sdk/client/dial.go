@@ -105,30 +105,31 @@ func (c *Client) endpoints() []route {
 }
 
 // connect makes a session. If the relay has lost the resume token it asks for
-// XK, which follows at once.
-func (c *Client) connect(ctx context.Context) (*session, error) {
+// XK, which follows at once. silence is how long one endpoint may take before the
+// next is tried beside it.
+func (c *Client) connect(ctx context.Context, silence time.Duration) (*session, error) {
 	if err := c.drawKeys(); err != nil {
 		return nil, err
 	}
 	pattern, resume := c.plan()
-	s, err := c.attempt(ctx, pattern, resume)
+	s, err := c.attempt(ctx, silence, pattern, resume)
 	if code, ok := IsRefused(err); ok && code == ccp.CodeUseXK && pattern == noise.IK {
 		c.mu.Lock()
 		c.useXK = true
 		c.mu.Unlock()
-		return c.attempt(ctx, noise.XK, resume)
+		return c.attempt(ctx, silence, noise.XK, resume)
 	}
 	return s, err
 }
 
 // attempt dials and makes the handshake: on several endpoints at once if the
 // first ones are slow, but Confirm goes out on one connection only.
-func (c *Client) attempt(ctx context.Context, pattern noise.Pattern, resume []byte) (*session, error) {
+func (c *Client) attempt(ctx context.Context, silence time.Duration, pattern noise.Pattern, resume []byte) (*session, error) {
 	routes := c.endpoints()
 	if len(routes) == 0 {
 		return nil, &Error{Kind: Unreachable, Text: "every way to the relay was found tampered with a moment ago; waiting"}
 	}
-	d, err := race(ctx, len(routes), raceDelay, func(ctx context.Context, i int) (*dialled, error) {
+	d, err := race(ctx, len(routes), silence, func(ctx context.Context, i int) (*dialled, error) {
 		ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 		defer cancel()
 		name := routes[i].Transport

@@ -91,9 +91,12 @@ func (c *Client) established(s *session, d *dialled, ack ccp.Established) error 
 // fails a check of the catalogue changes nothing and is returned as a warning.
 func (p *Profile) accept(d *dialled, ack *ccp.Established, now time.Time) (warning error) {
 	if ack.User != nil {
-		p.UserID = ack.User.ID
-		if ack.User.Handle != "" {
-			p.Handle = ack.User.Handle
+		// A profile with other names could not be read again, and they are shown.
+		if id := ack.User.ID; isName(id) && printable(id) == id {
+			p.UserID = id
+		}
+		if h := ack.User.Handle; h != "" && isName(h) && printable(h) == h {
+			p.Handle = h
 		}
 	}
 	p.Invite, p.Pairing = nil, nil

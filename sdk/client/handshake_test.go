@@ -71,7 +71,7 @@ func TestMiddle(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			s, err := c.connect(t.Context())
+			s, err := c.connect(t.Context(), raceDelay)
 			if s != nil || err == nil {
 				if tc.name != "other pq secret" {
 					t.Fatal("connected")
@@ -91,7 +91,7 @@ func TestMiddle(t *testing.T) {
 				t.Fatal("a Confirm went out")
 			}
 			if tc.kind == Downgraded {
-				if _, err := c.connect(t.Context()); !isKind(err, Unreachable) || r.dials.Load() != 1 {
+				if _, err := c.connect(t.Context(), raceDelay); !isKind(err, Unreachable) || r.dials.Load() != 1 {
 					t.Fatalf("the path was used again: %v", err)
 				}
 			}
@@ -117,7 +117,7 @@ func TestReplayedAuth(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s, err := c.connect(t.Context())
+		s, err := c.connect(t.Context(), raceDelay)
 		if (err == nil) != (i == 0) || i == 1 && !isKind(err, Downgraded) {
 			t.Fatalf("dial %d: %v", i, err)
 		}
@@ -196,7 +196,7 @@ func TestUseXKForEver(t *testing.T) {
 	defer c.Close()
 	now := time.Now()
 	c.state.Resume, c.state.ResumeUntil, c.state.ResumeKey, c.state.Confirmed = make([]byte, 32), now.Add(time.Hour), opt.Profile.Relay.Noise, now
-	if _, err := c.connect(t.Context()); err == nil || final(err) {
+	if _, err := c.connect(t.Context(), raceDelay); err == nil || final(err) {
 		t.Fatalf("got %v", err)
 	}
 	if n := r.dials.Load(); n != 2 {
@@ -431,7 +431,7 @@ func TestMalformedBeforeAck(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			if _, err := c.connect(t.Context()); !isKind(err, Broken) {
+			if _, err := c.connect(t.Context(), raceDelay); !isKind(err, Broken) {
 				t.Fatalf("got %v", err)
 			}
 		})

@@ -17,8 +17,13 @@ const (
 	// be sent. Far below the duplicate tables' 4,096: what falls out of a table
 	// counts as a duplicate.
 	maxSpan = 2048
-	// maxRefused bounds the refusals noted for one message.
-	maxRefused = 4096
+	// maxRefused bounds the refusals noted for one message, maxRefusals those of all
+	// that have no answer yet.
+	maxRefused  = 4096
+	maxRefusals = 65536
+	// maxUndeleted is how many acknowledged messages may wait for a store that fails to
+	// delete them before Send fails as well.
+	maxUndeleted = MaxOutbox
 )
 
 // Refusal names a recipient device that will never get the message.
@@ -123,6 +128,7 @@ type outbox struct {
 	flying   int    // their bytes, at least one each
 	asked    int64  // unix nanoseconds since when an answer is due
 	pending  int    // not done
+	refusals int    // in items
 	bytes    int
 	renew    bool      // a new log must begin
 	holdTill time.Time // the relay asked for a pause
@@ -152,7 +158,7 @@ func openOutbox(store Store, wake func(), log *slog.Logger) (*outbox, error) {
 		switch {
 		case i > 0 && out.Counter <= stored[i-1].Counter || out.Counter >= st.Next || out.Counter == 0:
 			return nil, invalid("the outbox is out of order at message %d", out.Counter)
-		case st.Next-out.Counter > MaxOutbox+maxSpan:
+		case st.Next-out.Counter > MaxOutbox+maxSpan+maxUndeleted+cleanEvery:
 			return nil, invalid("the outbox has a gap behind message %d", out.Counter)
 		}
 		if err := it.encode(); err != nil {

@@ -1,5 +1,7 @@
 package client
 
+import "errors"
+
 // formation is a group of Sends that will be one transaction.
 type formation struct {
 	items []*item
@@ -15,6 +17,11 @@ func (o *outbox) put(it *item) (*Ticket, error) {
 	if o.closed != nil {
 		o.mu.Unlock()
 		return nil, o.closed
+	}
+	if len(o.acked) > maxUndeleted {
+		o.clean(true)
+		o.mu.Unlock()
+		return nil, storeFailed(errors.New("acknowledged messages cannot be deleted"))
 	}
 	if o.pending >= MaxOutbox || o.bytes+len(it.payload) > MaxOutboxBytes {
 		o.mu.Unlock()
@@ -112,8 +119,6 @@ const (
 	// cleanEvery is how many acknowledged messages are deleted at once; fewer go
 	// when nothing is pending.
 	cleanEvery = 64
-	// maxAcked bounds what waits for deletion in a store that fails.
-	maxAcked = 4 * MaxOutbox
 )
 
 // clean deletes acknowledged messages from the store, in the background and in
@@ -152,9 +157,10 @@ func (o *outbox) sweep() error {
 		if err := o.store.DeleteOutbox(acked); err != nil {
 			o.mu.Lock()
 			o.cleaner = false
-			if len(o.acked)+len(acked) < maxAcked {
-				o.acked = append(o.acked, acked...)
+			if len(o.acked) > 0 {
+				acked = append(acked, o.acked...)
 			}
+			o.acked = acked // put bounds them
 			o.mu.Unlock()
 			return err
 		}
@@ -185,6 +191,7 @@ func (o *outbox) restart(log [8]byte) error {
 		left = append(left, it)
 		it.Counter = uint64(len(left))
 		it.renewed = it.renewed || it.parked
+		o.refusals -= len(it.refused)
 		it.parked, it.refused = false, nil
 	}
 	o.log, o.items, o.base, o.offered = log, left, 1, 0

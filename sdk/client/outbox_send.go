@@ -92,6 +92,7 @@ func (o *outbox) begin() {
 	for _, it := range o.items {
 		it.refused = nil
 	}
+	o.refusals = 0
 }
 
 // settle marks what the relay has stored as done. false: it knows counters that
@@ -122,8 +123,10 @@ func (o *outbox) acknowledge(a *ccp.SendAck, now time.Time) (more bool) {
 		return false
 	}
 	for _, r := range a.Refused {
-		if _, it := o.find(r.Counter); it != nil && !it.done && len(it.refused) < maxRefused {
-			it.refused = append(it.refused, Refusal{Device: string(r.Device), Code: string(r.Error)})
+		_, it := o.find(r.Counter)
+		if it != nil && !it.done && r.Counter <= o.offered && len(it.refused) < maxRefused && o.refusals < maxRefusals {
+			it.refused = append(it.refused, Refusal{Device: printable(string(r.Device)), Code: printable(string(r.Error))})
+			o.refusals++
 		}
 	}
 	for _, r := range a.Done {
@@ -197,6 +200,7 @@ func (o *outbox) finish(i int, it *item, err error) {
 	if i < o.sent && !it.parked {
 		o.land(it)
 	}
+	o.refusals -= len(it.refused)
 	o.acked = append(o.acked, it.Counter)
 	it.ticket.finish(Result{ID: ccp.MessageID{Log: o.log, Counter: it.Counter}, Refused: it.refused}, err)
 	it.payload, it.Body, it.To, it.refused = nil, nil, nil, nil

@@ -212,6 +212,25 @@ func LoadProfile(dir string) (*Profile, error) {
 	return p, nil
 }
 
+// OpenProfile reads the profile in dir and opens its store, which keeps other programs out
+// of both. Who opens them one by one must read the profile after it has the store: it may
+// have waited for another program, and would write over what that one saved at its end.
+// Errors are those of LoadProfile and OpenStore.
+func OpenProfile(dir string) (*Profile, *FileStore, error) {
+	if _, err := LoadProfile(dir); err != nil { // no store in a folder without a profile
+		return nil, nil, err
+	}
+	s, err := OpenStore(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	p, err := LoadProfile(dir)
+	if err != nil {
+		return nil, nil, errors.Join(err, s.Close())
+	}
+	return p, s, nil
+}
+
 // isName: the relay has stricter rules for some; what is longer breaks the
 // handshake's bounds.
 func isName(s string) bool { return len(s) <= maxName && utf8.ValidString(s) }
@@ -242,8 +261,12 @@ func (p *Profile) Check() error {
 
 // Save writes the profile into dir (0700, file 0600), atomically.
 func (p *Profile) Save(dir string) error {
+	_, missing := os.Stat(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return &Error{Kind: Invalid, Text: "profile folder cannot be made", Err: err}
+	}
+	if missing != nil {
+		_ = syncFolder(filepath.Dir(dir)) // which this user may not be allowed to open
 	}
 	b, err := json.MarshalIndent(p, "", "  ")
 	if err != nil {
@@ -311,7 +334,12 @@ func writeAtomic(name string, b []byte) (err error) {
 	if err = os.Rename(f.Name(), name); err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(name))
+	return syncFolder(filepath.Dir(name))
+}
+
+// syncFolder puts what was made or renamed in a folder on the disk.
+func syncFolder(dir string) error {
+	d, err := os.Open(dir)
 	if err != nil {
 		return err
 	}

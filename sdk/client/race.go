@@ -13,6 +13,10 @@ const (
 	// raceDelay is how long one endpoint may be silent before the next is tried
 	// beside it.
 	raceDelay = 700 * time.Millisecond
+	// raceMost is how long that may become when no way has led to the relay for a
+	// while: when it comes back it has all its clients at the door, and who knocks by
+	// several ways at once makes the others wait.
+	raceMost = 8 * time.Second
 	// dialTimeout bounds one endpoint's dial and the answer to its Hello.
 	dialTimeout = 15 * time.Second
 	// backoffMin doubles with each failure up to backoffMax; the pause is drawn
@@ -22,12 +26,29 @@ const (
 	// distrust is how long a path stays unused after a downgrade, and comes last
 	// after it failed in other ways.
 	distrust = time.Minute
+	// steady is how long a session must have stood for the next one to follow at once,
+	// and for its way not to be doubted although no message came.
+	// backoffEased bounds the pause after a shorter one that did bring something.
+	steady       = 10 * time.Second
+	backoffEased = time.Second
 )
 
 // backoff gives the pauses between reconnects.
 type backoff struct{ step time.Duration }
 
 func (b *backoff) reset() { b.step = 0 }
+
+// after takes a session into account that ended with err. A relay that has every session
+// move on at once, or fails at each first message, must not be dialled ten times a second.
+func (b *backoff) after(s *session, err error) {
+	switch {
+	case isKind(err, Refused):
+	case s.proven(), s.progressed() && s.cut.Load():
+		b.reset()
+	case s.progressed():
+		b.step = min(b.step, backoffEased/2)
+	}
+}
 
 func (b *backoff) next() time.Duration {
 	if b.step == 0 {
@@ -37,6 +58,9 @@ func (b *backoff) next() time.Duration {
 	}
 	return b.step/2 + rand.N(b.step/2+1)
 }
+
+// patience is how long one endpoint may be silent after a pause of d.
+func patience(d time.Duration) time.Duration { return min(max(4*d, raceDelay), raceMost) }
 
 // race starts try(0), and try(i+1) as soon as one has failed or none has
 // succeeded for delay. The first success wins; the others are ended by their

@@ -240,7 +240,6 @@ func (s *session) moved(f ccp.Frame) error {
 	}
 	s.c.event("move", f)
 	s.c.learn(s.endpoint, m)
-	s.progress.Store(true)
 	s.leave(moving(m.Reason))
 	return nil
 }

@@ -60,6 +60,7 @@ type session struct {
 	suspect  atomic.Bool   // ended because the relay was silent
 	cut      atomic.Bool   // ended by this program
 	ignore   bool          // the store is full: deliveries wait for another connection
+	stood    time.Duration // how long, once it has ended
 
 	mu       sync.Mutex
 	sequence uint32
@@ -104,6 +105,12 @@ func (s *session) poke() {
 }
 
 func (s *session) progressed() bool { return s.progress.Load() }
+
+// proven says of a session that has ended that it stood for a while and something came by
+// it: a message, or at least it did not end by silence.
+func (s *session) proven() bool {
+	return s.stood >= steady && (s.progressed() || !s.suspect.Load())
+}
 
 // run works the connection until it ends. Its goroutines have ended when it
 // returns.
@@ -186,18 +193,34 @@ func (s *session) watch() {
 	period := max(min(s.c.opt.AnswerTimeout, silence, stallAfter)/4, time.Millisecond)
 	t := time.NewTicker(period)
 	defer t.Stop()
+	last := s.c.opt.Now()
 	for {
 		select {
 		case <-s.over:
 			return
 		case <-t.C:
 		}
+		now := s.c.opt.Now()
+		if now.UnixNano() < last.UnixNano() {
+			s.setBack(now)
+		}
+		last = now
 		if err := s.silent(silence); err != nil {
 			s.suspect.Store(true)
 			s.end(err)
 			return
 		}
 	}
+}
+
+// setBack begins every wait anew: the clock was set back, and by it they would last
+// longer by as much.
+func (s *session) setBack(now time.Time) {
+	s.lastRead.Store(now.UnixNano())
+	if since := s.writing.Load(); since != 0 {
+		s.writing.CompareAndSwap(since, now.UnixNano())
+	}
+	s.c.out.wrote(now)
 }
 
 func (s *session) silent(silence time.Duration) error {

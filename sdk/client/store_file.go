@@ -62,6 +62,7 @@ type FileStore struct {
 func OpenStore(dir string) (*FileStore, error) {
 	name := filepath.Join(dir, storeFile)
 	st, err := os.Stat(name)
+	fresh := errors.Is(err, fs.ErrNotExist)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		if _, err := os.Stat(dir); err != nil {
@@ -79,6 +80,11 @@ func OpenStore(dir string) (*FileStore, error) {
 		s.db, err = bolt.Open(name, 0o600, &bolt.Options{Timeout: 200 * time.Millisecond, FreelistType: bolt.FreelistMapType})
 		if err != nil {
 			return err
+		}
+		if fresh { // the library syncs the file, not its name
+			if err := syncFolder(dir); err != nil {
+				return err
+			}
 		}
 		return errors.Join(s.prepare(rand.Reader), s.check())
 	})
