@@ -3,12 +3,14 @@ package client
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/identity"
 	"github.com/commucat/commucat/sdk/noise"
 )
 
@@ -26,6 +28,7 @@ type Client struct {
 	mu      sync.Mutex
 	bearer  string // REST token of the newest session
 	profile *Profile
+	onDisk  *Profile // as it was saved last
 	state   State
 	cur     *session
 	paths   paths
@@ -39,9 +42,10 @@ type Client struct {
 	closed  bool
 }
 
-// keys are the public halves of the profile's keys, worked out once.
+// keys are the profile's keys made ready, worked out once.
 type keys struct {
 	static noise.KeyPair
+	device identity.Signer
 	public [32]byte // of the device key
 }
 
@@ -66,8 +70,9 @@ func New(opt Options) (*Client, error) {
 		opt.AnswerTimeout = 10 * time.Second
 	}
 	c := &Client{opt: opt, profile: opt.Profile, paths: newPaths(), changed: make(chan struct{}), keyless: make(map[string]bool), settle: settle}
-	c.events.call = opt.OnEvent
-	c.keys = keys{static: noise.KeyPairFrom(opt.Profile.Static), public: opt.Profile.device().Public()}
+	c.events.call, c.onDisk = opt.OnEvent, opt.Profile
+	c.keys = keys{static: noise.KeyPairFrom(opt.Profile.Static), device: opt.Profile.device().Signer()}
+	c.keys.public = c.keys.device.Public()
 	if len(c.endpoints()) == 0 {
 		return nil, c.noWay()
 	}
@@ -139,12 +144,22 @@ func (c *Client) Run(ctx context.Context) error {
 	c.mu.Lock()
 	c.running, c.stop, c.ended = nil, nil, err
 	c.tell()
-	state := c.state
 	c.mu.Unlock()
-	if saved := c.opt.Store.SaveSession(state); saved != nil && err == nil {
-		err = storeFailed(saved)
+	if saved := errors.Join(c.saveSession(), c.flush()); saved != nil && err == nil {
+		err = saved
 	}
 	return err
+}
+
+// saveSession stores the resume token.
+func (c *Client) saveSession() error {
+	c.mu.Lock()
+	state := c.state
+	c.mu.Unlock()
+	if err := c.opt.Store.SaveSession(state); err != nil {
+		return storeFailed(err)
+	}
+	return nil
 }
 
 // keep connects again and again.

@@ -4,7 +4,6 @@ import (
 	"errors"
 
 	"github.com/commucat/commucat/sdk/ccp"
-	"github.com/commucat/commucat/sdk/identity"
 	"github.com/commucat/commucat/sdk/noise"
 )
 
@@ -57,7 +56,7 @@ func (c *Client) confirm(d *dialled, resume []byte) (*session, error) {
 func (c *Client) confirmation(d *dialled, resume []byte) ccp.Confirm {
 	p := c.Profile()
 	cf := ccp.Confirm{
-		Proof:  identity.SignConfirm(p.device(), p.Relay.Domain, p.DeviceID, c.keys.static.Public, d.hs.Hash()),
+		Proof:  c.keys.device.Confirm(p.Relay.Domain, p.DeviceID, c.keys.static.Public, d.hs.Hash()),
 		Cursor: c.in.cursor,
 	}
 	if d.accepted.Has(ccp.Sealed) {

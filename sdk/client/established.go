@@ -3,6 +3,7 @@ package client
 import (
 	"encoding/json"
 	"io"
+	"reflect"
 	"slices"
 	"time"
 
@@ -60,18 +61,14 @@ func (c *Client) established(s *session, d *dialled, ack ccp.Established) error 
 			s.resumable = min(time.Duration(r.Window)*time.Second, resumable)
 		}
 	}
-	state := c.state
-	changed := p.dir != "" && !equalProfiles(c.profile, &p)
+	urgent := p.dir != "" && !equalProfiles(c.onDisk, &p, !c.onDisk.Relay.lasts(c.serverTime()))
 	c.profile = &p
 	c.mu.Unlock()
 
-	if changed {
+	if urgent {
 		if err := c.save(); err != nil {
 			return err
 		}
-	}
-	if err := c.opt.Store.SaveSession(state); err != nil {
-		return storeFailed(err)
 	}
 	if warning != nil {
 		c.opt.Log.Warn("the relay's key catalogue was not taken over", "error", warning)
@@ -192,7 +189,24 @@ func (c *Client) save() error {
 	c.saving.Lock()
 	defer c.saving.Unlock()
 	p := *c.Profile()
-	return p.Save(p.dir)
+	if err := p.Save(p.dir); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.onDisk = &p
+	c.mu.Unlock()
+	return nil
+}
+
+// flush saves what was not urgent, the newest entry credential.
+func (c *Client) flush() error {
+	c.mu.Lock()
+	due := c.profile.dir != "" && !equalProfiles(c.onDisk, c.profile, true)
+	c.mu.Unlock()
+	if !due {
+		return nil
+	}
+	return c.save()
 }
 
 // revise replaces the profile by a changed copy.
@@ -237,8 +251,12 @@ func (c *Client) dials(transport string) bool {
 	return false
 }
 
-func equalProfiles(a, b *Profile) bool {
-	x, errx := json.Marshal(a)
-	y, erry := json.Marshal(b)
-	return errx == nil && erry == nil && string(x) == string(y)
+// equalProfiles compares what is saved, entry credentials only if they count.
+func equalProfiles(a, b *Profile, entries bool) bool {
+	x, y := *a, *b
+	x.Relay.verified, y.Relay.verified = time.Time{}, time.Time{}
+	if !entries {
+		x.Relay.Entry, y.Relay.Entry = nil, nil
+	}
+	return reflect.DeepEqual(x, y)
 }

@@ -3,6 +3,7 @@ package client
 import (
 	"fmt"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
@@ -270,5 +271,44 @@ func TestOpenProfileAfterAnother(t *testing.T) {
 	}
 	if files, _ := filepath.Glob(filepath.Join(dir, "*")); len(files) > 0 {
 		t.Error("a folder without a profile was written to", files)
+	}
+}
+
+// A profile that is cut, empty or of another form is called damaged, with what to do; what
+// a crash has left beside it goes.
+func TestDamagedProfile(t *testing.T) {
+	dir := t.TempDir()
+	if err := newRelay(t).profile(0).Save(dir); err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Join(dir, profileFile)
+	whole, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(dir, newFile+"123")
+	for what, b := range map[string][]byte{
+		"empty": nil, "cut": whole[:len(whole)/2], "zeros": make([]byte, len(whole)),
+		"a list": []byte("[]"), "too large": append([]byte(strings.Repeat(" ", maxProfile)), whole...),
+	} {
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := LoadProfile(dir); !isKind(err, Invalid) || !strings.Contains(err.Error(), "is damaged: take it from a copy, or pair") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	for _, file := range []string{name, left} {
+		if err := os.WriteFile(file, whole, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, s, err := OpenProfile(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	if _, err := os.Stat(left); !os.IsNotExist(err) {
+		t.Error("keys are left beside the profile", err)
 	}
 }

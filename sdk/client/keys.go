@@ -173,6 +173,9 @@ func (c *Client) takeKeys(names []string) error {
 		if err := next.Save(next.dir); err != nil {
 			return err
 		}
+		c.mu.Lock()
+		c.onDisk = &next
+		c.mu.Unlock()
 	}
 	c.revise(func(p *Profile) {
 		change(p)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -22,11 +23,18 @@ import (
 // profileFile is the name of the profile inside its folder.
 const profileFile = "profile.json"
 
+// newFile begins the names under which it is written.
+const newFile = ".new-"
+
 // Bounds of the file that LoadProfile reads, and of the endpoints in it.
 const (
 	maxProfile   = 1 << 20
 	maxEndpoints = 64
 )
+
+// entryLasts is how long the saved entry credential must be good for the one of an Ack to
+// be saved a while later and not before the session begins: relays give one with each Ack.
+const entryLasts = 7 * 24 * time.Hour
 
 // Hex32 is a 32-byte value that JSON shows as hex.
 type Hex32 [32]byte
@@ -203,7 +211,7 @@ func LoadProfile(dir string) (*Profile, error) {
 	}
 	p := new(Profile)
 	if err := json.Unmarshal(b, p); err != nil {
-		return nil, &Error{Kind: Invalid, Text: name + " is damaged", Err: err}
+		return nil, &Error{Kind: Invalid, Text: name + " is damaged: take it from a copy, or pair this device anew in another folder", Err: err}
 	}
 	if err := p.Check(); err != nil {
 		return nil, err
@@ -215,7 +223,8 @@ func LoadProfile(dir string) (*Profile, error) {
 // OpenProfile reads the profile in dir and opens its store, which keeps other programs out
 // of both. Who opens them one by one must read the profile after it has the store: it may
 // have waited for another program, and would write over what that one saved at its end.
-// Errors are those of LoadProfile and OpenStore.
+// It removes what a crash has left of a profile that was being written, since that holds
+// keys. Errors are those of LoadProfile and OpenStore.
 func OpenProfile(dir string) (*Profile, *FileStore, error) {
 	if _, err := LoadProfile(dir); err != nil { // no store in a folder without a profile
 		return nil, nil, err
@@ -227,6 +236,12 @@ func OpenProfile(dir string) (*Profile, *FileStore, error) {
 	p, err := LoadProfile(dir)
 	if err != nil {
 		return nil, nil, errors.Join(err, s.Close())
+	}
+	files, _ := os.ReadDir(dir) // what cannot be removed now can be later
+	for _, f := range files {
+		if strings.HasPrefix(f.Name(), newFile) && f.Type().IsRegular() {
+			_ = os.Remove(filepath.Join(dir, f.Name()))
+		}
 	}
 	return p, s, nil
 }
@@ -304,6 +319,13 @@ func (r *Relay) entry(now time.Time) (EntryCredential, bool) {
 	return EntryCredential{}, false
 }
 
+// lasts says that a credential is good for so long that the next one need not be saved at
+// once.
+func (r *Relay) lasts(now time.Time) bool {
+	_, ok := r.entry(now.Add(entryLasts))
+	return ok
+}
+
 // expiry reads the time that the first four bytes of a credential's id hold.
 func expiry(id []byte) time.Time {
 	s := uint32(id[0])<<24 | uint32(id[1])<<16 | uint32(id[2])<<8 | uint32(id[3])
@@ -313,7 +335,7 @@ func expiry(id []byte) time.Time {
 // writeAtomic replaces name with a file of mode 0600 that is on disk when it
 // returns.
 func writeAtomic(name string, b []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(name), ".new-*")
+	f, err := os.CreateTemp(filepath.Dir(name), newFile+"*")
 	if err != nil {
 		return err
 	}

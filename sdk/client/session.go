@@ -25,6 +25,9 @@ const (
 	leaveWait = time.Second
 	// stallAfter is how long one piece of a write may take.
 	stallAfter = 30 * time.Second
+	// flushAfter is how long a session stands before the profile is saved for the sake of
+	// the entry credential alone.
+	flushAfter = 30 * time.Second
 	// slowLine is the speed, bytes a second, that a line is granted before an
 	// unanswered message counts as lost.
 	slowLine = 16 << 10
@@ -194,6 +197,11 @@ func (s *session) watch() {
 	t := time.NewTicker(period)
 	defer t.Stop()
 	last := s.c.opt.Now()
+	if err := s.c.saveSession(); err != nil {
+		s.end(err)
+		return
+	}
+	flush := last.Add(flushAfter)
 	for {
 		select {
 		case <-s.over:
@@ -201,6 +209,13 @@ func (s *session) watch() {
 		case <-t.C:
 		}
 		now := s.c.opt.Now()
+		if !flush.IsZero() && now.After(flush) {
+			flush = time.Time{}
+			if err := s.c.flush(); err != nil {
+				s.end(err)
+				return
+			}
+		}
 		if now.UnixNano() < last.UnixNano() {
 			s.setBack(now)
 		}

@@ -3,6 +3,10 @@ package identity
 import (
 	"crypto/ed25519"
 	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
 	"slices"
 
 	"filippo.io/edwards25519"
@@ -131,10 +135,35 @@ func appendContext(b []byte, domain, deviceID string, device, clientStatic [32]b
 // key and the final handshake hash h (32 bytes; the signature over any other
 // length is refused by VerifyConfirm).
 func SignConfirm(d Device, domain, deviceID string, clientStatic [32]byte, h []byte) [64]byte {
-	key := d.key()
-	public := [32]byte(key[ed25519.SeedSize:])
-	return Sign(confirmLabel, key, confirmBytes(public, domain, deviceID, clientStatic, h))
+	return d.Signer().Confirm(domain, deviceID, clientStatic, h)
 }
+
+// Signer is a device's key made ready: who signs often saves a scalar multiplication each
+// time, about 20 microseconds. It prints as the public key.
+type Signer struct{ key ed25519.PrivateKey }
+
+// Signer makes the key ready.
+func (d Device) Signer() Signer { return Signer{d.key()} }
+
+// Public is the Ed25519 public key.
+func (s Signer) Public() [32]byte { return [32]byte(s.key[ed25519.SeedSize:]) }
+
+// Confirm is SignConfirm by this key.
+func (s Signer) Confirm(domain, deviceID string, clientStatic [32]byte, h []byte) [64]byte {
+	return Sign(confirmLabel, s.key, confirmBytes(s.Public(), domain, deviceID, clientStatic, h))
+}
+
+// String is the public key in hex.
+func (s Signer) String() string {
+	public := s.Public()
+	return "ed25519:" + hex.EncodeToString(public[:])
+}
+
+// Format prints String for every verb, so that none shows the private key.
+func (s Signer) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, s.String()) }
+
+// LogValue keeps the private key out of logs.
+func (s Signer) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
 // VerifyConfirm checks the proof of a Confirm record. clientStatic must be the
 // key that Noise has proved, never one that the client merely names. Error
