@@ -76,3 +76,36 @@ func TestAnswerOfCommitLost(t *testing.T) {
 		next++
 	}
 }
+
+// TestCloseWhileServerHangs: closing does not wait for a server that says nothing, and ends
+// the calls that do.
+func TestCloseWhileServerHangs(t *testing.T) {
+	t.Parallel()
+	s := pgserver.Start(t)
+	st, err := storage.Open(t.Context(), postgres.Plugin(), nil, map[string]any{"address": []any{s.Address()}, "timeout": "5m"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	putAlways(t, st, "q", 1)
+	thaw := s.Freeze()
+	defer thaw()
+	began := make(chan struct{})
+	hanging := make(chan error, 1)
+	go func() {
+		close(began)
+		_, err := st.Queues.Read(context.Background(), time.Now(), "q", 0, storage.Page{})
+		hanging <- err
+	}()
+	<-began
+	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+	defer cancel()
+	if err := st.Ready(ctx); !errors.Is(err, sdk.Unavailable) {
+		t.Errorf("ready: %v", err)
+	}
+	if err := st.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if err := <-hanging; !errors.Is(err, sdk.Unavailable) && !errors.Is(err, storage.ErrClosed) {
+		t.Errorf("the call under way: %v", err)
+	}
+}

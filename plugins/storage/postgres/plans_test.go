@@ -29,7 +29,7 @@ func TestPlans(t *testing.T) {
 	t.Parallel()
 	n, blocks := 20_000, 150
 	if os.Getenv("COMMUCAT_SOAK") != "" {
-		n = 1_000_000
+		n, blocks = 1_000_000, 300 // a tree is a step higher
 	}
 	s := pgserver.Start(t)
 	st, err := storage.Open(t.Context(), Plugin(), nil, map[string]any{"address": []any{s.Address()}})

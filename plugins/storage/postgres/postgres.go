@@ -89,6 +89,9 @@ type store struct {
 	appends *pgxpool.Pool
 	pool    *pgxpool.Pool // for all else
 	timeout time.Duration
+	// life ends the calls that are still under way when closing has waited for them.
+	life context.Context
+	end  context.CancelFunc
 	// lockSpace keeps the advisory locks of two schemas apart.
 	lockSpace uint64
 	lines     timelines
@@ -101,21 +104,24 @@ func open(ctx context.Context, env sdk.Env, c Config) (storage.Store, error) {
 	space := fnv.New64a()
 	_, _ = space.Write([]byte(c.Schema)) // a hash never fails
 	s := &store{timeout: c.Timeout, lockSpace: space.Sum64(), lines: timelines{schema: c.Schema}}
+	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	var err error
 	if s.appends, err = s.connections(ctx, &c, lanes); err != nil {
+		s.end()
 		return storage.Store{}, err
 	}
 	if s.pool, err = s.connections(ctx, &c, c.Connections-lanes); err != nil {
+		s.end()
 		s.appends.Close()
 		return storage.Store{}, err
 	}
 	if err := s.prepare(ctx, c.Schema, env.Log()); err != nil {
-		s.close()
+		s.close(ctx)
 		return storage.Store{}, err
 	}
 	return storage.Store{
 		Queues: (*queues)(s), Directory: (*directory)(s), Inventory: (*inventory)(s), Positions: (*positions)(s), Ready: s.ready,
-		Close: func(context.Context) error { s.close(); return nil },
+		Close: func(ctx context.Context) error { s.close(ctx); return nil },
 	}, nil
 }
 
@@ -134,9 +140,15 @@ func (s *store) connections(ctx context.Context, c *Config, n int) (*pgxpool.Poo
 	return pool, nil
 }
 
-func (s *store) close() {
+// closeWait is how long closing waits for the calls that are under way.
+const closeWait = 2 * time.Second
+
+func (s *store) close(ctx context.Context) {
+	defer context.AfterFunc(ctx, s.end)()
+	defer time.AfterFunc(closeWait, s.end).Stop()
 	s.appends.Close()
 	s.pool.Close()
+	s.end()
 }
 
 // planning are the settings by which every statement goes by an index, and by the one that
@@ -200,12 +212,16 @@ func (c *Config) tlsFor(host string) *tls.Config {
 	return t
 }
 
-// within bounds a call whose caller set no bound.
-func (s *store) within(ctx context.Context) (context.Context, context.CancelFunc) {
+// within bounds a call whose caller set no bound, and ends it with the store.
+func (s *store) within(ctx context.Context) (_ context.Context, done context.CancelFunc) {
+	var cancel context.CancelFunc
 	if _, ok := ctx.Deadline(); ok {
-		return ctx, func() {}
+		ctx, cancel = context.WithCancel(ctx)
+	} else {
+		ctx, cancel = context.WithTimeout(ctx, s.timeout)
 	}
-	return context.WithTimeout(ctx, s.timeout)
+	stop := context.AfterFunc(s.life, cancel)
+	return ctx, func() { stop(); cancel() }
 }
 
 // ready tells whether the server accepts writes.
