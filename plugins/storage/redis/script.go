@@ -14,13 +14,14 @@ type call struct {
 }
 
 // each runs a script for every call in one round trip (one for each node of a
-// cluster), in order. A server that has forgotten the script is given it again.
+// cluster), in order. A server that has forgotten the script gets its text with the calls
+// that it could not run, and no other server is asked for that.
 func (s *store) each(ctx context.Context, script *redis.Script, calls []call) ([]*redis.Cmd, error) {
 	out := make([]*redis.Cmd, len(calls))
-	run := func(places []int) error {
+	run := func(places []int, eval func(context.Context, redis.Scripter, []string, ...any) *redis.Cmd) error {
 		_, err := s.db.Pipelined(ctx, func(p redis.Pipeliner) error {
 			for _, i := range places {
-				out[i] = script.EvalSha(ctx, p, []string{calls[i].key}, calls[i].args...)
+				out[i] = eval(ctx, p, []string{calls[i].key}, calls[i].args...)
 			}
 			return nil
 		})
@@ -30,7 +31,7 @@ func (s *store) each(ctx context.Context, script *redis.Script, calls []call) ([
 	for i := range all {
 		all[i] = i
 	}
-	err := run(all)
+	err := run(all, script.EvalSha)
 	var missing []int
 	for i, c := range out {
 		if e := c.Err(); e != nil && strings.HasPrefix(e.Error(), "NOSCRIPT") {
@@ -40,10 +41,7 @@ func (s *store) each(ctx context.Context, script *redis.Script, calls []call) ([
 	if len(missing) == 0 {
 		return out, err
 	}
-	if err := s.load(ctx, script); err != nil {
-		return out, err
-	}
-	if err := run(missing); err != nil {
+	if err := run(missing, script.Eval); err != nil {
 		return out, err
 	}
 	for _, c := range out {
@@ -52,12 +50,4 @@ func (s *store) each(ctx context.Context, script *redis.Script, calls []call) ([
 		}
 	}
 	return out, nil
-}
-
-// load gives a script to the server, to every master of a cluster.
-func (s *store) load(ctx context.Context, script *redis.Script) error {
-	if c, ok := s.db.(*redis.ClusterClient); ok {
-		return c.ForEachMaster(ctx, func(ctx context.Context, m *redis.Client) error { return script.Load(ctx, m).Err() })
-	}
-	return script.Load(ctx, s.db).Err()
 }
