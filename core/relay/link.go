@@ -46,7 +46,7 @@ type Link struct {
 // inbound is what the device sends.
 type inbound struct {
 	mu       sync.Mutex
-	room     sync.Cond
+	room     sync.Cond // only ever Broadcast: reader and worker wait on it at once
 	logs     []*outLog
 	acks     []plainAck // to old peers, in order of completion
 	inflight int
@@ -289,13 +289,13 @@ func (l *Link) wait(size, n int) error {
 	return nil
 }
 
-// leave gives the room of a message back. in.mu is held.
+// leaveWindow gives the room of a message back. in.mu is held.
 func (l *Link) leaveWindow(size, n int) {
 	l.in.inflight--
 	l.in.bytes -= size
 	l.in.rows -= n
 	l.h.pending.Add(-int64(size))
-	l.in.room.Signal()
+	l.in.room.Broadcast()
 }
 
 // outLog finds the session's state of a log. in.mu is held.
