@@ -34,11 +34,16 @@ func newPair(t *testing.T) *pair {
 
 func openPair(t *testing.T, servers ...*pgserver.Server) storage.Store {
 	t.Helper()
+	return openPairWithin(t, "10s", servers...)
+}
+
+func openPairWithin(t *testing.T, timeout string, servers ...*pgserver.Server) storage.Store {
+	t.Helper()
 	var addresses []any
 	for _, s := range servers {
 		addresses = append(addresses, s.Address())
 	}
-	st, err := storage.Open(t.Context(), postgres.Plugin(), nil, map[string]any{"address": addresses, "timeout": "10s"})
+	st, err := storage.Open(t.Context(), postgres.Plugin(), nil, map[string]any{"address": addresses, "timeout": timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,11 +149,13 @@ func TestFailoverSynchronous(t *testing.T) {
 	check()
 }
 
-// TestFailoverAsynchronous: the standby lacks what devices have seen already. Positions
-// and versions go on above that.
+// TestFailoverAsynchronous: the server falls silent, keeping its connections, and the
+// standby that takes over lacks what devices have seen already. Positions and versions go
+// on above that.
 func TestFailoverAsynchronous(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
+	p.Store = openPairWithin(t, "3s", p.main, p.standby)
 	key := storage.Key{Kind: "k", ID: "id"}
 	version := func() uint64 {
 		t.Helper()
@@ -181,7 +188,7 @@ func TestFailoverAsynchronous(t *testing.T) {
 		commit("two")
 	}
 	newest := version()
-	p.main.Kill()
+	defer p.main.Freeze()()
 	p.standby.Promote()
 
 	next := putAlways(t, p.Store, "q", 51)
@@ -206,7 +213,7 @@ func TestFailoverAsynchronous(t *testing.T) {
 		t.Errorf("version %d was given out again, up to %d were", v, newest)
 	}
 	// Another node, started after all that, goes on in the same history.
-	other := openPair(t, p.main, p.standby)
+	other := openPairWithin(t, "4s", p.main, p.standby)
 	if after := putAlways(t, other, "q", 53); after != next+2 {
 		t.Errorf("position %d behind %d", after, next+1)
 	}

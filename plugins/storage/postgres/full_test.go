@@ -3,8 +3,10 @@ package postgres
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/commucat/commucat/sdk/storage"
 )
@@ -13,6 +15,14 @@ import (
 // counts as ready, until something was written.
 func TestDoubtUntilWritten(t *testing.T) {
 	s := &store{}
+	c := Config{Address: []string{"127.0.0.1:1"}, Timeout: time.Second}
+	for _, pool := range []**pgxpool.Pool{&s.appends, &s.pool} {
+		var err error
+		if *pool, err = s.connections(t.Context(), &c, 1); err != nil {
+			t.Fatal(err)
+		}
+		defer (*pool).Close()
+	}
 	for i, step := range []struct {
 		err   error
 		doubt bool

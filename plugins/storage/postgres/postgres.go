@@ -106,7 +106,9 @@ func open(ctx context.Context, env sdk.Env, c Config) (storage.Store, error) {
 	s := &store{timeout: c.Timeout, lockSpace: space.Sum64(), lines: timelines{schema: c.Schema}}
 	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	var err error
-	if s.appends, err = s.connections(ctx, &c, lanes); err != nil {
+	// A connection that a silent server leaves hanging is given up for seconds, and the
+	// lane needs another one meanwhile.
+	if s.appends, err = s.connections(ctx, &c, 2*lanes); err != nil {
 		s.end()
 		return storage.Store{}, err
 	}
@@ -232,6 +234,9 @@ func (s *store) ready(ctx context.Context) error {
 	err := s.pool.QueryRow(ctx, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool").Scan(&standby, &readOnly)
 	switch {
 	case err != nil:
+		if broken(err) {
+			s.reset()
+		}
 		return plain("ready", err)
 	case standby || readOnly:
 		return &storage.Error{Kind: sdk.Unavailable, Text: "the server accepts no writes: it is a standby or set read-only"}
@@ -272,20 +277,26 @@ func (s *store) written(err error) error {
 	default:
 		s.doubt.Store(true)
 		if broken(err) {
-			// So are the others, most likely: each would cost somebody a call.
-			s.appends.Reset()
-			s.pool.Reset()
+			s.reset()
 		}
 	}
 	return err
 }
 
-// broken says whether a call failed because its connection ended.
+// reset has all connections opened anew: what befell one has befallen the others, most
+// likely, and each would cost somebody a call.
+func (s *store) reset() {
+	s.appends.Reset()
+	s.pool.Reset()
+}
+
+// broken says whether a call failed because its connection ended, or nothing came by it
+// in time: a server that was taken from the net is followed by another.
 func broken(err error) bool {
 	var said *pgconn.PgError
 	var own *storage.Error
 	switch {
-	case errors.As(err, &own), errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &own), errors.Is(err, context.Canceled):
 		return false
 	case errors.As(err, &said):
 		return strings.HasPrefix(said.Code, "57P") // the server ends, crashes or starts
