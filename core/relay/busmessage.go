@@ -152,6 +152,7 @@ func (b *bus) receiveClaimed(body []byte) {
 		return
 	}
 	b.h.touchUser(string(user))
+	b.h.touchUser(device)
 	if l := b.h.link(device); l != nil && l.fence < fence {
 		l.replaced()
 	}

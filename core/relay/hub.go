@@ -280,7 +280,8 @@ func (h *Hub) Attach(ctx context.Context, box Outbox, cursor uint64) (*Link, err
 	l.out.mu.Lock()
 	l.out.hist = h.histories.of(l.device)
 	l.out.mu.Unlock()
-	h.touchUser(l.user) // capabilities may have changed
+	h.touchUser(l.user)   // capabilities may have changed
+	h.touchUser(l.device) // it was unknown to routes that name it
 	h.bus.notice(busClaimed, claimedBody(l))
 	h.upkeep.attached(l)
 	if h.ctx.Err() != nil {
@@ -306,10 +307,12 @@ func (h *Hub) Disconnect(device, code string) bool {
 func (h *Hub) Connected(device string) bool { return h.link(device) != nil }
 
 // Changed tells the hub that the devices of a user, or whom it counts as
-// friends, have changed: senders resolve it anew.
+// friends, have changed: senders resolve it anew. Accounts must tell the new state by
+// then.
 func (h *Hub) Changed(user string) { h.touchUser(user) }
 
-// Drop ends a revoked device: its session with Error revoked, and its queue.
+// Drop ends a revoked device: its session with Error revoked, and its queue. Messages
+// that were taken before may still be stored in the queue; they expire there.
 func (h *Hub) Drop(ctx context.Context, user, device string) error {
 	h.Changed(user)
 	h.Disconnect(device, ccp.CodeRevoked)
@@ -321,7 +324,18 @@ func (h *Hub) Drop(ctx context.Context, user, device string) error {
 	return nil
 }
 
-// Generations: a route remembers the counters of what it rests on.
+// Generations: a route remembers the counters of what it rests on, as they were before
+// that was read.
+
+type generations [genSlots]uint32
+
+func (h *Hub) generations() *generations {
+	g := new(generations)
+	for i := range g {
+		g[i] = h.gens[i].Load()
+	}
+	return g
+}
 
 func (h *Hub) slot(kind byte, key string) uint32 {
 	var mh maphash.Hash

@@ -52,7 +52,19 @@ func (l *Link) routeFor(ctx context.Context, channel uint32, to [][]byte, copies
 	if !io {
 		return nil, errSlow
 	}
-	b := routeBuilder{l: l, seen: map[string]bool{l.device: true}}
+	rt, err := l.findRoute(ctx, channel, to, copies, now)
+	if err != nil {
+		return nil, err
+	}
+	if l.routes == nil || len(l.routes) >= maxRoutes {
+		l.routes = make(map[string]*route)
+	}
+	l.routes[string(k)] = rt
+	return rt, nil
+}
+
+func (l *Link) findRoute(ctx context.Context, channel uint32, to [][]byte, copies bool, now time.Time) (*route, error) {
+	b := routeBuilder{l: l, seen: map[string]bool{l.device: true}, began: l.h.generations()}
 	b.rest(l.h.userSlot(l.user))
 	var err error
 	if channel == 0 {
@@ -70,28 +82,27 @@ func (l *Link) routeFor(ctx context.Context, channel uint32, to [][]byte, copies
 	if err != nil {
 		return nil, err
 	}
-	rt := b.finish(now)
-	if l.routes == nil || len(l.routes) >= maxRoutes {
-		l.routes = make(map[string]*route)
-	}
-	l.routes[string(k)] = rt
-	return rt, nil
+	return b.finish(now), nil
 }
 
 type routeBuilder struct {
 	l    *Link
 	rt   route
 	seen map[string]bool
+	// began is from before anything was read: on whom the route rests is known only
+	// afterwards, and may have changed since.
+	began *generations
 }
 
-// rest notes that the route is stale when the slot's generation changes.
+// rest notes that the route is stale when the slot's generation changes, or has changed
+// since the builder began.
 func (b *routeBuilder) rest(slot uint32) {
 	for _, d := range b.rt.deps {
 		if d.slot == slot {
 			return
 		}
 	}
-	b.rt.deps = append(b.rt.deps, dep{slot, b.l.h.gens[slot].Load()})
+	b.rt.deps = append(b.rt.deps, dep{slot, b.began[slot]})
 }
 
 func (b *routeBuilder) add(d Device, isCopy bool) {
@@ -120,6 +131,7 @@ func (b *routeBuilder) direct(ctx context.Context, to [][]byte) error {
 		switch {
 		case errors.Is(err, ErrUnknown):
 			h.contacts.unknown(ctx, b.l.user)
+			b.rest(h.userSlot(name)) // touched when a device of this name comes
 			b.refuse(name, ccp.CodeUnreachable)
 			continue
 		case err != nil:
@@ -158,7 +170,8 @@ func (b *routeBuilder) devices(ctx context.Context, ids []string, policy bool) e
 			continue
 		}
 		d, err := h.accounts.Device(ctx, id)
-		if errors.Is(err, ErrUnknown) || err == nil && !d.Active {
+		if errors.Is(err, ErrUnknown) {
+			b.rest(h.userSlot(id))
 			b.refuse(id, ccp.CodeGone)
 			continue
 		}
@@ -166,6 +179,10 @@ func (b *routeBuilder) devices(ctx context.Context, ids []string, policy bool) e
 			return err
 		}
 		b.rest(h.userSlot(d.User))
+		if !d.Active {
+			b.refuse(id, ccp.CodeGone)
+			continue
+		}
 		if policy {
 			ok, err := h.contacts.allowed(ctx, b.l.user, d.User, true)
 			if err != nil {
