@@ -113,7 +113,10 @@ func shown(m client.Message) entry {
 	}
 	switch {
 	case m.Kind != ccp.TypeMsg:
-		e.From, e.Text = "relay", m.Kind.String()+" "+e.Text
+		e.Text = m.Kind.String() + " " + e.Text
+		if ofRelay(m) {
+			e.From = "relay"
+		}
 	case m.Own:
 		e.From, e.Mark = "", markStored
 	}

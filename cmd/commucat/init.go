@@ -45,15 +45,14 @@ func (a *app) initCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) prepare(ctx context.Context, domain, data string) (err error) {
-	if data, err = filepath.Abs(data); err != nil {
+func (a *app) prepare(ctx context.Context, domain, data string) error {
+	data, err := filepath.Abs(data)
+	if err != nil {
 		return err
 	}
 	file, unit := filepath.Join(data, "commucat.toml"), filepath.Join(data, "commucat.service")
-	for _, name := range []string{file, unit} {
-		if exists(name) {
-			return usageError{fmt.Errorf("%s exists already and is not overwritten", name)}
-		}
+	if exists(file) {
+		return usageError{fmt.Errorf("%s exists already and is not overwritten", file)}
 	}
 	text := strings.Replace(string(config.Sample()), `# domain = "localhost"`, fmt.Sprintf("domain = %q", domain), 1)
 	env := config.Process(known()...)
@@ -67,22 +66,6 @@ func (a *app) prepare(ctx context.Context, domain, data string) (err error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return err
 	}
-	defer func() {
-		if err != nil { // a second try shall not meet half of the first
-			os.Remove(file)
-			os.Remove(unit)
-		}
-	}()
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		return err
-	}
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	if err := os.WriteFile(unit, []byte(unitFile(self, data, owner(), os.Geteuid() == 0)), 0o644); err != nil {
-		return err
-	}
 	opt := a.relayOptions(cfg, env, data, slog.New(slog.DiscardHandler))
 	opt.Prepare = true
 	s, err := server.New(ctx, opt)
@@ -93,6 +76,22 @@ func (a *app) prepare(ctx context.Context, domain, data string) (err error) {
 	if err := s.Close(ctx); err != nil {
 		return err
 	}
+	// The configuration comes last: without it a second try goes on where one was cut off.
+	if !exists(unit) {
+		self, err := os.Executable()
+		if err != nil {
+			return err
+		}
+		if err := replaceFile(unit, []byte(unitFile(self, data, owner(), os.Geteuid() == 0))); err != nil {
+			return err
+		}
+		if err := os.Chmod(unit, 0o644); err != nil { // nothing secret, and systemd reads it
+			return err
+		}
+	}
+	if err := replaceFile(file, []byte(text)); err != nil {
+		return err
+	}
 	if a.json {
 		return a.emit(struct {
 			Config string `json:"config"`
@@ -101,7 +100,7 @@ func (a *app) prepare(ctx context.Context, domain, data string) (err error) {
 			Invite string `json:"invite"`
 		}{file, unit, data, ready.Invite})
 	}
-	a.say("configuration  %s\nunit file      %s\ndata and keys  %s\n\nfirst invitation (16 accounts, 24 hours):", file, unit, data)
+	a.say("configuration  %s\nunit file      %s\ndata and keys  %s\n\n%s:", file, unit, data, firstInvitation)
 	fmt.Fprintln(a.out, ready.Invite)
 	if ready.Invite == "" {
 		return nil

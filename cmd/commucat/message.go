@@ -188,7 +188,7 @@ func (a *app) listen(ctx context.Context, f profileFlags, count int) (err error)
 				return failed
 			}
 			if m.Kind != ccp.TypeMsg {
-				return nil // the relay's own notes do not count
+				return nil // only messages count
 			}
 			if seen++; seen == count {
 				done()
@@ -266,12 +266,20 @@ func (a *app) print(m client.Message) error {
 		return a.emit(r)
 	}
 	if m.Kind != ccp.TypeMsg {
-		a.say("%s  %s: %s", m.Stored.Local().Format(time.DateTime), m.Kind, printable(m.Body))
+		from := m.Device
+		if ofRelay(m) {
+			from = "relay"
+		}
+		a.say("%s  %s  %s: %s", m.Stored.Local().Format(time.DateTime), from, m.Kind, printable(m.Body))
 		return nil
 	}
 	_, err := fmt.Fprintf(a.out, "%s  %s  %s\n", m.Stored.Local().Format(time.DateTime), m.Device, printable(m.Body))
 	return err
 }
+
+// ofRelay says that m is the relay's own word: such as that a device was added. A member
+// can send the same text, but then the relay names the member's device.
+func ofRelay(m client.Message) bool { return m.Device == "" }
 
 // printable keeps a message from steering the terminal.
 func printable(b []byte) string {

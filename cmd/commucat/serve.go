@@ -151,6 +151,9 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, env config.Env, dat
 	return errors.Join(err, s.Run(ctx))
 }
 
+// firstInvitation is shown while it is good.
+const firstInvitation = "first invitation (16 accounts in all, for 24 hours from the first start)"
+
 // announce tells a person what runs where and what to do next.
 func (a *app) announce(r server.Ready, data string) error {
 	fmt.Fprintf(a.err, "commucat %s, data in %s\n", version, data)
@@ -166,7 +169,7 @@ func (a *app) announce(r server.Ready, data string) error {
 		}
 	}
 	if r.Invite != "" {
-		fmt.Fprintln(a.err, "  first invitation (16 accounts, 24 hours):")
+		fmt.Fprintf(a.err, "  %s:\n", firstInvitation)
 		fmt.Fprintln(a.out, r.Invite)
 	} else {
 		fmt.Fprintf(a.err, "  invite others with: commucat link create --data %s\n", shellWord(data))

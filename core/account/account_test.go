@@ -2,6 +2,7 @@ package account_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
@@ -427,20 +428,46 @@ func TestFailureWritesNothing(t *testing.T) {
 	}
 }
 
-func TestBootstrapInvite(t *testing.T) {
+func TestFirstInvite(t *testing.T) {
 	ctx := context.Background()
 	w := newWorld(t, account.Options{})
-	secret, id, made, err := w.BootstrapInvite(ctx)
-	if err != nil || !made || id != account.InviteID(secret[:]) {
-		t.Fatalf("made %t, %v", made, err)
+	derive := func(created time.Time) (secret [16]byte) {
+		binary.BigEndian.PutUint64(secret[:], uint64(created.UnixMicro()))
+		return secret
 	}
-	inv, err := w.Invites(ctx, "", 10)
-	if err != nil || len(inv) != 1 || inv[0].Quota != 16 || !inv[0].Expires.Equal(w.now().Add(24*time.Hour)) {
-		t.Fatalf("%+v, %v", inv, err)
+	first, secret, made, ok, err := w.FirstInvite(ctx, derive)
+	if err != nil || !made || !ok || first.ID != account.InviteID(secret[:]) {
+		t.Fatalf("made %t, %t, %v", made, ok, err)
 	}
-	if _, _, made, err := w.BootstrapInvite(ctx); made || err != nil {
-		t.Fatalf("second: made %t, %v", made, err)
+	if inv, err := w.Invites(ctx, "", 10); err != nil || len(inv) != 1 || inv[0] != first || first.Quota != 16 || !first.Expires.Equal(first.Created.Add(24*time.Hour)) {
+		t.Fatalf("%+v, %+v, %v", inv, first, err)
 	}
+	found := func(what string, want bool) {
+		t.Helper()
+		again, same, made, ok, err := w.FirstInvite(ctx, derive)
+		if err != nil || made || ok != want || want && (again.ID != first.ID || same != secret) {
+			t.Fatalf("%s: made %t, found %t (%+v), %v", what, made, ok, again, err)
+		}
+	}
+	found("after a restart", true)
+	for range 600 { // beside many others
+		if _, _, err := w.CreateInvite(ctx, 1, time.Hour); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 16 {
+		found(fmt.Sprintf("%d accounts used", i), true)
+		name := fmt.Sprintf("user%d", i)
+		if _, err := w.Establish(ctx, account.Request{Device: "dev-" + name, Public: newKey(t), Invite: secret[:], User: account.Hint{Handle: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	found("spent", false)
+	if err := w.RevokeInvite(ctx, first.ID); err != nil {
+		t.Fatal(err)
+	}
+	found("revoked", false)
+	found("with users", false)
 }
 
 func TestResolve(t *testing.T) {

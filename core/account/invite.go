@@ -14,9 +14,9 @@ import (
 const (
 	MaxInviteQuota = 10000
 	MaxInviteLife  = 366 * 24 * time.Hour
-	// BootstrapQuota and BootstrapLife are those of the first invitation.
-	BootstrapQuota = 16
-	BootstrapLife  = 24 * time.Hour
+	// FirstQuota and FirstLife are those of the first invitation.
+	FirstQuota = 16
+	FirstLife  = 24 * time.Hour
 )
 
 // Invite describes an invitation; its secret is known to nobody but its holders.
@@ -48,26 +48,50 @@ func (s *Store) CreateInvite(ctx context.Context, quota int, ttl time.Duration) 
 	if _, err := io.ReadFull(s.opt.Rand, secret[:]); err != nil {
 		return secret, "", fmt.Errorf("account: random: %w", err)
 	}
-	now := s.now()
-	id = InviteID(secret[:])
-	err = s.dir.Commit(ctx, now, []storage.Write{{
-		Key: storage.Key{Kind: kindInvite, ID: id}, Expect: 0,
-		Value: encode(inviteRecord{Quota: quota, Created: now.UnixMicro()}), Expires: now.Add(ttl),
-	}})
+	id, err = s.storeInvite(ctx, secret, s.now(), quota, ttl)
 	return secret, id, err
 }
 
-// BootstrapInvite makes the first invitation of a relay that has neither users
-// nor invitations: 16 accounts, 24 h. Otherwise made is false.
-func (s *Store) BootstrapInvite(ctx context.Context) (secret [16]byte, id string, made bool, err error) {
-	for _, kind := range []string{kindUser, kindInvite} {
-		recs, err := s.dir.List(ctx, s.now(), storage.Range{Kind: kind, Limit: 1})
-		if err != nil || len(recs) > 0 {
-			return secret, "", false, err
+func (s *Store) storeInvite(ctx context.Context, secret [16]byte, now time.Time, quota int, ttl time.Duration) (id string, err error) {
+	id = InviteID(secret[:])
+	return id, s.dir.Commit(ctx, now, []storage.Write{{
+		Key: storage.Key{Kind: kindInvite, ID: id}, Expect: 0,
+		Value: encode(inviteRecord{Quota: quota, Created: now.UnixMicro()}), Expires: now.Add(ttl),
+	}})
+}
+
+// FirstInvite is the first invitation of a relay, for 16 accounts and 24 h: made if there
+// are neither users nor invitations, and found again while accounts are left of it. Its
+// secret is what derive says of the moment it was made, so that nothing need keep it. ok is
+// false when there is none (any more).
+func (s *Store) FirstInvite(ctx context.Context, derive func(created time.Time) [16]byte) (invite Invite, secret [16]byte, made, ok bool, err error) {
+	const page = 500
+	none := true
+	for after := ""; ; {
+		list, err := s.Invites(ctx, after, page)
+		if err != nil {
+			return Invite{}, secret, false, false, err
+		}
+		for _, i := range list {
+			if secret := derive(i.Created); InviteID(secret[:]) == i.ID {
+				return i, secret, false, i.Used < i.Quota, nil
+			}
+			none, after = false, i.ID
+		}
+		if len(list) < page {
+			break
 		}
 	}
-	secret, id, err = s.CreateInvite(ctx, BootstrapQuota, BootstrapLife)
-	return secret, id, err == nil, err
+	if !none {
+		return Invite{}, secret, false, false, nil
+	}
+	if users, err := s.dir.List(ctx, s.now(), storage.Range{Kind: kindUser, Limit: 1}); err != nil || len(users) > 0 {
+		return Invite{}, secret, false, false, err
+	}
+	now := fromMicro(s.now().UnixMicro()) // as it will be read back
+	secret = derive(now)
+	id, err := s.storeInvite(ctx, secret, now, FirstQuota, FirstLife)
+	return Invite{ID: id, Quota: FirstQuota, Created: now, Expires: now.Add(FirstLife)}, secret, err == nil, err == nil, err
 }
 
 // Invites lists live invitations, spent ones included, in order of their ids, at

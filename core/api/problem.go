@@ -73,6 +73,9 @@ func problemOf(ctx context.Context, log *slog.Logger, err error) *Problem {
 		return problem(statusOf(refused.Kind), refused.Code, plain(refused.Code))
 	case ctx.Err() != nil:
 		return problem(503, "unavailable", "")
+	case errors.Is(err, sdk.Unavailable):
+		log.WarnContext(ctx, "request refused", "error", err)
+		return problem(503, "unavailable", "the relay's storage or a plugin does not answer or takes nothing now; 'commucat doctor' and the relay's log say why")
 	default:
 		log.ErrorContext(ctx, "request failed", "error", err)
 		return problem(500, "internal", "internal error")

@@ -7,9 +7,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/commucat/commucat/core/keyring"
 )
 
 // data looks at the data folder and says whether a relay has used it.
@@ -79,11 +82,7 @@ func self() string {
 	return fmt.Sprint(os.Getuid())
 }
 
-// needed are the keys without which a used relay cannot start.
-var needed = []string{"root", "ca", "storage", "audit"}
-
-// keys looks at the modes of the key files; their content is the relay's
-// business.
+// keys looks at the modes of the key files, and then whether the relay could read them.
 func (e *examination) keys() {
 	const check = "keys"
 	dir := filepath.Join(e.Data, "keys")
@@ -101,14 +100,13 @@ func (e *examination) keys() {
 		e.add(check, Wrong, reason(dir, err), "run this as the relay's own user")
 		return
 	}
-	there := map[string]bool{}
 	for _, f := range list {
-		there[f.Name()] = true
 		e.key(check, st, filepath.Join(dir, f.Name()))
 	}
-	for _, name := range needed {
-		if !there[name] {
-			e.add(check, Wrong, filepath.Join(dir, name)+" is missing", "restore it from a backup: a new key would lock out every device")
+	if len(e.out) == before && owner(st) == os.Geteuid() { // else they say that they are another user's
+		for _, err := range keyring.Check(dir) {
+			what, remedy, _ := strings.Cut(err.Error(), "; ")
+			e.add(check, Wrong, what, remedy)
 		}
 	}
 	if len(e.out) == before {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/core/config"
+	"github.com/commucat/commucat/core/keyring"
 )
 
 var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -27,17 +28,15 @@ var now = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 func sound(t *testing.T) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "data")
-	for name, text := range map[string]string{
-		"relay.json": `{"version":1,"connect_path":"/a/b","cookie":"c"}`,
-		"keys/root":  "", "keys/ca": "", "keys/storage": "", "keys/audit": "",
-	} {
-		file := filepath.Join(dir, name)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte(text), 0o600)); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Chtimes(file, now, now); err != nil {
-			t.Fatal(err)
-		}
+	_, _, err := keyring.Open(filepath.Join(dir, "keys"), keyring.Options{Domain: "relay.example", Clock: func() time.Time { return now }})
+	if err = errors.Join(err, os.Chmod(dir, 0o700), os.WriteFile(filepath.Join(dir, "relay.json"), []byte(`{"version":1,"connect_path":"/a/b","cookie":"c"}`), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	err = filepath.WalkDir(dir, func(name string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Chtimes(name, now, now))
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
@@ -110,6 +109,14 @@ func TestFindings(t *testing.T) {
 			spoil: func(t *testing.T, o *Options) { chmod(t, filepath.Join(o.Data, "keys"), 0o750) }},
 		{name: "key missing", level: Wrong, check: "keys", text: "storage is missing", mend: "backup",
 			spoil: func(t *testing.T, o *Options) { remove(t, filepath.Join(o.Data, "keys", "storage")) }},
+		{name: "key damaged", level: Wrong, check: "keys", text: "root is damaged", mend: "backup",
+			spoil: func(t *testing.T, o *Options) { write(t, filepath.Join(o.Data, "keys", "root"), "0123 ab\n") }},
+		{name: "noise keys missing", level: Wrong, check: "keys", text: "noise.json is missing", mend: "backup",
+			spoil: func(t *testing.T, o *Options) { remove(t, filepath.Join(o.Data, "keys", "noise.json")) }},
+		{name: "entry keys damaged", level: Wrong, check: "keys", text: "entry.json is damaged", mend: "backup",
+			spoil: func(t *testing.T, o *Options) { write(t, filepath.Join(o.Data, "keys", "entry.json"), "{}}") }},
+		{name: "certificate key damaged", level: Wrong, check: "keys", text: "tls.key is damaged", mend: "backup",
+			spoil: func(t *testing.T, o *Options) { write(t, filepath.Join(o.Data, "keys", "tls.key"), "x") }},
 		{name: "key from the future", level: Wrong, check: "clock", text: "from the future", mend: "timedatectl",
 			spoil: func(t *testing.T, o *Options) {
 				later := now.Add(time.Hour)

@@ -43,31 +43,36 @@ func (r *Ring) SelfSigned() (cert, key string, pin [32]byte, err error) {
 }
 
 func (r *Ring) tlsKey() (*ecdsa.PrivateKey, error) {
-	b, err := r.dir.read("tls.key")
-	if errors.Is(err, fs.ErrNotExist) {
-		// ECDSA draws from crypto/rand whatever it is given; a certificate key needs
-		// no reproducible randomness.
-		k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		der, err := x509.MarshalPKCS8PrivateKey(k)
-		if err != nil {
-			return nil, err
-		}
-		return k, r.dir.write("tls.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+	k, err := r.dir.tlsKey()
+	if !errors.Is(err, fs.ErrNotExist) {
+		return k, err
 	}
+	// ECDSA draws from crypto/rand whatever it is given; a certificate key needs
+	// no reproducible randomness.
+	if k, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		return nil, err
+	}
+	return k, r.dir.write("tls.key", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+}
+
+// tlsKey reads the key of the relay's own certificate; fs.ErrNotExist is passed on.
+func (f folder) tlsKey() (*ecdsa.PrivateKey, error) {
+	b, err := f.read("tls.key")
 	if err != nil {
 		return nil, err
 	}
 	block, _ := pem.Decode(b)
 	if block == nil {
-		return nil, r.dir.damaged("tls.key")
+		return nil, f.damaged("tls.key")
 	}
 	k, err := x509.ParsePKCS8PrivateKey(block.Bytes)
 	private, ok := k.(*ecdsa.PrivateKey)
 	if err != nil || !ok {
-		return nil, r.dir.damaged("tls.key")
+		return nil, f.damaged("tls.key")
 	}
 	return private, nil
 }

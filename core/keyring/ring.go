@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -138,6 +141,30 @@ func Open(dir string, opt Options) (r *Ring, changes []Change, err error) {
 	return r, append(changes, more...), nil
 }
 
+// Check reads every key of a folder as Open would and makes nothing. Each error names its
+// file and what to do; there are none for a folder whose first keys have yet to be made.
+func Check(dir string) (faults []error) {
+	r := &Ring{dir: folder(dir)}
+	if _, err := os.Lstat(r.dir.name(beginFile)); err == nil {
+		return nil
+	}
+	found := func(err error) {
+		if err != nil {
+			faults = append(faults, err)
+		}
+	}
+	for _, file := range []string{"root", "ca", "storage", "audit"} {
+		_, _, err := r.dir.key(file, false, nil, nil)
+		found(err)
+	}
+	found(r.loadNoise(false))
+	found(r.loadMasters(false))
+	if _, err := r.dir.tlsKey(); !errors.Is(err, fs.ErrNotExist) { // not needed beside another certificate
+		found(err)
+	}
+	return faults
+}
+
 // String names the folder and the root's public key, nothing secret.
 func (r *Ring) String() string {
 	root := r.RootPublic()
@@ -189,6 +216,13 @@ func (r *Ring) NewEntry(expires time.Time) entry.Credential {
 		expires = last
 	}
 	return entry.New(m.Key, expires, r.opt.Rand)
+}
+
+// FirstInvite is the secret of the first invitation, by when it was made: whoever has the
+// relay's keys can show its link again.
+func (r *Ring) FirstInvite(created time.Time) [16]byte {
+	secret := derive(r.root.Seed(), "commucat/first-invite/1 "+strconv.FormatInt(created.UnixMicro(), 10))
+	return [16]byte(secret[:16])
 }
 
 // Rotate makes the keys and the catalogue that are due and forgets those whose

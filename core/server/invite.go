@@ -5,32 +5,46 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/audit"
 	"github.com/commucat/commucat/sdk/link"
 )
 
-// bootstrapLife is the life of the invitation that a relay without any account
-// makes for itself.
-const bootstrapLife = 24 * time.Hour
-
-// openInvite makes the first invitation of an empty relay.
+// openInvite makes the first invitation of an empty relay, or shows it again while it is
+// good: then by the web transports alone, which let everybody in, as a transport that draws
+// a key for each invitation would take the former link's away.
 func (s *Server) openInvite(ctx context.Context) error {
-	secret, id, made, err := s.accounts.BootstrapInvite(ctx)
+	first, secret, made, ok, err := s.accounts.FirstInvite(ctx, s.ring.FirstInvite)
 	if err != nil {
 		return fmt.Errorf("first invitation: %w", err)
 	}
-	if !made {
+	if !ok {
 		return nil
 	}
-	expires := s.opt.Clock().Add(bootstrapLife)
-	if s.invite, err = s.newLink(ctx, link.Invite, api.LinkTerms{ID: id, Secret: secret, Expires: expires}); err != nil {
+	terms := api.LinkTerms{ID: first.ID, Secret: secret, Expires: first.Expires}
+	if !made {
+		if terms.Transports = s.webNames(); len(terms.Transports) == 0 {
+			return nil
+		}
+	}
+	if s.invite, err = s.newLink(ctx, link.Invite, terms); err != nil {
 		return err
 	}
-	s.record(audit.InviteCreated(id, 16, expires, "first start"))
+	if made {
+		s.record(audit.InviteCreated(first.ID, uint32(first.Quota), first.Expires, "first start"))
+	}
 	return nil
+}
+
+// webNames are the built-in transports that links name.
+func (s *Server) webNames() (names []string) {
+	for _, w := range s.webs {
+		if w.Name() != compatName {
+			names = append(names, w.Name())
+		}
+	}
+	return names
 }
 
 // Listener is one address that the relay listens on for a transport.

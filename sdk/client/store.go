@@ -12,7 +12,9 @@ type Message struct {
 	Position uint64 `json:"position"`
 	// ID was made by the sender's device.
 	ID ccp.MessageID `json:"id"`
-	// Device and User are the sender as the relay authenticated it.
+	// Device and User are the sender as the relay authenticated it; both are empty for
+	// the relay's own word (such as that a device was added), and only for that: a member
+	// can send the same Kind and Body.
 	Device  string   `json:"device"`
 	User    string   `json:"user"`
 	Channel uint32   `json:"channel"`

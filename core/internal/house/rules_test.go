@@ -49,6 +49,7 @@ var inside = []edge{
 	{"core/keyring", "core/metrics", "counts rotations"},
 	{"core/api", "core/account", "REST is another way to the same operations"},
 	{"core/api", "core/pairing", "codes by REST"},
+	{"core/doctor", "core/keyring", "reads a stopped relay's keys as its start would"},
 	{"core/api", "core/keyring", "server information shows the catalogue"},
 	{"core/api", "core/admission", "request limits"},
 	{"core/api", "core/metrics", "serves them"},
