@@ -1,13 +1,19 @@
 package client
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/commucat/commucat/sdk/ccp"
+	"github.com/commucat/commucat/sdk/identity"
 )
 
 // grants has a relay give an entry credential of that life with each Ack.
@@ -74,4 +80,74 @@ func TestEntryIsSavedLater(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Certificates that are renewed during a session are kept if they are this device's, and a
+// relay that sends very many causes no more writes for that.
+func TestCertificateDuringSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRelay(t)
+		opt := r.options(0)
+		ca, err := identity.NewCA(bytes.Repeat([]byte{1}, 32))
+		if err != nil {
+			t.Fatal(err)
+		}
+		certify := func(device string, age time.Duration) []byte {
+			c, err := ca.Issue("u-1", device, opt.Profile.device().Public(), time.Now().Add(-age), 0, rand.Reader)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := c.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b
+		}
+		var own []byte
+		r.ready = func(p *peer) {
+			tell := func(b []byte) {
+				_ = p.send(ccp.TypeKeyUpdate, 0, fmt.Appendf(nil, `{"type":"certificate-renewed","certificate":%s}`, b))
+			}
+			for i := range 100 {
+				own = certify(opt.Profile.DeviceID, time.Duration(100-i)*time.Hour)
+				tell(own)
+			}
+			tell(certify("another", 0))
+			_ = p.deliver(1, 1, "behind")
+		}
+		dir := t.TempDir()
+		if err := opt.Profile.Save(dir); err != nil {
+			t.Fatal(err)
+		}
+		file := func() (os.FileInfo, *Profile) {
+			st, err := os.Stat(filepath.Join(dir, profileFile))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := LoadProfile(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return st, p
+		}
+		u := start(t, opt)
+		u.heard(1)
+		u.event("certificate")
+		if got := u.Profile().Certificate; string(got) != string(own) {
+			t.Errorf("got %s, want %s", got, own)
+		}
+		if _, p := file(); len(p.Certificate) != 0 {
+			t.Error("written while the session reads")
+		}
+		time.Sleep(2 * flushAfter)
+		first, p := file()
+		compact := new(bytes.Buffer)
+		if err := json.Compact(compact, p.Certificate); err != nil || compact.String() != string(own) {
+			t.Errorf("in the file: %s, want %s", compact, own)
+		}
+		u.close()
+		if last, _ := file(); !os.SameFile(first, last) {
+			t.Error("written again without a change")
+		}
+	})
 }

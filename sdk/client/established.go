@@ -161,7 +161,7 @@ func (c *Client) takeCertificate(p *Profile, raw []byte) bool {
 	return true
 }
 
-// keyUpdate takes a certificate that was renewed during the session.
+// keyUpdate takes a certificate that was renewed during the session; flush saves it.
 func (c *Client) keyUpdate(payload []byte) {
 	v, err := ccp.ParseRaw(payload)
 	if err != nil {
@@ -174,11 +174,6 @@ func (c *Client) keyUpdate(payload []byte) {
 	p := c.revise(func(p *Profile) { certified = c.takeCertificate(p, v.Get("certificate")) })
 	if !certified {
 		return
-	}
-	if p.dir != "" {
-		if err := c.save(); err != nil {
-			c.opt.Log.Warn("the renewed certificate could not be saved", "error", err)
-		}
 	}
 	c.events.tell(Event{Name: "certificate", Payload: p.Certificate})
 }
@@ -198,7 +193,8 @@ func (c *Client) save() error {
 	return nil
 }
 
-// flush saves what was not urgent, the newest entry credential.
+// flush saves what was not urgent. A renewed certificate that is lost with the process is
+// renewed again by the next Ack.
 func (c *Client) flush() error {
 	c.mu.Lock()
 	due := c.profile.dir != "" && !equalProfiles(c.onDisk, c.profile, true)

@@ -25,8 +25,9 @@ const (
 	leaveWait = time.Second
 	// stallAfter is how long one piece of a write may take.
 	stallAfter = 30 * time.Second
-	// flushAfter is how long a session stands before the profile is saved for the sake of
-	// the entry credential alone.
+	// flushAfter is how often the profile is saved for what need not be on the disk at
+	// once: an entry credential, ways that a Move named, a renewed certificate. However
+	// much of it a relay sends, it costs no more writes.
 	flushAfter = 30 * time.Second
 	// slowLine is the speed, bytes a second, that a line is granted before an
 	// unanswered message counts as lost.
@@ -209,8 +210,8 @@ func (s *session) watch() {
 		case <-t.C:
 		}
 		now := s.c.opt.Now()
-		if !flush.IsZero() && now.After(flush) {
-			flush = time.Time{}
+		if now.After(flush) {
+			flush = now.Add(flushAfter)
 			if err := s.c.flush(); err != nil {
 				s.end(err)
 				return
@@ -218,6 +219,7 @@ func (s *session) watch() {
 		}
 		if now.UnixNano() < last.UnixNano() {
 			s.setBack(now)
+			flush = now.Add(flushAfter)
 		}
 		last = now
 		if err := s.silent(silence); err != nil {
