@@ -165,11 +165,11 @@ func (c *Client) saveSession() error {
 // keep connects again and again.
 func (c *Client) keep(ctx context.Context) error {
 	var (
-		pause backoff
-		last  time.Duration
+		pause   backoff
+		silence = raceDelay
 	)
 	for ctx.Err() == nil {
-		s, err := c.connect(ctx, patience(last))
+		s, err := c.connect(ctx, silence)
 		by := ""
 		if err == nil {
 			by = s.transport
@@ -182,7 +182,11 @@ func (c *Client) keep(ctx context.Context) error {
 			}
 			return err
 		}
-		last = pause.next()
+		last := pause.next()
+		silence = patience(last)
+		if s != nil && s.sent {
+			silence = raceMost
+		}
 		c.opt.Log.Debug("reconnecting", "pause", last, "error", err)
 		if ctx.Err() == nil {
 			c.events.tell(Event{Name: "waiting", Transport: by, Err: err})

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/commucat/commucat/sdk/ccp"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
@@ -62,6 +63,25 @@ func (e entrance) Dial(ctx context.Context, to transport.Endpoint, with transpor
 // After a relay was down for a moment its clients come back about as fast as it can take
 // them: they do not knock by every way at once while it works off the crowd.
 func TestHerd(t *testing.T) {
+	t.Run("outage", func(t *testing.T) {
+		returning(t, func(g *gate, all []*peer) {
+			g.down.Store(true)
+			for _, p := range all {
+				p.conn.Close()
+			}
+			time.Sleep(2 * time.Second)
+		})
+	})
+	t.Run("upgrade", func(t *testing.T) {
+		returning(t, func(_ *gate, all []*peer) {
+			for _, p := range all {
+				_ = p.send(ccp.TypeMove, 0, ccp.Move{Reason: ccp.MoveUpgrade}.Marshal())
+			}
+		})
+	})
+}
+
+func returning(t *testing.T, end func(*gate, []*peer)) {
 	const herd = 100
 	synctest.Test(t, func(t *testing.T) {
 		r := newRelay(t)
@@ -99,17 +119,16 @@ func TestHerd(t *testing.T) {
 			}
 		}
 		time.Sleep(20 * time.Second)
-		g.down.Store(true)
 		r.mu.Lock()
 		peers := r.peers
 		r.peers = nil
 		r.mu.Unlock()
-		for _, p := range peers {
-			p.conn.Close()
-		}
-		time.Sleep(2 * time.Second)
 		g.mu.Lock()
-		g.cost, g.work = 50*time.Millisecond, 0
+		g.cost = 50 * time.Millisecond
+		g.mu.Unlock()
+		end(g, peers)
+		g.mu.Lock()
+		g.work = 0
 		g.mu.Unlock()
 		up = time.Now()
 		g.down.Store(false)

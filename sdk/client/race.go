@@ -14,8 +14,8 @@ const (
 	// beside it.
 	raceDelay = 700 * time.Millisecond
 	// raceMost is how long that may become when no way has led to the relay for a
-	// while: when it comes back it has all its clients at the door, and who knocks by
-	// several ways at once makes the others wait.
+	// while, or it has sent its clients away: it has all of them at the door at once
+	// then, and who knocks by several ways makes the others wait.
 	raceMost = 8 * time.Second
 	// dialTimeout bounds one endpoint's dial and the answer to its Hello.
 	dialTimeout = 15 * time.Second

@@ -240,6 +240,7 @@ func (s *session) moved(f ccp.Frame) error {
 	}
 	s.c.event("move", f)
 	s.c.learn(s.endpoint, m)
+	s.sent = m.Reason != ccp.MoveBlocked
 	s.leave(moving(m.Reason))
 	return nil
 }

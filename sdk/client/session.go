@@ -65,6 +65,7 @@ type session struct {
 	cut      atomic.Bool   // ended by this program
 	ignore   bool          // the store is full: deliveries wait for another connection
 	stood    time.Duration // how long, once it has ended
+	sent     bool          // the relay sent it away, with all others perhaps
 
 	mu       sync.Mutex
 	sequence uint32
