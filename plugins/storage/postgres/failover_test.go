@@ -155,7 +155,7 @@ func TestFailoverSynchronous(t *testing.T) {
 func TestFailoverAsynchronous(t *testing.T) {
 	t.Parallel()
 	p := newPair(t)
-	p.Store = openPairWithin(t, "3s", p.main, p.standby)
+	p.Store = openPairWithin(t, "6s", p.main, p.standby)
 	key := storage.Key{Kind: "k", ID: "id"}
 	version := func() uint64 {
 		t.Helper()
