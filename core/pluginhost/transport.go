@@ -172,6 +172,29 @@ func (t *Transport) Register(ctx context.Context, guests []transport.Guest) erro
 	return nil
 }
 
+// Replacing says that the keys of all devices are about to be registered, and Replaced that
+// they were: the process that runs forgets the others then, where it keeps any. Replaced is
+// an error of kind Invalid where another process than that of Replacing runs.
+func (t *Transport) Replacing(ctx context.Context) error {
+	return t.whole(ctx, transport.Replacer.Replacing)
+}
+
+// Replaced ends what Replacing began.
+func (t *Transport) Replaced(ctx context.Context) error {
+	return t.whole(ctx, transport.Replacer.Replaced)
+}
+
+func (t *Transport) whole(ctx context.Context, tell func(transport.Replacer, context.Context) error) error {
+	r, _ := t.sup.look().current.(*transportRun)
+	if r == nil {
+		return &sdk.Error{Kind: sdk.Unavailable, Op: t.sup.name, Text: "no process runs"}
+	}
+	if s, ok := r.ln.(transport.Replacer); ok {
+		return tell(s, ctx)
+	}
+	return nil
+}
+
 // Probe asks the plugin whether a client would get through.
 func (t *Transport) Probe(ctx context.Context) error {
 	r, _ := t.sup.look().current.(*transportRun)

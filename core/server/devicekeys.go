@@ -34,6 +34,8 @@ type doorkeeper interface {
 	Process() any
 	Invite(ctx context.Context, host string, g transport.Guest) (transport.Endpoint, error)
 	Register(ctx context.Context, guests []transport.Guest) error
+	Replacing(ctx context.Context) error
+	Replaced(ctx context.Context) error
 }
 
 var _ doorkeeper = (*pluginhost.Transport)(nil)
@@ -250,8 +252,11 @@ func (s *Server) keysGone(c account.Change) {
 	}
 }
 
-// handAll hands the keys of all devices to a transport that has become ready.
-func (s *Server) handAll(t *pluginhost.Transport) {
+// handAll hands the keys of all devices to a transport that has become ready, in the
+// background: they replace what it knew, so that two lists must not get mixed up.
+func (s *Server) handAll(t *pluginhost.Transport) { s.transports.handingAll.run(t, s.handOnce) }
+
+func (s *Server) handOnce(t *pluginhost.Transport) {
 	if !t.Registers() {
 		return
 	}
@@ -262,27 +267,54 @@ func (s *Server) handAll(t *pluginhost.Transport) {
 	}
 }
 
-// handKeys hands the keys of all devices to a transport, page by page.
+// handed is what came of handing keys over.
+type handed struct {
+	refused error // the first one that concerns single keys
+	damaged bool  // some device's record could not be read
+}
+
+// handKeys hands the keys of all devices to a transport, page by page. What it knew of
+// others ends with the last page: they were revoked while nobody could tell it, here or by
+// another node.
 func (s *Server) handKeys(ctx context.Context, t doorkeeper) error {
-	var refused error // the first one, for the log
-	for after, more := "", true; more; {
-		next, err := s.handPage(ctx, t, after)
-		switch {
-		case errors.Is(err, sdk.Unavailable) || ctx.Err() != nil:
-			return err
-		case err != nil && next == "":
-			return err
-		case err != nil && refused == nil:
-			refused = err
-		}
-		after, more = next, next != ""
+	if err := t.Replacing(ctx); err != nil {
+		return err
 	}
-	return refused
+	h, err := s.handPages(ctx, t)
+	if err != nil || h.damaged { // whose record cannot be read keeps what it has
+		return errors.Join(err, h.refused)
+	}
+	switch err := t.Replaced(ctx); {
+	case errors.Is(err, sdk.Invalid):
+		return h.refused // another process has come, and is handed all by itself
+	case err != nil || h.refused == nil:
+		return err
+	}
+	// One may have been refused for another that is out by now.
+	h, err = s.handPages(ctx, t)
+	return errors.Join(err, h.refused)
+}
+
+func (s *Server) handPages(ctx context.Context, t doorkeeper) (all handed, err error) {
+	for after := ""; ; {
+		next, h, err := s.handPage(ctx, t, after)
+		if err != nil {
+			return all, err
+		}
+		all.damaged = all.damaged || h.damaged
+		if all.refused == nil {
+			all.refused = h.refused
+		}
+		if next == "" {
+			return all, nil
+		}
+		after = next
+	}
 }
 
 // handPage hands over the keys of the devices that come after one. Who revokes a key
 // that stands in the page waits until the page is handed over.
-func (s *Server) handPage(ctx context.Context, t doorkeeper, after string) (next string, err error) {
+func (s *Server) handPage(ctx context.Context, t doorkeeper, after string) (next string, h handed, err error) {
 	mu := s.handing(t.Name())
 	mu.Lock()
 	defer mu.Unlock()
@@ -291,11 +323,12 @@ func (s *Server) handPage(ctx context.Context, t doorkeeper, after string) (next
 	defer cancel()
 	page, next, err := s.accounts.TransportKeys(ctx, after, keyPage)
 	if err != nil {
-		return "", err
+		return "", h, err
 	}
 	var guests []transport.Guest
 	for _, d := range page {
 		if d.Err != nil {
+			h.damaged = true
 			s.damaged(d.Device, d.Err)
 			continue
 		}
@@ -306,10 +339,16 @@ func (s *Server) handPage(ctx context.Context, t doorkeeper, after string) (next
 		}
 	}
 	if len(guests) == 0 {
-		return next, nil
+		return next, h, nil
 	}
 	// Two slots at most belong to one transport, so a page fits one call.
-	return next, t.Register(ctx, guests)
+	switch err := t.Register(ctx, guests); {
+	case errors.Is(err, sdk.Unavailable) || ctx.Err() != nil:
+		return "", h, errors.Join(err, ctx.Err())
+	default:
+		h.refused = err
+		return next, h, nil
+	}
 }
 
 // damaged tells the log of a device whose record cannot be read, once: all records are

@@ -27,8 +27,11 @@ import (
 type keeper struct {
 	mu     sync.Mutex
 	let    []string
+	listed []string     // since Replacing
 	invite func() error // asked before a guest is let in
 	after  func() error // and when it is
+
+	register func(*keeper)
 
 	process any
 }
@@ -53,8 +56,28 @@ func (k *keeper) Invite(_ context.Context, host string, g transport.Guest) (tran
 }
 
 func (k *keeper) Register(ctx context.Context, guests []transport.Guest) error {
+	if k.register != nil {
+		k.register(k)
+	}
 	k.note(guests...)
 	return ctx.Err()
+}
+
+func (k *keeper) Replacing(context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.listed = []string{}
+	return nil
+}
+
+func (k *keeper) Replaced(context.Context) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.listed == nil {
+		return &sdk.Error{Kind: sdk.Invalid, Text: "no list has begun"}
+	}
+	k.let, k.listed = k.listed, nil
+	return nil
 }
 
 func (k *keeper) note(guests ...transport.Guest) {
@@ -62,6 +85,9 @@ func (k *keeper) note(guests ...transport.Guest) {
 	defer k.mu.Unlock()
 	for _, g := range guests {
 		k.let = append(k.let, g.ID)
+		if k.listed != nil {
+			k.listed = append(k.listed, g.ID)
+		}
 	}
 }
 
@@ -274,6 +300,51 @@ func TestPageAfterRevocations(t *testing.T) {
 	mu.RLock()
 	time.AfterFunc(pageTime+pageTime/10, mu.RUnlock)
 	if err := s.handKeys(t.Context(), door); err != nil || !slices.Equal(door.let, []string{account.GuestID("dev-a", k.Public)}) {
+		t.Error(door.let, err)
+	}
+}
+
+// What another node revoked while this one was down, or its transport's process, ends when
+// this one hands over the keys: nobody has told it, and it knew the device.
+func TestListReplacesWhatWasRevokedElsewhere(t *testing.T) {
+	dir := &accounttest.Directory{}
+	here, announce := keyedServerOn(t, dir)
+	k := announce("1")
+	id := account.GuestID("dev-a", k.Public)
+	door := &keeper{let: []string{id}}
+	ca, err := identity.NewCA(make([]byte, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := account.New(dir, account.Options{Domain: "relay.example", CA: func() identity.CA { return ca }})
+	if err := there.RevokeDevice(t.Context(), "", "dev-a"); err != nil {
+		t.Fatal(err)
+	}
+	if slices.Contains(here.revocations.of("door"), id) {
+		t.Fatal("it was told: this test says nothing")
+	}
+	// Of a damaged record it is not known which keys are its device's.
+	w := storage.Write{Key: storage.Key{Kind: "device", ID: "dev-b"}, Value: []byte("{")}
+	if err := dir.Commit(t.Context(), time.Now(), []storage.Write{w}); err != nil {
+		t.Fatal(err)
+	}
+	if err := here.handKeys(t.Context(), door); err != nil || len(door.let) != 1 {
+		t.Error("a list with a hole was said to be whole:", door.let, err)
+	}
+	if err := dir.Commit(t.Context(), time.Now(), []storage.Write{{Key: w.Key, Expect: storage.AnyVersion}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := here.handKeys(t.Context(), door); err != nil || len(door.let) != 0 {
+		t.Error(door.let, err)
+	}
+}
+
+// A process that came in the midst of a list is not told that it was whole.
+func TestListOfAnotherProcess(t *testing.T) {
+	s, announce := keyedServer(t)
+	announce("1")
+	door := &keeper{register: func(k *keeper) { k.let, k.listed = []string{"kept"}, nil }}
+	if err := s.handKeys(t.Context(), door); err != nil || !slices.Contains(door.let, "kept") {
 		t.Error(door.let, err)
 	}
 }

@@ -37,9 +37,9 @@ type transports struct {
 	all map[string]*pluginhost.Transport
 	// leaving are those being drained after they were taken out.
 	leaving sync.WaitGroup
-	// telling are the transports that are being told of revocations; true: there may
-	// be more than what the goroutine has read.
-	telling map[*pluginhost.Transport]bool
+	// telling are the transports that are being told of revocations, handingAll those
+	// that are handed the keys of all devices.
+	telling, handingAll rounds
 	// handing has a *sync.RWMutex for each name; see Server.handing.
 	handing sync.Map
 	// damaged has the ids of devices whose record the log was told cannot be read.
@@ -155,7 +155,7 @@ func (s *Server) addTransport(name string, spec pluginhost.TransportSpec) error 
 	s.transports.all[name] = t
 	s.transports.mu.Unlock()
 	s.tellRevoked(t) // it may have been ready before it was known here
-	go s.handAll(t)
+	s.handAll(t)
 	return nil
 }
 
@@ -212,7 +212,7 @@ func (s *Server) transportChanged(r pluginhost.Reachable) {
 		for _, t := range s.running() {
 			if t.Name() == r.Transport {
 				s.tellRevoked(t)
-				go s.handAll(t)
+				s.handAll(t)
 			}
 		}
 	case s.stopping.Load() || s.transportNamed(r.Transport) == nil: // as it was told
@@ -346,35 +346,43 @@ func (s *Server) tellRevokedAt(names []string) {
 	}
 }
 
-// tellRevoked tells a transport what it has missed, in the background. One goroutine a
-// transport is enough: what comes while it is at work it finds in its next round.
-func (s *Server) tellRevoked(t *pluginhost.Transport) {
-	p := &s.transports
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	_, works := p.telling[t]
-	if p.telling == nil {
-		p.telling = map[*pluginhost.Transport]bool{}
+// tellRevoked tells a transport what it has missed, in the background.
+func (s *Server) tellRevoked(t *pluginhost.Transport) { s.transports.telling.run(t, s.tellOnce) }
+
+// rounds do something for each transport in the background, one goroutine a transport: what
+// comes while it is at work it finds in its next round.
+type rounds struct {
+	mu sync.Mutex
+	// again says that another round is due after the one that runs.
+	again map[*pluginhost.Transport]bool
+}
+
+func (r *rounds) run(t *pluginhost.Transport, once func(*pluginhost.Transport)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, works := r.again[t]
+	if r.again == nil {
+		r.again = map[*pluginhost.Transport]bool{}
 	}
-	p.telling[t] = true // there may be something new
+	r.again[t] = true
 	if !works {
-		go s.tellAll(t)
+		go func() {
+			for r.due(t) {
+				once(t)
+			}
+		}()
 	}
 }
 
-func (s *Server) tellAll(t *pluginhost.Transport) {
-	p := &s.transports
-	for {
-		p.mu.Lock()
-		if !p.telling[t] {
-			delete(p.telling, t)
-			p.mu.Unlock()
-			return
-		}
-		p.telling[t] = false
-		p.mu.Unlock()
-		s.tellOnce(t)
+func (r *rounds) due(t *pluginhost.Transport) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.again[t] {
+		delete(r.again, t)
+		return false
 	}
+	r.again[t] = false
+	return true
 }
 
 func (s *Server) tellOnce(t *pluginhost.Transport) {
@@ -445,7 +453,7 @@ func (s *Server) upgradeTransport(ctx context.Context, t *pluginhost.Transport, 
 		return err
 	}
 	s.tellRevoked(t)
-	go s.handAll(t)
+	s.handAll(t)
 	return nil
 }
 

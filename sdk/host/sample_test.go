@@ -297,6 +297,9 @@ func TestInvitations(t *testing.T) {
 	if err := s.Revoke(t.Context(), "other"); err != nil {
 		t.Error(err)
 	}
+	if err := s.(transport.Replacer).Replaced(t.Context()); !errors.Is(err, sdk.Invalid) {
+		t.Error(err)
+	}
 	if err := s.(transport.Registrar).Register(t.Context(), []transport.Guest{{ID: "a", Public: []byte("1"), Expires: expires}, {ID: "b", Public: []byte("2")}}); err != nil {
 		t.Error(err)
 	}
@@ -306,7 +309,13 @@ func TestInvitations(t *testing.T) {
 	if err := s.(transport.Registrar).Register(t.Context(), make([]transport.Guest, transport.MaxRegister+1)); !errors.Is(err, sdk.Invalid) {
 		t.Error(err)
 	}
-	if e, err := s.Invite(t.Context(), "h", transport.Guest{ID: "registered"}); err != nil || e.Params["guests"] != "a 1 2030-01-02T03:04:05.000000006Z,b 2 0001-01-01T00:00:00Z" {
+	if err := s.(transport.Replacer).Replacing(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := s.(transport.Replacer).Replaced(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if e, err := s.Invite(t.Context(), "h", transport.Guest{ID: "registered"}); err != nil || e.Params["guests"] != "a 1 2030-01-02T03:04:05.000000006Z,b 2 0001-01-01T00:00:00Z,from here,to here" {
 		t.Error(e, err)
 	}
 	private, public, err := transport.NewDialer("x", o).(transport.KeyMaker).NewKey()

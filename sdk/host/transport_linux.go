@@ -123,6 +123,8 @@ func (o *openedTransport) Listen(ctx context.Context) (net.Listener, error) {
 		o.p.healthy(r.Health)
 	}
 	switch {
+	case r.Server && r.Registrar && r.Replacer:
+		return replacer{registrar{server{l}}}, nil
 	case r.Server && r.Registrar:
 		return registrar{server{l}}, nil
 	case r.Server:
@@ -271,11 +273,30 @@ func (s registrar) Register(ctx context.Context, guests []transport.Guest) error
 			in.Guests[i].ExpiresUnixNano = g.Expires.UnixNano()
 		}
 	}
+	return s.register(ctx, in)
+}
+
+func (s registrar) register(ctx context.Context, in *wirepb.RegisterRequest) error {
 	r, err := s.o.call.Register(ctx, in)
 	if err != nil {
 		return s.o.p.callError(ctx, err)
 	}
 	return wire.ToError(r.Error)
+}
+
+// replacer is a registrar that takes a whole list.
+type replacer struct{ registrar }
+
+var _ transport.Replacer = replacer{}
+
+// Replacing implements transport.Replacer.
+func (s replacer) Replacing(ctx context.Context) error {
+	return s.register(ctx, &wirepb.RegisterRequest{Instance: s.o.id, Listener: s.number, Mark: wirepb.ListMark_LIST_MARK_BEGIN})
+}
+
+// Replaced implements transport.Replacer.
+func (s replacer) Replaced(ctx context.Context) error {
+	return s.register(ctx, &wirepb.RegisterRequest{Instance: s.o.id, Listener: s.number, Mark: wirepb.ListMark_LIST_MARK_END})
 }
 
 // Dial implements transport.Opened. Roots are given to the other process as

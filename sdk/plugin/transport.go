@@ -87,6 +87,7 @@ func (t *transports) listen(ctx context.Context, r *wirepb.ListenRequest, reply 
 	}
 	_, reply.Server = ln.(transport.Server)
 	_, reply.Registrar = ln.(transport.Registrar)
+	_, reply.Replacer = ln.(transport.Replacer)
 	reply.Health = t.health.get(i.id)
 	return nil
 }
@@ -250,6 +251,9 @@ func (t *transports) register(ctx context.Context, r *wirepb.RegisterRequest) er
 	if !ok {
 		return &sdk.Error{Kind: sdk.Unsupported, Text: "it is not told of devices beforehand"}
 	}
+	if r.Mark != wirepb.ListMark_LIST_MARK_NONE {
+		return mark(ctx, to, r)
+	}
 	if len(r.Guests) > transport.MaxRegister {
 		return &sdk.Error{Kind: sdk.Invalid, Op: "register", Text: "too many guests for one call"}
 	}
@@ -261,6 +265,22 @@ func (t *transports) register(ctx context.Context, r *wirepb.RegisterRequest) er
 		}
 	}
 	return to.Register(ctx, guests)
+}
+
+// mark tells where the list of all devices begins and ends.
+func mark(ctx context.Context, to transport.Registrar, r *wirepb.RegisterRequest) error {
+	whole, ok := to.(transport.Replacer)
+	switch {
+	case !ok:
+		return &sdk.Error{Kind: sdk.Unsupported, Op: "register", Text: "it does not take a whole list"}
+	case len(r.Guests) > 0:
+		return &sdk.Error{Kind: sdk.Invalid, Op: "register", Text: "a mark comes without guests"}
+	case r.Mark == wirepb.ListMark_LIST_MARK_BEGIN:
+		return whole.Replacing(ctx)
+	case r.Mark == wirepb.ListMark_LIST_MARK_END:
+		return whole.Replaced(ctx)
+	}
+	return &sdk.Error{Kind: sdk.Unsupported, Op: "register", Text: "a mark that is not known"}
 }
 
 func (t *transports) Dial(stream grpc.BidiStreamingServer[wirepb.DialStep, wirepb.DialQuestion]) error {

@@ -161,6 +161,7 @@ func (k *pluginKit) run(t T) {
 		{"listener handed over", pluginHandOver},
 		{"revoked", pluginRevoked},
 		{"registered", pluginRegistered},
+		{"replaced", pluginReplaced},
 	} {
 		k.one(t, c)
 	}

@@ -141,6 +141,19 @@ type Registrar interface {
 	Register(ctx context.Context, guests []Guest) error
 }
 
+// Replacer may be implemented by a Registrar that keeps guests where they outlive it: it may
+// know devices that were revoked while nobody could tell it.
+type Replacer interface {
+	Registrar
+	// Replacing says that the relay is about to hand over all devices; a list that was begun
+	// before is none any more.
+	Replacing(ctx context.Context) error
+	// Replaced says that the list is whole: who has a key of its own, and came since Replacing
+	// neither by Register nor by Invite, is revoked, as by Revoke. Links stay. Without a
+	// Replacing of the same listener it is an error of kind Invalid, and changes nothing.
+	Replaced(ctx context.Context) error
+}
+
 // MaxRegister is the most guests that one call of Register is given.
 const MaxRegister = 1000
 

@@ -46,8 +46,11 @@ type registry struct {
 	byID   map[string]*guest
 	byKey  map[[32]byte]*guest
 	byAddr map[netip.Addr][32]byte // inside the tunnel
-	log    *journal                // changes with both as well; used with writing
-	times  bool                    // some time has changed since it was written
+	// came are the ids of devices since a list of all of them began; nil without one.
+	// Used with writing.
+	came  map[string]bool
+	log   *journal // changes with both as well; used with writing
+	times bool     // some time has changed since it was written
 }
 
 func newRegistry(server [32]byte, limit int, now func() time.Time, folder string) (*registry, error) {
@@ -106,6 +109,7 @@ func (r *registry) devices(all []transport.Guest) (gone [][32]byte, added, refus
 	r.writing.Lock()
 	defer r.writing.Unlock()
 	var batch []*guest
+	var known []string
 	seen := map[[32]byte]bool{}
 	room := r.limit - len(r.byID)
 	for _, d := range all {
@@ -120,7 +124,9 @@ func (r *registry) devices(all []transport.Guest) (gone [][32]byte, added, refus
 		switch {
 		case err != nil:
 			refused++
-		case !r.same(g):
+		case r.same(g):
+			known = append(known, g.id)
+		default:
 			seen[g.keys[0]] = true
 			batch = append(batch, g)
 			if r.byID[g.id] == nil {
@@ -128,8 +134,63 @@ func (r *registry) devices(all []transport.Guest) (gone [][32]byte, added, refus
 			}
 		}
 	}
-	gone, err = r.put(batch...)
+	if gone, err = r.put(batch...); err == nil {
+		r.note(known...)
+	}
 	return gone, len(batch), refused, err
+}
+
+// note says that devices have come, for the list of all of them.
+func (r *registry) note(ids ...string) {
+	if r.came == nil {
+		return
+	}
+	for _, id := range ids {
+		r.came[id] = true
+	}
+}
+
+// replacing begins the list of all devices.
+func (r *registry) replacing() {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	r.came = map[string]bool{}
+}
+
+// replaced ends the list of all devices: those that did not come are forgotten. It gives
+// their keys.
+func (r *registry) replaced() (gone [][32]byte, err error) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	if r.came == nil {
+		return nil, &sdk.Error{Kind: sdk.Invalid, Op: "replace", Text: "no list of all devices has begun"}
+	}
+	var lines []entry
+	for id, g := range r.byID {
+		if g.secret == nil && !g.visitor && !r.came[id] {
+			lines, gone = append(lines, entry{ID: id, Gone: true}), append(gone, g.keys...)
+		}
+	}
+	r.came = nil
+	if len(lines) == 0 {
+		return nil, nil
+	}
+	r.mu.Lock()
+	for _, e := range lines {
+		r.drop(e.ID)
+	}
+	r.mu.Unlock()
+	if r.log == nil {
+		return gone, nil
+	}
+	if err := r.log.add(lines...); err != nil {
+		// As in revoke; the next whole list has them out again.
+		return gone, &sdk.Error{Kind: sdk.Unavailable, Op: "replace", Text: "the state folder cannot be written: until it can, devices that were revoked are back after a restart", Err: err}
+	}
+	if r.log.grown(len(r.byID)) {
+		_ = r.log.compact(r.entries())
+	}
+	return gone, nil
 }
 
 // link registers a link, or renews it, and gives its secret.
@@ -187,13 +248,16 @@ func (r *registry) put(all ...*guest) (gone [][32]byte, err error) {
 			lines = append(lines, g.entry())
 		}
 	}
-	if len(lines) == 0 {
-		return nil, nil
-	}
-	if r.log != nil {
+	if r.log != nil && len(lines) > 0 {
 		if err := r.log.add(lines...); err != nil {
 			return nil, &sdk.Error{Kind: sdk.Unavailable, Op: "invite", Text: "the state folder cannot be written", Err: err}
 		}
+	}
+	for _, g := range all {
+		r.note(g.id)
+	}
+	if len(lines) == 0 {
+		return nil, nil
 	}
 	gone = r.exchange(all)
 	if r.log != nil && r.log.grown(len(r.byID)) {

@@ -244,6 +244,22 @@ func (s *server) Register(_ context.Context, guests []transport.Guest) error {
 	return nil
 }
 
+// Replacing implements transport.Replacer.
+func (s *server) Replacing(context.Context) error {
+	s.guests.replacing()
+	return nil
+}
+
+// Replaced implements transport.Replacer.
+func (s *server) Replaced(context.Context) error {
+	gone, err := s.guests.replaced()
+	if len(gone) > 0 {
+		s.log.Info("devices that were revoked meanwhile are out", "devices", len(gone))
+	}
+	s.cut(gone)
+	return err
+}
+
 // choose gives an outlet that is offered; a guest always gets the same one.
 func (s *server) choose(id string) *outlet {
 	var offered []*outlet

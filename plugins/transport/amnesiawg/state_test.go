@@ -213,6 +213,57 @@ func TestRegister(t *testing.T) {
 	}
 }
 
+// A list of all devices ends who is not in it, for good; a link is in no list.
+func TestReplaced(t *testing.T) {
+	folder := t.TempDir()
+	server := [32]byte(bytes.Repeat([]byte{1}, 32))
+	r, err := newRegistry(server, 10, time.Now, folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := func(n byte) [32]byte { return [32]byte(bytes.Repeat([]byte{n}, 32)) }
+	device := func(id string, n byte) transport.Guest { k := key(n); return transport.Guest{ID: id, Public: k[:]} }
+	if _, err := r.replaced(); sdk.KindOf(err) != sdk.Invalid {
+		t.Error(err)
+	}
+	if _, _, err := r.link("link", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, _, err := r.devices([]transport.Guest{device("listed", 2), device("revoked", 3), device("told", 4)}); err != nil {
+		t.Fatal(err)
+	}
+	r.replacing() // of a list that did not come to its end
+	if _, _, _, err := r.devices([]transport.Guest{device("revoked", 3)}); err != nil {
+		t.Fatal(err)
+	}
+	r.replacing()
+	if _, _, _, err := r.devices([]transport.Guest{device("listed", 2), device("new", 5)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.device("told", key(4), time.Time{}); err != nil { // announced meanwhile
+		t.Fatal(err)
+	}
+	gone, err := r.replaced()
+	if err != nil || len(gone) != 1 || gone[0] != key(3) {
+		t.Error(gone, err)
+	}
+	if err := r.close(); err != nil {
+		t.Fatal(err)
+	}
+	if r, err = newRegistry(server, 10, time.Now, folder); err != nil {
+		t.Fatal(err)
+	}
+	defer r.close()
+	for n, want := range map[byte]bool{2: true, 3: false, 4: true, 5: true} {
+		if _, ok := r.known(key(n)); ok != want {
+			t.Errorf("key %d after a start: known %v", n, ok)
+		}
+	}
+	if r.byID["link"] == nil {
+		t.Error("the link is out")
+	}
+}
+
 // Handshakes do not wait for the disk.
 func TestRegistryWhileWriting(t *testing.T) {
 	r, err := newRegistry([32]byte{1}, 10, time.Now, t.TempDir())

@@ -104,6 +104,22 @@ func (l *listener) Register(_ context.Context, guests []transport.Guest) error {
 	return nil
 }
 
+// Replacing implements transport.Replacer.
+func (l *listener) Replacing(context.Context) error { return l.mark("from here") }
+
+// Replaced implements transport.Replacer.
+func (l *listener) Replaced(context.Context) error { return l.mark("to here") }
+
+func (l *listener) mark(text string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.guests) == 0 {
+		return &sdk.Error{Kind: sdk.Invalid, Text: "nobody came"}
+	}
+	l.guests = append(l.guests, text)
+	return nil
+}
+
 func listen(ctx context.Context, env sdk.Env, c Config) (net.Listener, error) {
 	ln, err := env.Listen(ctx, "tcp", c.Listen)
 	if err != nil {

@@ -21,6 +21,57 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ListMark encloses the calls that hand over all devices.
+type ListMark int32
+
+const (
+	ListMark_LIST_MARK_NONE  ListMark = 0
+	ListMark_LIST_MARK_BEGIN ListMark = 1
+	// Who came neither in these calls nor by Invite since is revoked, but for links.
+	ListMark_LIST_MARK_END ListMark = 2
+)
+
+// Enum value maps for ListMark.
+var (
+	ListMark_name = map[int32]string{
+		0: "LIST_MARK_NONE",
+		1: "LIST_MARK_BEGIN",
+		2: "LIST_MARK_END",
+	}
+	ListMark_value = map[string]int32{
+		"LIST_MARK_NONE":  0,
+		"LIST_MARK_BEGIN": 1,
+		"LIST_MARK_END":   2,
+	}
+)
+
+func (x ListMark) Enum() *ListMark {
+	p := new(ListMark)
+	*p = x
+	return p
+}
+
+func (x ListMark) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ListMark) Descriptor() protoreflect.EnumDescriptor {
+	return file_transport_proto_enumTypes[0].Descriptor()
+}
+
+func (ListMark) Type() protoreflect.EnumType {
+	return &file_transport_proto_enumTypes[0]
+}
+
+func (x ListMark) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ListMark.Descriptor instead.
+func (ListMark) EnumDescriptor() ([]byte, []int) {
+	return file_transport_proto_rawDescGZIP(), []int{0}
+}
+
 type ListenRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Instance      uint64                 `protobuf:"varint,1,opt,name=instance,proto3" json:"instance,omitempty"`
@@ -83,7 +134,9 @@ type ListenReply struct {
 	// The health when Listen returned, so that it is known before the listener.
 	Health *Event `protobuf:"bytes,5,opt,name=health,proto3" json:"health,omitempty"`
 	// The listener has Register.
-	Registrar     bool `protobuf:"varint,6,opt,name=registrar,proto3" json:"registrar,omitempty"`
+	Registrar bool `protobuf:"varint,6,opt,name=registrar,proto3" json:"registrar,omitempty"`
+	// And knows the marks of a whole list.
+	Replacer      bool `protobuf:"varint,7,opt,name=replacer,proto3" json:"replacer,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -156,6 +209,13 @@ func (x *ListenReply) GetHealth() *Event {
 func (x *ListenReply) GetRegistrar() bool {
 	if x != nil {
 		return x.Registrar
+	}
+	return false
+}
+
+func (x *ListenReply) GetReplacer() bool {
+	if x != nil {
+		return x.Replacer
 	}
 	return false
 }
@@ -934,10 +994,12 @@ func (x *NewKeyReply) GetPublic() []byte {
 }
 
 type RegisterRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Instance      uint64                 `protobuf:"varint,1,opt,name=instance,proto3" json:"instance,omitempty"`
-	Listener      uint64                 `protobuf:"varint,2,opt,name=listener,proto3" json:"listener,omitempty"`
-	Guests        []*Guest               `protobuf:"bytes,3,rep,name=guests,proto3" json:"guests,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Instance uint64                 `protobuf:"varint,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	Listener uint64                 `protobuf:"varint,2,opt,name=listener,proto3" json:"listener,omitempty"`
+	Guests   []*Guest               `protobuf:"bytes,3,rep,name=guests,proto3" json:"guests,omitempty"`
+	// Not none only where the listener's reply says replacer; there are no guests then.
+	Mark          ListMark `protobuf:"varint,4,opt,name=mark,proto3,enum=commucat.plugin.v1.ListMark" json:"mark,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -991,6 +1053,13 @@ func (x *RegisterRequest) GetGuests() []*Guest {
 		return x.Guests
 	}
 	return nil
+}
+
+func (x *RegisterRequest) GetMark() ListMark {
+	if x != nil {
+		return x.Mark
+	}
+	return ListMark_LIST_MARK_NONE
 }
 
 type Guest struct {
@@ -1061,14 +1130,15 @@ const file_transport_proto_rawDesc = "" +
 	"\x0ftransport.proto\x12\x12commucat.plugin.v1\x1a\rcontrol.proto\"G\n" +
 	"\rListenRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x1a\n" +
-	"\blistener\x18\x02 \x01(\x04R\blistener\"\xdb\x01\n" +
+	"\blistener\x18\x02 \x01(\x04R\blistener\"\xf7\x01\n" +
 	"\vListenReply\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.commucat.plugin.v1.ErrorR\x05error\x12\x18\n" +
 	"\anetwork\x18\x02 \x01(\tR\anetwork\x12\x18\n" +
 	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x16\n" +
 	"\x06server\x18\x04 \x01(\bR\x06server\x121\n" +
 	"\x06health\x18\x05 \x01(\v2\x19.commucat.plugin.v1.EventR\x06health\x12\x1c\n" +
-	"\tregistrar\x18\x06 \x01(\bR\tregistrar\"I\n" +
+	"\tregistrar\x18\x06 \x01(\bR\tregistrar\x12\x1a\n" +
+	"\breplacer\x18\a \x01(\bR\breplacer\"I\n" +
 	"\x0fListenerRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x1a\n" +
 	"\blistener\x18\x02 \x01(\x04R\blistener\"\xcd\x01\n" +
@@ -1133,15 +1203,20 @@ const file_transport_proto_rawDesc = "" +
 	"\vNewKeyReply\x12/\n" +
 	"\x05error\x18\x01 \x01(\v2\x19.commucat.plugin.v1.ErrorR\x05error\x12\x18\n" +
 	"\aprivate\x18\x02 \x01(\fR\aprivate\x12\x16\n" +
-	"\x06public\x18\x03 \x01(\fR\x06public\"|\n" +
+	"\x06public\x18\x03 \x01(\fR\x06public\"\xae\x01\n" +
 	"\x0fRegisterRequest\x12\x1a\n" +
 	"\binstance\x18\x01 \x01(\x04R\binstance\x12\x1a\n" +
 	"\blistener\x18\x02 \x01(\x04R\blistener\x121\n" +
-	"\x06guests\x18\x03 \x03(\v2\x19.commucat.plugin.v1.GuestR\x06guests\"[\n" +
+	"\x06guests\x18\x03 \x03(\v2\x19.commucat.plugin.v1.GuestR\x06guests\x120\n" +
+	"\x04mark\x18\x04 \x01(\x0e2\x1c.commucat.plugin.v1.ListMarkR\x04mark\"[\n" +
 	"\x05Guest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06public\x18\x02 \x01(\fR\x06public\x12*\n" +
-	"\x11expires_unix_nano\x18\x03 \x01(\x12R\x0fexpiresUnixNano2\xdf\x04\n" +
+	"\x11expires_unix_nano\x18\x03 \x01(\x12R\x0fexpiresUnixNano*F\n" +
+	"\bListMark\x12\x12\n" +
+	"\x0eLIST_MARK_NONE\x10\x00\x12\x13\n" +
+	"\x0fLIST_MARK_BEGIN\x10\x01\x12\x11\n" +
+	"\rLIST_MARK_END\x10\x022\xdf\x04\n" +
 	"\tTransport\x12L\n" +
 	"\x06Listen\x12!.commucat.plugin.v1.ListenRequest\x1a\x1f.commucat.plugin.v1.ListenReply\x12N\n" +
 	"\rCloseListener\x12#.commucat.plugin.v1.ListenerRequest\x1a\x18.commucat.plugin.v1.Done\x12J\n" +
@@ -1164,64 +1239,67 @@ func file_transport_proto_rawDescGZIP() []byte {
 	return file_transport_proto_rawDescData
 }
 
+var file_transport_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_transport_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
 var file_transport_proto_goTypes = []any{
-	(*ListenRequest)(nil),   // 0: commucat.plugin.v1.ListenRequest
-	(*ListenReply)(nil),     // 1: commucat.plugin.v1.ListenReply
-	(*ListenerRequest)(nil), // 2: commucat.plugin.v1.ListenerRequest
-	(*Endpoint)(nil),        // 3: commucat.plugin.v1.Endpoint
-	(*DialStep)(nil),        // 4: commucat.plugin.v1.DialStep
-	(*DialRequest)(nil),     // 5: commucat.plugin.v1.DialRequest
-	(*DialQuestion)(nil),    // 6: commucat.plugin.v1.DialQuestion
-	(*TokenQuestion)(nil),   // 7: commucat.plugin.v1.TokenQuestion
-	(*ConnectQuestion)(nil), // 8: commucat.plugin.v1.ConnectQuestion
-	(*InviteRequest)(nil),   // 9: commucat.plugin.v1.InviteRequest
-	(*InviteReply)(nil),     // 10: commucat.plugin.v1.InviteReply
-	(*RevokeRequest)(nil),   // 11: commucat.plugin.v1.RevokeRequest
-	(*NewKeyReply)(nil),     // 12: commucat.plugin.v1.NewKeyReply
-	(*RegisterRequest)(nil), // 13: commucat.plugin.v1.RegisterRequest
-	(*Guest)(nil),           // 14: commucat.plugin.v1.Guest
-	nil,                     // 15: commucat.plugin.v1.Endpoint.ParamsEntry
-	(*Error)(nil),           // 16: commucat.plugin.v1.Error
-	(*Event)(nil),           // 17: commucat.plugin.v1.Event
-	(*Done)(nil),            // 18: commucat.plugin.v1.Done
-	(*Instance)(nil),        // 19: commucat.plugin.v1.Instance
+	(ListMark)(0),           // 0: commucat.plugin.v1.ListMark
+	(*ListenRequest)(nil),   // 1: commucat.plugin.v1.ListenRequest
+	(*ListenReply)(nil),     // 2: commucat.plugin.v1.ListenReply
+	(*ListenerRequest)(nil), // 3: commucat.plugin.v1.ListenerRequest
+	(*Endpoint)(nil),        // 4: commucat.plugin.v1.Endpoint
+	(*DialStep)(nil),        // 5: commucat.plugin.v1.DialStep
+	(*DialRequest)(nil),     // 6: commucat.plugin.v1.DialRequest
+	(*DialQuestion)(nil),    // 7: commucat.plugin.v1.DialQuestion
+	(*TokenQuestion)(nil),   // 8: commucat.plugin.v1.TokenQuestion
+	(*ConnectQuestion)(nil), // 9: commucat.plugin.v1.ConnectQuestion
+	(*InviteRequest)(nil),   // 10: commucat.plugin.v1.InviteRequest
+	(*InviteReply)(nil),     // 11: commucat.plugin.v1.InviteReply
+	(*RevokeRequest)(nil),   // 12: commucat.plugin.v1.RevokeRequest
+	(*NewKeyReply)(nil),     // 13: commucat.plugin.v1.NewKeyReply
+	(*RegisterRequest)(nil), // 14: commucat.plugin.v1.RegisterRequest
+	(*Guest)(nil),           // 15: commucat.plugin.v1.Guest
+	nil,                     // 16: commucat.plugin.v1.Endpoint.ParamsEntry
+	(*Error)(nil),           // 17: commucat.plugin.v1.Error
+	(*Event)(nil),           // 18: commucat.plugin.v1.Event
+	(*Done)(nil),            // 19: commucat.plugin.v1.Done
+	(*Instance)(nil),        // 20: commucat.plugin.v1.Instance
 }
 var file_transport_proto_depIdxs = []int32{
-	16, // 0: commucat.plugin.v1.ListenReply.error:type_name -> commucat.plugin.v1.Error
-	17, // 1: commucat.plugin.v1.ListenReply.health:type_name -> commucat.plugin.v1.Event
-	15, // 2: commucat.plugin.v1.Endpoint.params:type_name -> commucat.plugin.v1.Endpoint.ParamsEntry
-	5,  // 3: commucat.plugin.v1.DialStep.request:type_name -> commucat.plugin.v1.DialRequest
-	16, // 4: commucat.plugin.v1.DialStep.connect_error:type_name -> commucat.plugin.v1.Error
-	3,  // 5: commucat.plugin.v1.DialRequest.to:type_name -> commucat.plugin.v1.Endpoint
-	18, // 6: commucat.plugin.v1.DialQuestion.done:type_name -> commucat.plugin.v1.Done
-	7,  // 7: commucat.plugin.v1.DialQuestion.token:type_name -> commucat.plugin.v1.TokenQuestion
-	8,  // 8: commucat.plugin.v1.DialQuestion.connect:type_name -> commucat.plugin.v1.ConnectQuestion
-	16, // 9: commucat.plugin.v1.InviteReply.error:type_name -> commucat.plugin.v1.Error
-	3,  // 10: commucat.plugin.v1.InviteReply.endpoint:type_name -> commucat.plugin.v1.Endpoint
-	16, // 11: commucat.plugin.v1.NewKeyReply.error:type_name -> commucat.plugin.v1.Error
-	14, // 12: commucat.plugin.v1.RegisterRequest.guests:type_name -> commucat.plugin.v1.Guest
-	0,  // 13: commucat.plugin.v1.Transport.Listen:input_type -> commucat.plugin.v1.ListenRequest
-	2,  // 14: commucat.plugin.v1.Transport.CloseListener:input_type -> commucat.plugin.v1.ListenerRequest
-	4,  // 15: commucat.plugin.v1.Transport.Dial:input_type -> commucat.plugin.v1.DialStep
-	19, // 16: commucat.plugin.v1.Transport.Probe:input_type -> commucat.plugin.v1.Instance
-	9,  // 17: commucat.plugin.v1.Transport.Invite:input_type -> commucat.plugin.v1.InviteRequest
-	11, // 18: commucat.plugin.v1.Transport.Revoke:input_type -> commucat.plugin.v1.RevokeRequest
-	19, // 19: commucat.plugin.v1.Transport.NewKey:input_type -> commucat.plugin.v1.Instance
-	13, // 20: commucat.plugin.v1.Transport.Register:input_type -> commucat.plugin.v1.RegisterRequest
-	1,  // 21: commucat.plugin.v1.Transport.Listen:output_type -> commucat.plugin.v1.ListenReply
-	18, // 22: commucat.plugin.v1.Transport.CloseListener:output_type -> commucat.plugin.v1.Done
-	6,  // 23: commucat.plugin.v1.Transport.Dial:output_type -> commucat.plugin.v1.DialQuestion
-	18, // 24: commucat.plugin.v1.Transport.Probe:output_type -> commucat.plugin.v1.Done
-	10, // 25: commucat.plugin.v1.Transport.Invite:output_type -> commucat.plugin.v1.InviteReply
-	18, // 26: commucat.plugin.v1.Transport.Revoke:output_type -> commucat.plugin.v1.Done
-	12, // 27: commucat.plugin.v1.Transport.NewKey:output_type -> commucat.plugin.v1.NewKeyReply
-	18, // 28: commucat.plugin.v1.Transport.Register:output_type -> commucat.plugin.v1.Done
-	21, // [21:29] is the sub-list for method output_type
-	13, // [13:21] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	17, // 0: commucat.plugin.v1.ListenReply.error:type_name -> commucat.plugin.v1.Error
+	18, // 1: commucat.plugin.v1.ListenReply.health:type_name -> commucat.plugin.v1.Event
+	16, // 2: commucat.plugin.v1.Endpoint.params:type_name -> commucat.plugin.v1.Endpoint.ParamsEntry
+	6,  // 3: commucat.plugin.v1.DialStep.request:type_name -> commucat.plugin.v1.DialRequest
+	17, // 4: commucat.plugin.v1.DialStep.connect_error:type_name -> commucat.plugin.v1.Error
+	4,  // 5: commucat.plugin.v1.DialRequest.to:type_name -> commucat.plugin.v1.Endpoint
+	19, // 6: commucat.plugin.v1.DialQuestion.done:type_name -> commucat.plugin.v1.Done
+	8,  // 7: commucat.plugin.v1.DialQuestion.token:type_name -> commucat.plugin.v1.TokenQuestion
+	9,  // 8: commucat.plugin.v1.DialQuestion.connect:type_name -> commucat.plugin.v1.ConnectQuestion
+	17, // 9: commucat.plugin.v1.InviteReply.error:type_name -> commucat.plugin.v1.Error
+	4,  // 10: commucat.plugin.v1.InviteReply.endpoint:type_name -> commucat.plugin.v1.Endpoint
+	17, // 11: commucat.plugin.v1.NewKeyReply.error:type_name -> commucat.plugin.v1.Error
+	15, // 12: commucat.plugin.v1.RegisterRequest.guests:type_name -> commucat.plugin.v1.Guest
+	0,  // 13: commucat.plugin.v1.RegisterRequest.mark:type_name -> commucat.plugin.v1.ListMark
+	1,  // 14: commucat.plugin.v1.Transport.Listen:input_type -> commucat.plugin.v1.ListenRequest
+	3,  // 15: commucat.plugin.v1.Transport.CloseListener:input_type -> commucat.plugin.v1.ListenerRequest
+	5,  // 16: commucat.plugin.v1.Transport.Dial:input_type -> commucat.plugin.v1.DialStep
+	20, // 17: commucat.plugin.v1.Transport.Probe:input_type -> commucat.plugin.v1.Instance
+	10, // 18: commucat.plugin.v1.Transport.Invite:input_type -> commucat.plugin.v1.InviteRequest
+	12, // 19: commucat.plugin.v1.Transport.Revoke:input_type -> commucat.plugin.v1.RevokeRequest
+	20, // 20: commucat.plugin.v1.Transport.NewKey:input_type -> commucat.plugin.v1.Instance
+	14, // 21: commucat.plugin.v1.Transport.Register:input_type -> commucat.plugin.v1.RegisterRequest
+	2,  // 22: commucat.plugin.v1.Transport.Listen:output_type -> commucat.plugin.v1.ListenReply
+	19, // 23: commucat.plugin.v1.Transport.CloseListener:output_type -> commucat.plugin.v1.Done
+	7,  // 24: commucat.plugin.v1.Transport.Dial:output_type -> commucat.plugin.v1.DialQuestion
+	19, // 25: commucat.plugin.v1.Transport.Probe:output_type -> commucat.plugin.v1.Done
+	11, // 26: commucat.plugin.v1.Transport.Invite:output_type -> commucat.plugin.v1.InviteReply
+	19, // 27: commucat.plugin.v1.Transport.Revoke:output_type -> commucat.plugin.v1.Done
+	13, // 28: commucat.plugin.v1.Transport.NewKey:output_type -> commucat.plugin.v1.NewKeyReply
+	19, // 29: commucat.plugin.v1.Transport.Register:output_type -> commucat.plugin.v1.Done
+	22, // [22:30] is the sub-list for method output_type
+	14, // [14:22] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_transport_proto_init() }
@@ -1236,13 +1314,14 @@ func file_transport_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_transport_proto_rawDesc), len(file_transport_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   16,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_transport_proto_goTypes,
 		DependencyIndexes: file_transport_proto_depIdxs,
+		EnumInfos:         file_transport_proto_enumTypes,
 		MessageInfos:      file_transport_proto_msgTypes,
 	}.Build()
 	File_transport_proto = out.File
