@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -12,12 +11,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/core/pluginhost"
 	"github.com/commucat/commucat/sdk"
-	sdkentry "github.com/commucat/commucat/sdk/entry"
 	"github.com/commucat/commucat/sdk/host"
-	"github.com/commucat/commucat/sdk/link"
 	"github.com/commucat/commucat/sdk/transport"
 )
 
@@ -125,46 +121,4 @@ func namedDialer(all []transport.Dialer, text string) (transport.Dialer, error) 
 		return &processDialer{name: name, plugin: p.plugin, table: p.table, files: p.files}, nil
 	}
 	return all[i], nil
-}
-
-// dialThrough opens a stream to the running relay as a new device would: by a link of
-// its own, which is revoked again.
-func (a *app) dialThrough(ctx context.Context, cl *api.Client, name string) (err error) {
-	made, err := cl.CreateLink(ctx, api.LinkRequest{Kind: api.InviteLink, Quota: 1, TTLSeconds: 60})
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, cl.RevokeLink(context.WithoutCancel(ctx), made.ID)) }()
-	l, err := link.Parse(made.Text)
-	if err != nil {
-		return err
-	}
-	i := slices.IndexFunc(l.Endpoints, func(e link.Endpoint) bool { return e.Transport == name })
-	if i < 0 {
-		return fmt.Errorf("the relay names no endpoint for %s: is it enabled and ready? See 'commucat plugin list'", name)
-	}
-	e := l.Endpoints[i]
-	states, err := pluginStates(ctx, cl)
-	if err != nil {
-		return err
-	}
-	text := name
-	for _, s := range states {
-		if s.Kind == "transport" && s.Name == name {
-			text = name + "=" + s.Plugin
-		}
-	}
-	d, err := namedDialer(append(dialers(), pluginDialers()...), text)
-	if err != nil {
-		return err
-	}
-	cred := sdkentry.Credential{ID: l.Entry.ID, Key: l.Entry.Key}
-	with := transport.Dial{Pins: l.Pins, Token: func(method, path, st string) string {
-		return cred.Token(method, path, st, time.Now(), rand.Reader)
-	}}
-	c, err := d.Dial(ctx, transport.Endpoint{Transport: e.Transport, Host: e.Host, Port: e.Port, Params: e.Values()}, with)
-	if err != nil {
-		return fmt.Errorf("%s:%d does not answer by %s: %w", e.Host, e.Port, name, err)
-	}
-	return c.Close()
 }

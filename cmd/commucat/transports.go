@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -290,6 +291,9 @@ func (a *app) transportTestCommand() *cobra.Command {
 	c := a.operator(&cobra.Command{
 		Use: "test NAME [--set KEY=VALUE]", Short: "Dial the running relay through a transport from this machine",
 		Long: "Dial the running relay through a transport from this machine.\n\n" +
+			"It goes a new device's way: the name is resolved, the port dialled, the transport entered and the\n" +
+			"relay's key proved; each stage with its milliseconds, and what to do about the one that fails\n" +
+			"(code STAGE_failed or STAGE_timeout). A plugin's client half dials within the stage entry.\n\n" +
 			"With --set nothing is dialled and no relay is needed: the plugin called NAME is asked whether\n" +
 			"it could serve clients with these keys. So a cover site is tried before it is configured:\n" +
 			"commucat transport test reality --cover www.example.org:443",
@@ -301,27 +305,36 @@ func (a *app) transportTestCommand() *cobra.Command {
 		if len(keys) > 0 {
 			return a.tryTransport(ctx, args[0], keys)
 		}
-		if !slices.Contains(builtIn(), args[0]) {
-			if err := cl.ProbeTransport(ctx, args[0]); err != nil {
-				return a.unlessNamed(ctx, cl, args[0], builtIn(), err)
-			}
-		}
-		if err := a.dialThrough(ctx, cl, args[0]); err != nil {
-			return err
-		}
-		return a.transportWorks(args[0], "works from here")
+		return a.tryRunning(ctx, cl, args[0])
 	})
 	c.Flags().StringArrayVar(&keys, "set", nil, "KEY=VALUE of the plugin's table (may be repeated)")
 	c.Flags().StringVar(&cover, "cover", "", "HOST:PORT of a site, short for --set cover=HOST:PORT")
 	return c
 }
 
-func (a *app) transportWorks(name, how string) error {
-	if a.json {
-		return a.emit(map[string]any{"transport": name, "ok": true})
+// tryRunning asks the relay's plugin and then goes a client's way.
+func (a *app) tryRunning(ctx context.Context, cl *api.Client, name string) error {
+	t := newTrial(name)
+	var err error
+	if !slices.Contains(builtIn(), name) {
+		if err = cl.ProbeTransport(ctx, name); err != nil {
+			err = a.unlessNamed(ctx, cl, name, builtIn(), err)
+		}
 	}
-	_, err := fmt.Fprintf(a.out, "%s %s\n", name, how)
-	return err
+	if err == nil {
+		err = a.dialThrough(ctx, cl, name, t)
+	}
+	var usage usageError
+	switch {
+	case errors.As(err, &usage), errors.Is(err, api.ErrNotRunning):
+		return err
+	case err != nil:
+		t.fail(ctx, err)
+	default:
+		t.end(t.Stage, time.Since(t.began))
+		t.OK = true
+	}
+	return a.showTrial(t, "works from here")
 }
 
 // tryTransport asks a plugin about keys that no relay has.
@@ -356,8 +369,11 @@ func (a *app) tryTransport(ctx context.Context, name string, keys []string) (err
 	// What a plugin warns of, such as a cover that could be better, is for who asks.
 	log := slog.New(slog.NewTextHandler(a.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	host := pluginhost.New(pluginhost.Options{Catalog: catalog(), State: state, Log: log})
+	t := newTrial(name)
 	if err := host.Probe(ctx, spec); err != nil {
 		return err
 	}
-	return a.transportWorks(name, "can serve clients so")
+	t.end(t.Stage, time.Since(t.began))
+	t.OK = true
+	return a.showTrial(t, "can serve clients so")
 }
