@@ -74,8 +74,13 @@ func (a *app) verifyLedger(ctx context.Context, opt server.Options, name string)
 			First   time.Time `json:"first"`
 			Until   time.Time `json:"last"`
 			Head    string    `json:"head"`
-		}{name, rep.Records, rep.Head.Seq, rep.First, rep.Last, fmt.Sprintf("%x", rep.Head.Hash)})
+			Behind  uint64    `json:"behind"`
+		}{name, rep.Records, rep.Head.Seq, rep.First, rep.Last, fmt.Sprintf("%x", rep.Head.Hash), rep.Behind})
 	}
-	_, err = fmt.Fprintf(a.out, "%s: %d records from %s to %s, unbroken\n", name, rep.Records, rep.First.Format(time.RFC3339), rep.Last.Format(time.RFC3339))
+	waiting := ""
+	if rep.Behind > 0 {
+		waiting = fmt.Sprintf("; %d more wait for it in the spool", rep.Behind)
+	}
+	_, err = fmt.Fprintf(a.out, "%s: %d records from %s to %s, unbroken%s\n", name, rep.Records, rep.First.Format(time.RFC3339), rep.Last.Format(time.RFC3339), waiting)
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -73,6 +74,8 @@ func TestLoadLedgerTlog(t *testing.T) {
 	}
 	early := filepath.Join(t.TempDir(), "early")
 	write(t, early, ok("checkpoint", "--data", dir))
+	older := filepath.Join(t.TempDir(), "log")
+	copyFolder(t, log, older)
 	if code := relay(t, dir).terminate(t); code != exitOK {
 		t.Fatalf("the relay ended with %d", code)
 	}
@@ -116,9 +119,10 @@ func TestLoadLedgerTlog(t *testing.T) {
 	}{
 		{"one byte flipped", second, good[:1000] + string(good[1000]^1) + good[1001:], `tile/entries/001: record 2\d\d was changed or removed`},
 		{"one record removed", second, without(good, 10), `tile/entries/001: record 267 was changed or removed`},
+		{"two records swapped", second, swapped(good, 20), `tile/entries/001: record 277 was changed or removed`},
 		{"the tail cut", last, read(t, last)[:len(read(t, last))-20], `tile/entries/.*: .*record`},
 		{"the tail gone", last, "", `tile/entries/`},
-		{"an older head put back", filepath.Join(log, "checkpoint"), read(t, early), `.`},
+		{"an older head put back", filepath.Join(log, "checkpoint"), read(t, early), `the chain is broken at record \d+: it is missing, and this ledger took record \d+`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			before := read(t, c.file)
@@ -132,6 +136,44 @@ func TestLoadLedgerTlog(t *testing.T) {
 		})
 	}
 	ok("verify", "--data", dir, "--ledger", "tlog")
+
+	// The whole log rolled back, with the checkpoint that it had: nothing in it is wrong. The
+	// relay knows, and gives it what it lost.
+	if err := os.RemoveAll(log); err != nil {
+		t.Fatal(err)
+	}
+	copyFolder(t, older, log)
+	code, out, notes := commucat(t, "audit", "verify", "--data", dir, "--ledger", "tlog")
+	if code != exitFailed || !strings.Contains(notes, "this ledger took record") || out != "" {
+		t.Errorf("a log that was rolled back: %d %q %q", code, out, notes)
+	}
+	srv := relay(t, dir)
+	if code := srv.terminate(t); code != exitOK || !strings.Contains(srv.said(), "it was rolled back or replaced") {
+		t.Errorf("the relay ended with %d: %s", code, srv.said())
+	}
+	if out := ok("verify", "--data", dir); strings.Count(out, "unbroken\n") != 2 {
+		t.Errorf("after the relay gave it what it lacked: %s", out)
+	}
+}
+
+// copyFolder keeps the owners: a plugin has a user of its own.
+func copyFolder(t *testing.T, from, to string) {
+	t.Helper()
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		t.Fatal(err, string(out))
+	}
+}
+
+// swapped exchanges the record number n of a bundle and the one after it.
+func swapped(bundle string, n int) string {
+	length := func(at int) int { return 2 + int(binary.BigEndian.Uint16([]byte(bundle[at:]))) }
+	at := 0
+	for range n {
+		at += length(at)
+	}
+	mid := at + length(at)
+	end := mid + length(mid)
+	return bundle[:at] + bundle[mid:end] + bundle[at:mid] + bundle[end:]
 }
 
 // without takes the record number n out of a bundle.
@@ -169,13 +211,13 @@ func write(t *testing.T, name, content string) {
 	}
 }
 
-// metric reads one figure of a running relay.
-func metric(t *testing.T, dir, name string) int {
+// admin is the answer of a running relay to its operator.
+func admin(t *testing.T, dir, path string) string {
 	t.Helper()
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "admin.sock"))
 	}}}
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/metrics", nil)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost"+path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +230,13 @@ func metric(t *testing.T, dir, name string) int {
 	if err := res.Write(&b); err != nil {
 		t.Fatal(err)
 	}
-	for line := range strings.Lines(b.String()) {
+	return b.String()
+}
+
+// metric reads one figure of a running relay.
+func metric(t *testing.T, dir, name string) int {
+	t.Helper()
+	for line := range strings.Lines(admin(t, dir, "/metrics")) {
 		if figure, ok := strings.CutPrefix(strings.TrimSpace(line), name+" "); ok {
 			n, err := strconv.Atoi(figure)
 			if err != nil {

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/commucat/commucat/sdk"
@@ -45,13 +44,17 @@ type Options struct {
 	Spool sdk.Size
 	// Rotate is the size of one spool file; 0 means 1 MiB.
 	Rotate sdk.Size
-	// Behind is told how many records a ledger lacks, whenever that changes; it must not
+	// Behind is told how many records a ledger lacks, whenever that changes, and under the
+	// name Spool how many events wait for the local disk that refuses them; it must not
 	// wait. May be nil.
 	Behind func(ledger string, records uint64)
 	// Clock is time.Now when nil.
 	Clock func() time.Time
 	Log   *slog.Logger
 }
+
+// Spool is the name under which the spool itself is listed where ledgers are.
+const Spool = "spool"
 
 // checkpointEvery is how many records lie between two checkpoints.
 const checkpointEvery = 64
@@ -66,8 +69,11 @@ type Recorder struct {
 	writer  sync.WaitGroup
 	feeders sync.WaitGroup
 	sinks   []*feeder
-	saved   uint64      // last checkpoint; the writer's alone
-	full    atomic.Bool // the spool is
+	saved   uint64 // last checkpoint; the writer's alone
+	warned  bool   // that the spool fills up; the writer's alone
+	unsaved int    // records that nobody has at the end; the writer's alone
+	trouble trouble
+	lost    lost
 
 	mu     sync.RWMutex // held for reading while an event is put into the queue
 	closed bool
@@ -85,7 +91,8 @@ type pending struct {
 // ErrClosed answers Record after Close.
 var ErrClosed error = &sdk.Error{Kind: sdk.Closed, Op: "audit", Text: "the recorder has been closed"}
 
-// ErrFull answers Record while the queue and the spool are full.
+// ErrFull answers Record while the queue and the spool are full; who does so is named in
+// the error that wraps it.
 var ErrFull error = &sdk.Error{Kind: sdk.Full, Op: "audit", Text: "the spool is full because a ledger takes no records"}
 
 // Open opens the spool, checks it and the ledgers' heads against each other and the
@@ -129,6 +136,9 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 	}
 	run, stop := context.WithCancel(context.Background())
 	r.stop = stop
+	r.o.Behind(Spool, 0)
+	r.trim()
+	r.warn(lagging)
 	for _, f := range r.sinks {
 		f.report()
 		r.feeders.Go(func() { f.run(run) })
@@ -136,6 +146,9 @@ func Open(ctx context.Context, o Options) (*Recorder, error) {
 	r.writer.Go(r.write)
 	return r, nil
 }
+
+// lagging is how many records a ledger may lack at the start without a word.
+const lagging = 1024
 
 // longestHead is the newest record that any keeping ledger has.
 func longestHead(ctx context.Context, sinks []Sink) (ledger.Record, error) {
@@ -183,6 +196,9 @@ func (r *Recorder) agree(ctx context.Context, longest ledger.Record) error {
 			return &sdk.Error{Kind: sdk.Corrupt, Op: "audit", Text: fmt.Sprintf("ledger %s has another record %d than the spool", s.Name, at.Seq)}
 		}
 		f.done = at.Seq
+		if err := r.compare(ctx, s.Name, at); err != nil {
+			return err
+		}
 	}
 	return r.checkCheckpoint(ctx, head)
 }
@@ -235,13 +251,16 @@ func Subject(key [32]byte, kind, id string) [32]byte {
 }
 
 // Record queues an event. It returns at once unless the queue is full; then it waits
-// for the local disk until ctx ends. nil means that the event will be recorded as
-// long as the process lives; see RecordDurably.
+// for the local disk until ctx ends, or answers at once why the disk or the spool takes
+// nothing. nil means that the event will be recorded as long as the process lives; see
+// RecordDurably. An event that is answered otherwise is lost, and as soon as there is room
+// a record of the action audit.lost says so.
 func (r *Recorder) Record(ctx context.Context, e Event) error {
 	return r.put(ctx, pending{event: e, at: r.o.Clock()})
 }
 
-// RecordDurably is Record that waits until the event is on stable storage.
+// RecordDurably is Record that waits until the event is on stable storage. The end of ctx
+// does not take an event back that has been queued.
 func (r *Recorder) RecordDurably(ctx context.Context, e Event) error {
 	written := make(chan error, 1)
 	if err := r.put(ctx, pending{event: e, at: r.o.Clock(), written: written}); err != nil {
@@ -261,21 +280,44 @@ func (r *Recorder) put(ctx context.Context, p pending) error {
 	if r.closed {
 		return ErrClosed
 	}
+	err := r.await(ctx, p)
+	if err != nil {
+		r.lost.add(p)
+	}
+	return err
+}
+
+// await waits for room in the queue, unless the spool takes nothing.
+func (r *Recorder) await(ctx context.Context, p pending) error {
+	for {
+		if r.queued(p) {
+			return nil
+		}
+		begins, _, err := r.trouble.now()
+		if err == nil {
+			err = ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		select {
+		case r.queue <- p:
+			return nil
+		case <-begins:
+		case <-ctx.Done():
+		case <-r.ending:
+			return ErrClosed
+		}
+	}
+}
+
+// queued puts p into the queue if there is room.
+func (r *Recorder) queued(p pending) bool {
 	select {
 	case r.queue <- p:
-		return nil
+		return true
 	default:
-	}
-	if r.full.Load() {
-		return ErrFull
-	}
-	select {
-	case r.queue <- p:
-		return nil
-	case <-r.ending:
-		return ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
+		return false
 	}
 }
 
@@ -315,18 +357,33 @@ type State struct {
 	Err error
 }
 
-// States describe the ledgers, in the order of Options.Sinks.
+// States describe the ledgers, in the order of Options.Sinks. Before them stands, under the
+// name Spool, the spool while it cannot be written: Behind is how many events wait in
+// memory. Where it fills up, the ledger that is furthest behind has an error that says so.
 func (r *Recorder) States() []State {
 	head := r.spool.Head().Seq
-	out := make([]State, 0, len(r.sinks))
+	out := make([]State, 0, 1+len(r.sinks))
+	if _, records, err := r.trouble.now(); err != nil {
+		out = append(out, State{Name: Spool, Behind: uint64(records + len(r.queue)), Err: err})
+	}
+	worst := -1
 	for _, f := range r.sinks {
-		out = append(out, f.state(head))
+		s := f.state(head)
+		if s.Behind > 0 && (worst < 0 || s.Behind > out[worst].Behind) {
+			worst = len(out)
+		}
+		out = append(out, s)
+	}
+	if worst >= 0 && r.high() {
+		filling := fmt.Errorf("the spool is %d%% full because of it; %s", 100*r.spool.Size()/int64(r.o.Spool), remedy)
+		out[worst].Err = errors.Join(out[worst].Err, filling)
 	}
 	return out
 }
 
 // Close records what is queued, gives the ledgers until ctx ends to take it, and
-// closes them. What they did not take stays in the spool.
+// closes them. What they did not take stays in the spool. What the local disk does not
+// take is lost; it is an error then, and the log has every record.
 func (r *Recorder) Close(ctx context.Context) error {
 	r.once.Do(func() {
 		close(r.ending) // those who wait in put let go of the lock
@@ -335,6 +392,9 @@ func (r *Recorder) Close(ctx context.Context) error {
 		r.mu.Unlock()
 		close(r.queue)
 		r.writer.Wait()
+		if r.unsaved > 0 {
+			r.result = &sdk.Error{Kind: sdk.Unavailable, Op: "audit", Text: fmt.Sprintf("%d records could not be kept; the log has them", r.unsaved)}
+		}
 		head := r.spool.Head().Seq
 		for _, f := range r.sinks {
 			f.poke()
@@ -345,7 +405,7 @@ func (r *Recorder) Close(ctx context.Context) error {
 		r.stop()
 		r.feeders.Wait()
 		r.trim()
-		r.result = r.checkpoint()
+		r.result = errors.Join(r.result, r.checkpoint())
 		for _, s := range r.o.Sinks {
 			if err := s.Ledger.Close(ctx); err != nil {
 				r.result = errors.Join(r.result, fmt.Errorf("ledger %s: %w", s.Name, err))

@@ -264,8 +264,122 @@ func TestAFullSpoolRefuses(t *testing.T) {
 		time.Sleep(5 * time.Minute)
 		must(t, r.RecordDurably(t.Context(), audit.Stopped("x")))
 		must(t, r.Flush(t.Context()))
-		if n := len(m.records); n != 501-refused {
+		// One record tells of those that were refused.
+		if n := len(m.records); n != 501-refused+1 {
 			t.Errorf("%d records, %d were refused", n, refused)
+		}
+		lost := 0
+		for _, rec := range m.records {
+			lost += lostEvents(t, rec)
+		}
+		if lost != refused {
+			t.Errorf("the chain tells of %d lost events, %d were refused", lost, refused)
+		}
+		must(t, r.Close(t.Context()))
+	})
+}
+
+// lostEvents is how many lost events a record tells of.
+func lostEvents(t *testing.T, r ledger.Record) int {
+	t.Helper()
+	var m struct {
+		Action  string
+		Events  int
+		Actions map[string]int
+	}
+	must(t, json.Unmarshal(r.Metadata, &m))
+	if m.Action != "audit.lost" {
+		return 0
+	}
+	sum := 0
+	for _, n := range m.Actions {
+		sum += n
+	}
+	if sum != m.Events {
+		t.Errorf("%d events, but %v", m.Events, m.Actions)
+	}
+	return m.Events
+}
+
+// lines is a log that several goroutines write.
+type lines struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lines) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.b.Reset()
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// TestTheSpoolFillsUp: long before events are refused, and again at each start, the log and
+// the states name the ledger that takes nothing and what to do. At the end what is queued
+// is kept beyond the limit.
+func TestTheSpoolFillsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log lines
+		away, kept := &memory{fails: errors.New("no route")}, &memory{}
+		o := options(t.TempDir(), audit.Sink{Name: "kept", Ledger: kept}, audit.Sink{Name: "away", Ledger: away, Forgets: true})
+		o.Spool, o.Queue = 32*sdk.KiB, 8
+		o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		named := func() bool {
+			return strings.Contains(log.String(), "audit records wait for a ledger") && strings.Contains(log.String(), "ledger=away")
+		}
+		over, end := context.WithCancel(t.Context())
+		end()
+		r := open(t, o)
+		accepted, last := 0, error(nil)
+		for range 500 {
+			if last = r.Record(t.Context(), audit.Started("x")); last != nil {
+				break
+			}
+			accepted++
+			synctest.Wait()
+			if !named() && r.Head().Seq > 80 {
+				t.Fatal("more than half of the spool, and nothing was said:", log.String())
+			}
+		}
+		if !errors.Is(last, audit.ErrFull) || !errors.Is(last, sdk.Full) || !strings.Contains(last.Error(), "away lacks") || !strings.Contains(last.Error(), "ledger.backends") {
+			t.Fatal(last)
+		}
+		states := r.States()
+		if s := states[0]; s.Name != audit.Spool || !errors.Is(s.Err, audit.ErrFull) || s.Behind != 9 {
+			t.Error("the spool:", s)
+		}
+		if s := states[2]; s.Name != "away" || !strings.Contains(fmt.Sprint(s.Err), "full because of it") || !strings.Contains(fmt.Sprint(s.Err), "no route") {
+			t.Error("the ledger:", s)
+		}
+		must(t, r.Close(over))
+		if n := r.Head().Seq; n != uint64(accepted+1) { // and the one that tells of the refused
+			t.Errorf("%d events were accepted, the spool has %d records", accepted, n)
+		}
+
+		log.reset()
+		r = open(t, o)
+		if !named() {
+			t.Error("at the next start: ", log.String())
+		}
+		must(t, r.Close(over))
+		o.Sinks = o.Sinks[:1] // what the text says to do
+		log.reset()
+		r = open(t, o)
+		must(t, r.RecordDurably(t.Context(), audit.Stopped("x")))
+		must(t, r.Flush(t.Context()))
+		if len(r.States()) != 1 || log.String() != "" {
+			t.Error(r.States(), log.String())
 		}
 		must(t, r.Close(t.Context()))
 	})
@@ -349,7 +463,11 @@ func TestW28OpenRefusesAnotherPast(t *testing.T) {
 				must(t, r.RecordDurably(t.Context(), audit.Stopped("x")))
 				must(t, r.Flush(t.Context()))
 				must(t, r.Close(t.Context()))
-				if _, err := ledger.Verify(t.Context(), m); err != nil || len(m.records) != 11 {
+				want := 11
+				if name == "ledger behind" {
+					want++ // the record that says so
+				}
+				if _, err := ledger.Verify(t.Context(), m); err != nil || len(m.records) != want {
 					t.Error(err, len(m.records))
 				}
 			}

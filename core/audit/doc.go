@@ -14,9 +14,23 @@
 // for each ledger reads the spool and submits what that ledger lacks, with growing
 // pauses while it fails. A slow or absent ledger therefore delays nobody and loses
 // nothing: the spool keeps every record until all ledgers have it, over restarts too.
-// Only a full queue (the local disk is behind) makes Record wait, and only a full
-// spool makes it fail.
+// Only a full queue makes Record wait, and only while the local disk is slow: where it
+// refuses (no room), or the spool has reached its limit because a ledger takes nothing,
+// Record answers so at once.
+//
+// # What cannot be kept
+//
+// An event has happened when it is recorded, so it is not undone: it waits in memory, in the
+// queue, until there is room. What finds the queue full is refused and counted, and the first
+// record after it (audit.lost) says how many events of which kind are missing in between.
+// What waits at the end of the process on a full disk goes to the log as it would have been
+// recorded. States names the spool while it cannot be written, and a ledger that fills it.
+//
+// # What is known beside the ledgers
 //
 // A signed checkpoint beside the spool says how long the chain is; Open refuses a
-// chain that is shorter or another one.
+// chain that is shorter or another one. Beside it stands which record each ledger took
+// last: one that has fewer was rolled back, which the log and a record
+// (ledger.rolled_back) say, and is given again what the spool or another ledger has. Past
+// verifies a ledger against all of that.
 package audit

@@ -100,7 +100,8 @@ func (f *feeder) drain(ctx context.Context) error {
 			return err
 		}
 		if len(page) == 0 || page[0].Seq != at+1 {
-			return &sdk.Error{Kind: sdk.NotFound, Op: "audit", Text: fmt.Sprintf("record %d is in no ledger any more; it cannot be given to %s", at+1, f.sink.Name)}
+			return &sdk.Error{Kind: sdk.NotFound, Op: "audit", Text: fmt.Sprintf(
+				"record %d is in no ledger any more; restore %s from a copy that has it, or take it out of ledger.backends", at+1, f.sink.Name)}
 		}
 		if err := f.give(ctx, page); err != nil {
 			return err
@@ -121,7 +122,7 @@ func (f *feeder) give(ctx context.Context, page []ledger.Record) error {
 	defer cancel()
 	err := f.sink.Ledger.Submit(call, page)
 	if err == nil {
-		f.advance(page[len(page)-1].Seq)
+		f.advance(page[len(page)-1])
 	}
 	return err
 }
@@ -132,14 +133,12 @@ func (f *feeder) taken() uint64 {
 	return f.done
 }
 
-func (f *feeder) advance(seq uint64) {
+func (f *feeder) advance(last ledger.Record) {
 	f.mu.Lock()
-	f.done, f.err = seq, nil
+	f.done, f.err = last.Seq, nil
 	f.release()
 	f.mu.Unlock()
-	if f.sink.Forgets {
-		f.r.sent(f.sink.Name, seq)
-	}
+	f.r.sent(f.sink.Name, last)
 	f.report()
 }
 

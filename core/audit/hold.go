@@ -79,6 +79,9 @@ func copySent(from, to string) error {
 		return err
 	}
 	for _, e := range list {
+		if e.Name()[0] == '.' {
+			continue // one that is being written
+		}
 		b, err := os.ReadFile(filepath.Join(from, e.Name()))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // one that was being replaced

@@ -253,7 +253,8 @@ const (
 	// PluginState, label plugin: 0 stopped, 1 starting, 2 running, 3 draining, 4
 	// backoff, 5 parked.
 	PluginState
-	// LedgerBehind, label ledger: records in the spool that it has not taken.
+	// LedgerBehind, label ledger: records in the spool that it has not taken; for "spool"
+	// events that wait in memory for a disk that refuses them.
 	LedgerBehind
 	// PluginStreams, label plugin.
 	PluginStreams
@@ -266,6 +267,6 @@ var labelledDefs = [labelledCount]vecDef{
 	TransportUp:   {"commucat_transport_up", "1 while the transport serves.", "transport"},
 	PluginUp:      {"commucat_plugin_up", "1 while the plugin's process runs.", "plugin"},
 	PluginState:   {"commucat_plugin_state", "0 stopped, 1 starting, 2 running, 3 draining, 4 backoff, 5 parked.", "plugin"},
-	LedgerBehind:  {"commucat_ledger_behind_records", "Audit records in the spool that a ledger has not taken yet.", "ledger"},
+	LedgerBehind:  {"commucat_ledger_behind_records", "Audit records in the spool that a ledger has not taken yet; for spool events that the local disk refuses.", "ledger"},
 	PluginStreams: {"commucat_plugin_streams", "Streams that the plugin's process carries or has handed over.", "plugin"},
 }

@@ -37,8 +37,8 @@ func VerifiedLedgers(opt Options) []string {
 
 // VerifyAudit checks the chain of one ledger of a relay: complete from its first
 // record, unbroken, and containing the record that the relay's last signed checkpoint
-// names; a transparency log's hashes and tree head as well. The file ledger needs a
-// stopped relay. The error is a *ledger.BrokenError or *tiles.DamageError that names
+// names and those that it took itself, apart from what still waits for it in the spool; a
+// transparency log's hashes and tree head as well. The file ledger needs a stopped relay. The error is a *ledger.BrokenError or *tiles.DamageError that names
 // the first bad record, or says why the ledger could not be read. progress is told
 // the records seen and may be nil.
 func VerifyAudit(ctx context.Context, opt Options, name string, progress func(records int64)) (rep ledger.Report, err error) {
@@ -56,6 +56,10 @@ func VerifyAudit(ctx context.Context, opt Options, name string, progress func(re
 	if err != nil {
 		return rep, err
 	}
+	past, err := audit.ReadPast(filepath.Join(opt.Data, auditDir), key)
+	if err != nil {
+		return rep, err
+	}
 	s := &Server{opt: opt, cfg: opt.Config, log: opt.Log}
 	defer func() { err = errors.Join(err, s.close(ctx)) }()
 	l, err := s.chain(ctx, name, progress)
@@ -63,19 +67,7 @@ func VerifyAudit(ctx context.Context, opt Options, name string, progress func(re
 		return rep, err
 	}
 	defer func() { err = errors.Join(err, l.Close(ctx)) }()
-	cp, err := audit.ReadCheckpoint(filepath.Join(opt.Data, "audit"), key)
-	if err != nil {
-		return rep, fmt.Errorf("checkpoint: %w", err)
-	}
-	if cp.Seq != 0 {
-		return ledger.Verify(ctx, l, cp)
-	}
-	// A relay signs a checkpoint at its first start: without one the end of the chain
-	// is anybody's word.
-	if rep, err = ledger.Verify(ctx, l); err == nil {
-		err = errors.New("the signed checkpoint is missing: records may have been cut off at the end")
-	}
-	return rep, err
+	return past.Verify(ctx, name, l)
 }
 
 // chain opens a ledger for reading.
@@ -91,7 +83,7 @@ func (s *Server) chain(ctx context.Context, name string, progress func(int64)) (
 	if err != nil {
 		return nil, err
 	}
-	return tileChain{log.Reader}, log.Verify(ctx, progress)
+	return tileChain{log.Reader}, log.VerifyRecords(ctx, progress)
 }
 
 // TransparencyLog is the reading side of a relay's transparency log.

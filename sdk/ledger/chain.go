@@ -52,6 +52,9 @@ type Report struct {
 	Records     uint64
 	First, Last time.Time
 	Head        Record
+	// Behind is how many records follow Head that the ledger has not taken yet; whoever
+	// knows of them sets it.
+	Behind uint64
 }
 
 // Verify reads a whole ledger and checks that its chain is complete from record 1

@@ -1,9 +1,12 @@
 package tlog_test
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -158,5 +161,59 @@ func TestPublicKeyStays(t *testing.T) {
 	}
 	if b, err := os.ReadFile(name); err != nil || len(b) == 0 {
 		t.Error(string(b), err)
+	}
+}
+
+// TestForgedHashes: who changes records and the hashes beside them is found out by the tree
+// head, and the record is named by the chain.
+func TestForgedHashes(t *testing.T) {
+	records := plugintest.LedgerRecords(t, ledger.Record{}, 300)
+	forged := records[270]
+	forged.Metadata = []byte(`{"action":"forged"}`)
+	forged.Hash = forged.Sum()
+	for name, c := range map[string]struct {
+		change func([]ledger.Record)
+		want   string
+	}{
+		"swapped": {func(r []ledger.Record) { r[259], r[260] = r[260], r[259] }, "record 260 is not there: record 261 stands in its place"},
+		"removed": {func(r []ledger.Record) { copy(r[265:], r[266:]) }, "record 266 is not there: record 267 stands in its place"},
+		"changed": {func(r []ledger.Record) { r[270] = forged }, "record 272 cannot be believed: it does not follow the record before it"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			state := t.TempDir()
+			l, err := open(t, state, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := l.Submit(t.Context(), records); err != nil {
+				t.Fatal(err)
+			}
+			other := slices.Clone(records)
+			c.change(other)
+			var bundle, hashes []byte
+			for _, r := range other[256:] {
+				line := r.AppendLine(nil)
+				bundle = append(binary.BigEndian.AppendUint16(bundle, uint16(len(line))), line...)
+				hash := sha256.Sum256(append([]byte{0}, line...))
+				hashes = append(hashes, hash[:]...)
+			}
+			log := filepath.Join(state, "log")
+			for file, b := range map[string][]byte{"tile/entries/001.p/44": bundle, "tile/0/001.p/44": hashes} {
+				if err := os.WriteFile(filepath.Join(log, file), b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			key, err := os.ReadFile(filepath.Join(log, "key.pub"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r, err := tiles.OpenReader(os.DirFS(log), strings.TrimSpace(string(key)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.VerifyRecords(t.Context(), nil); err == nil || !strings.Contains(err.Error(), c.want) || !errors.Is(err, sdk.Corrupt) {
+				t.Errorf("%v; want %q", err, c.want)
+			}
+		})
 	}
 }

@@ -57,19 +57,29 @@ const suffix = ".jsonl"
 
 func segmentName(first uint64) string { return fmt.Sprintf("%020d", first) + suffix }
 
-// load reads all files in order.
-func (j *Journal) load() error {
-	entries, err := os.ReadDir(j.o.Dir) // sorted by name, so by number
+// list finds the files of a folder, in order.
+func list(dir string) ([]*segment, error) {
+	entries, err := os.ReadDir(dir) // sorted by name, so by number
 	if err != nil {
-		return fail(sdk.Unavailable, err)
+		return nil, err
 	}
+	var out []*segment
 	for _, e := range entries {
 		text, ok := strings.CutSuffix(e.Name(), suffix)
 		first, err := strconv.ParseUint(text, 10, 64)
 		if !ok || err != nil || segmentName(first) != e.Name() {
 			continue
 		}
-		j.segments = append(j.segments, &segment{path: filepath.Join(j.o.Dir, e.Name()), first: first})
+		out = append(out, &segment{path: filepath.Join(dir, e.Name()), first: first})
+	}
+	return out, nil
+}
+
+// load reads all files in order.
+func (j *Journal) load() error {
+	var err error
+	if j.segments, err = list(j.o.Dir); err != nil {
+		return fail(sdk.Unavailable, err)
 	}
 	j.chain.Head = j.o.After
 	for i, s := range j.segments {
