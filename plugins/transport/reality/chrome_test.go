@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -34,12 +35,22 @@ func describeHello(record []byte) string {
 			text = "any"
 			if kind == 65037 {
 				text = fmt.Sprintf("%x", body.b[:5])
+				if !slices.Contains([]int{186, 218, 250, 282}, len(body.b)) { // Chrome's
+					text += fmt.Sprintf(" %d", len(body.b))
+				}
 			}
 		case extensionKeyShare:
+			var keys [][]byte
 			for shares := body.vector(2); shares.more(); {
 				group := greased(shares.take(2), 2)
 				data := shares.vector(2)
 				text += fmt.Sprintf("%s %d ", group, len(data.b))
+				if len(data.b) >= x25519Size {
+					keys = append(keys, data.b[len(data.b)-x25519Size:])
+				}
+			}
+			if len(keys) > 1 && bytes.Equal(keys[0], keys[1]) {
+				text += "of one key"
 			}
 		case 10, 13: // lists of 16-bit values with a length before them
 			text = greased(body.b[2:], 2)
@@ -93,7 +104,7 @@ func TestChromeHello(t *testing.T) {
 	if !soak() {
 		return
 	}
-	if now := chromiumsHello(t); now != string(want) {
+	if now := describeHello(chromiumsHello(t)); now != string(want) {
 		t.Logf("the installed Chromium sends by now:\n%s", now)
 	} else {
 		t.Log("the installed Chromium sends the same")
@@ -113,26 +124,42 @@ func extensionOrder(record []byte) (kinds []int) {
 }
 
 // chromiumsHello is what the installed browser sends first.
-func chromiumsHello(t *testing.T) string {
+func chromiumsHello(t *testing.T) []byte {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 40*time.Second)
+	dir := t.TempDir()
+	return firstHello(t, dir, func(port string) (string, []string) {
+		return "chromium", []string{
+			"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--user-data-dir=" + dir, "--disable-background-networking",
+			"--host-resolver-rules=MAP " + siteName + " 127.0.0.1", "--timeout=20000", "--dump-dom", "https://" + siteName + ":" + port + "/",
+		}
+	})
+}
+
+// firstHello starts a browser that is to visit a port and gives the first record it sends.
+func firstHello(t *testing.T, dir string, browser func(port string) (program string, args []string)) []byte {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer context.AfterFunc(ctx, func() { _ = ln.Close() })()
 	_, port, _ := net.SplitHostPort(ln.Addr().String())
-	dir := t.TempDir()
-	cmd := exec.CommandContext(ctx, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--user-data-dir="+dir,
-		"--disable-background-networking", "--host-resolver-rules=MAP "+siteName+" 127.0.0.1", "--timeout=20000", "--dump-dom", "https://"+siteName+":"+port+"/")
+	program, args := browser(port)
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append(os.Environ(), "HOME="+dir)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = ln.Close(); _ = cmd.Wait() }() // it ends by itself when nobody answers
+	defer func() {
+		_ = ln.Close()
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		_ = cmd.Wait()
+	}()
 	c, err := ln.Accept()
 	if err != nil {
-		t.Fatal(err)
+		t.Skipf("%s did not come: %v", program, err)
 	}
 	defer c.Close()
 	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
@@ -140,8 +167,8 @@ func chromiumsHello(t *testing.T) string {
 	for buf := make([]byte, 4096); inspect(got.Bytes()) == recordPart; {
 		n, err := c.Read(buf)
 		if got.Write(buf[:n]); err != nil {
-			t.Fatal(err)
+			t.Skipf("%s said no more than %d bytes: %v", program, got.Len(), err)
 		}
 	}
-	return describeHello(got.Bytes())
+	return got.Bytes()
 }

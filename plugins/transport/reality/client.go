@@ -103,6 +103,11 @@ func (a *attempt) handshake(ctx context.Context, sock *socket) (*tls.UConn, erro
 	if err := conn.ApplyPreset(&spec); err != nil {
 		return nil, fmt.Errorf("reality: hello: %w", err)
 	}
+	if a.profile.finish != nil {
+		if err := a.profile.finish(conn); err != nil {
+			return nil, fmt.Errorf("reality: hello: %w", err)
+		}
+	}
 	if err := conn.BuildHandshakeState(); err != nil {
 		return nil, fmt.Errorf("reality: hello: %w", err)
 	}

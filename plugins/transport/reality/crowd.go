@@ -2,6 +2,7 @@ package reality
 
 import (
 	"context"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -17,12 +18,19 @@ type crowd struct {
 	between atomic.Int64
 	bell    bell
 
-	mu      sync.Mutex
-	members map[*exchange]struct{}
-	closed  bool
+	mu       sync.Mutex
+	members  []*exchange
+	networks map[netip.Prefix]*party
+	closed   bool
 }
 
-func newCrowd(limit int) *crowd { return &crowd{limit: limit, members: map[*exchange]struct{}{}} }
+// party are the members of one network.
+type party struct {
+	network netip.Prefix
+	size    int
+}
+
+func newCrowd(limit int) *crowd { return &crowd{limit: limit, networks: map[netip.Prefix]*party{}} }
 
 // join adds an exchange. When there are too many, the longest silent one of the network
 // that has the most is ended, as a busy web server ends idle connections. It is false
@@ -37,8 +45,30 @@ func (c *crowd) join(x *exchange) bool {
 		c.shed()
 	}
 	x.bell = &c.bell
-	c.members[x] = struct{}{}
+	n := network(x.source)
+	if c.networks[n] == nil {
+		c.networks[n] = &party{network: n}
+	}
+	x.party = c.networks[n]
+	x.party.size++
+	x.place = len(c.members)
+	c.members = append(c.members, x)
 	return true
+}
+
+// drop takes a member out; mu is held. It may be out already.
+func (c *crowd) drop(x *exchange) {
+	if x.party == nil {
+		return
+	}
+	last := c.members[len(c.members)-1]
+	c.members[x.place], last.place = last, x.place
+	c.members[len(c.members)-1] = nil
+	c.members = c.members[:len(c.members)-1]
+	if x.party.size--; x.party.size == 0 {
+		delete(c.networks, x.party.network)
+	}
+	x.party = nil
 }
 
 // shedOne makes room when the process has no descriptors left.
@@ -48,40 +78,53 @@ func (c *crowd) shedOne() {
 	c.shed()
 }
 
+// sampled is how many members are compared to find who gives way: it is done for every
+// connection of a flood.
+const sampled = 1024
+
 func (c *crowd) shed() {
-	counts := map[netip.Prefix]int{}
+	if len(c.members) == 0 {
+		return
+	}
+	some := c.members
+	if len(some) > sampled {
+		from := rand.IntN(len(some) - sampled + 1)
+		some = some[from : from+sampled]
+	}
 	most := 0
-	for x := range c.members {
-		p := network(x.source)
-		counts[p]++
-		most = max(most, counts[p])
+	for _, x := range some {
+		most = max(most, x.party.size)
 	}
 	// Who has shown the key is spared while there are others, for as long as a handshake may
-	// take: else a few with a link could keep everybody out.
-	worse := func(x, y *exchange) bool {
-		if a, b := x.spared(), y.spared(); a != b {
-			return b
-		}
-		if a, b := counts[network(x.source)] == most, counts[network(y.source)] == most; a != b {
-			return a
-		}
-		return x.touched.Load() < y.touched.Load()
-	}
+	// take: else a few with a link could keep everybody out. So is whoever has not had the
+	// time to show it.
+	now := time.Now()
 	var victim *exchange
-	for x := range c.members {
-		if victim == nil || worse(x, victim) {
-			victim = x
+	var kept, busiest bool // of the victim
+	for _, x := range some {
+		k, b := x.spared(now), x.party.size == most
+		switch {
+		case victim == nil:
+		case k != kept:
+			if k {
+				continue
+			}
+		case b != busiest:
+			if busiest {
+				continue
+			}
+		case x.touched.Load() >= victim.touched.Load():
+			continue
 		}
+		victim, kept, busiest = x, k, b
 	}
-	if victim != nil {
-		delete(c.members, victim)
-		victim.evict()
-	}
+	c.drop(victim)
+	victim.evict()
 }
 
 func (c *crowd) part(x *exchange) {
 	c.mu.Lock()
-	delete(c.members, x)
+	c.drop(x)
 	c.mu.Unlock()
 	c.bell.ring()
 }
@@ -128,7 +171,7 @@ func (c *crowd) begun() (left time.Duration) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for x := range c.members {
+	for _, x := range c.members {
 		switch {
 		case x.answered():
 			return closeGrace
@@ -184,7 +227,7 @@ func (c *crowd) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	for x := range c.members {
+	for _, x := range c.members {
 		x.evict()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,7 +75,7 @@ func TestSpared(t *testing.T) {
 			x.turn(m)
 			return x
 		}
-		here := func(x *exchange) bool { c.mu.Lock(); defer c.mu.Unlock(); _, ok := c.members[x]; return ok }
+		here := func(x *exchange) bool { c.mu.Lock(); defer c.mu.Unlock(); return slices.Contains(c.members, x) }
 		client := come(keeping)
 		time.Sleep(time.Second)
 		stranger := come(relaying)
@@ -86,6 +87,43 @@ func TestSpared(t *testing.T) {
 		come(undecided)
 		if here(client) {
 			t.Error("a handshake that never ends keeps its place")
+		}
+	})
+}
+
+// TestUnmet: who came first and has not had its turn does not give way to those who had
+// theirs and keep silent, and what comes and goes leaves nothing behind.
+func TestUnmet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCrowd(4)
+		come := func(from string, met bool) *exchange {
+			time.Sleep(time.Millisecond)
+			a, b := net.Pipe()
+			t.Cleanup(func() { a.Close(); b.Close() })
+			x := newExchange(a, netip.MustParseAddr(from), func() {})
+			x.met.Store(met)
+			if !c.join(x) {
+				t.Fatal("not let in")
+			}
+			return x
+		}
+		waiting := come("198.51.100.1", false)
+		come("192.0.2.1", true)
+		come("192.0.2.2", true)
+		single := come("203.0.113.1", true)
+		for range 2 { // of the network that has most
+			come("2001:db8::1", false)
+		}
+		if !slices.Contains(c.members, waiting) || !slices.Contains(c.members, single) || len(c.members) != 4 {
+			t.Errorf("%d are left, not those who should be", len(c.members))
+		}
+		for len(c.members) > 0 {
+			x := c.members[0]
+			c.part(x)
+			c.part(x)
+		}
+		if len(c.networks) > 0 {
+			t.Errorf("%d networks without members", len(c.networks))
 		}
 	})
 }

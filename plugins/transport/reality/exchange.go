@@ -47,6 +47,10 @@ type exchange struct {
 	came          time.Time
 	shown         atomic.Uint32 // the mode, for whoever has not got mu
 	bell          *bell         // told of every change of the mode; set before the first
+	met           atomic.Bool   // the cover is there, and the client's first bytes are looked at
+
+	party *party // the crowd's, with place; nil outside
+	place int
 
 	mu      sync.Mutex
 	changed sync.Cond
@@ -95,7 +99,12 @@ func (x *exchange) answered() bool {
 // spareTime is how long who has shown the key has to finish while others want the place.
 const spareTime = 10 * time.Second
 
-func (x *exchange) spared() bool { return x.answered() && time.Since(x.came) < spareTime }
+func (x *exchange) spared(now time.Time) bool {
+	if !x.met.Load() && mode(x.shown.Load()) == undecided {
+		return true
+	}
+	return x.answered() && now.Sub(x.came) < spareTime
+}
 
 func (x *exchange) touch() { x.touched.Store(time.Now().UnixNano()) }
 
@@ -108,6 +117,8 @@ func (x *exchange) attach(cover net.Conn) bool {
 		return false
 	}
 	x.cover = cover
+	x.touch() // who waited for its turn is not the longest silent
+	x.met.Store(true)
 	go x.down()
 	return true
 }

@@ -21,6 +21,8 @@ type profile struct {
 	share int
 	// probes is after how long without traffic it sends TCP keep-alives; 0 is never.
 	probes time.Duration
+	// finish changes the connection before the hello is made; may be nil.
+	finish func(*tls.UConn) error
 }
 
 const chromeProbes = 45 * time.Second
@@ -34,19 +36,18 @@ func (p profile) keepAlive() net.KeepAliveConfig {
 
 // profiles are those whose hello can carry the sealed session id: 32 bytes of it, TLS
 // 1.3 and an X25519 share. Each is named outright: with this protocol a hello is a
-// security parameter, which no upgrade of a module may change silently. Edge sends
-// what the Chrome of its version sends; it updates itself, so "rotate" leaves that old
-// one out.
+// security parameter, which no upgrade of a module may change silently. Those of old
+// browsers, which update themselves, can only be chosen by name: "rotate" leaves them out.
 func profiles() []profile {
 	named := func(id tls.ClientHelloID) func() (tls.ClientHelloSpec, error) {
 		return func() (tls.ClientHelloSpec, error) { return tls.UTLSIdToSpec(id) }
 	}
 	return []profile{
-		{"chrome", chromeSpec, chromeAgent, 80, chromeProbes},
-		{"firefox", named(tls.HelloFirefox_120), "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:120.0) Gecko/20100101 Firefox/120.0", 10, 0},
-		{"safari", named(tls.HelloSafari_16_0), "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.0 Safari/605.1.15", 10, 0},
-		{"edge", named(tls.HelloChrome_133), "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/133.0.0.0 Safari/537.36 Edg/133.0.0.0", 0, chromeProbes},
-		{"ios", named(tls.HelloIOS_14), "Mozilla/5.0 (iPhone; CPU iPhone OS 14_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/14.0 Mobile/15E148 Safari/604.1", 0, 0},
+		{"chrome", chromeSpec, chromeAgent, 80, chromeProbes, nil},
+		{"firefox", firefoxSpec, "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:153.0) Gecko/20100101 Firefox/153.0", 20, 0, oneShare},
+		{"safari", named(tls.HelloSafari_16_0), "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.0 Safari/605.1.15", 0, 0, nil},
+		{"edge", named(tls.HelloChrome_133), "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/133.0.0.0 Safari/537.36 Edg/133.0.0.0", 0, chromeProbes, nil},
+		{"ios", named(tls.HelloIOS_14), "Mozilla/5.0 (iPhone; CPU iPhone OS 14_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/14.0 Mobile/15E148 Safari/604.1", 0, 0, nil},
 	}
 }
 

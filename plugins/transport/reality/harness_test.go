@@ -44,6 +44,8 @@ type authority struct {
 	chain, key []byte // PEM
 	pair       tls.Certificate
 	quick      tls.Certificate // ECDSA
+	quickChain []byte          // PEM
+	quickKey   []byte
 }
 
 var testAuthority = sync.OnceValue(func() *authority {
@@ -80,7 +82,7 @@ func newAuthority() (*authority, error) {
 	if err := a.issue(caDER, caKey, ecKey); err != nil {
 		return nil, err
 	}
-	a.quick = a.pair
+	a.quick, a.quickChain, a.quickKey = a.pair, a.chain, a.key
 	return a, a.issue(caDER, caKey, leafKey)
 }
 

@@ -287,7 +287,7 @@ func TestRotateChoice(t *testing.T) {
 		}
 		seen[a.name]++
 	}
-	if seen["chrome"] < 150 || seen["ios"]+seen["edge"] > 0 || len(seen) < 3 {
+	if seen["chrome"] < 150 || seen["firefox"] < 30 || len(seen) != 2 {
 		t.Errorf("choices %v", seen)
 	}
 	if _, err := chooseProfile("netscape", params{}, time.Now()); err == nil {

@@ -78,7 +78,7 @@ const (
 // study is everything that is learnt of a cover with one server name.
 type study struct {
 	looks   [offeredKinds]*look
-	firefox *look
+	firefox *look // an old one, which takes no compressed certificate
 	page    *page
 	pageErr error
 }
@@ -163,7 +163,7 @@ func (s *study) judgeTLS(chrome *look, say func(Weight, string, ...any)) {
 		say(Unfit, "it sends more than a session ticket before the client has finished, which cannot be imitated")
 	}
 	judgeFlight("Chrome", chrome, say)
-	judgeFlight("Firefox", s.firefox, say) // which does not take compressed certificates
+	judgeFlight("Firefox", s.firefox, say)
 }
 
 // judgeFlight says which of an answer's records cannot be imitated.

@@ -79,6 +79,11 @@ func (s shape) record(t testing.TB) []byte {
 	if err := conn.ApplyPreset(&spec); err != nil {
 		t.Fatal(err)
 	}
+	if prof.finish != nil {
+		if err := prof.finish(conn); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if err := conn.BuildHandshakeState(); err != nil {
 		t.Fatal(err)
 	}

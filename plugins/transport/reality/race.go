@@ -30,6 +30,10 @@ func connectTCP(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 // fails or attemptDelay passes, and gives the first connection. The error is the first
 // address's.
 func race(ctx context.Context, to connect, addresses []netip.Addr, port uint16) (net.Conn, netip.Addr, error) {
+	if len(addresses) == 1 {
+		conn, err := to(ctx, netip.AddrPortFrom(addresses[0], port))
+		return conn, addresses[0], err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type result struct {

@@ -29,8 +29,9 @@ type server struct {
 	now     func() time.Time
 	figures figures
 
-	ready    atomic.Bool // the cover is known and fit, or forced
-	looped   atomic.Bool // the cover is this port itself
+	ready    atomic.Bool   // the cover is known and fit, or forced
+	looped   atomic.Bool   // the cover is this port itself
+	begin    chan struct{} // holds one for each connection that has not met the cover yet
 	closing  chan struct{}
 	accepts  chan struct{} // closed when nobody is accepted any more
 	looked   chan struct{} // closed after the first look at the cover
@@ -63,7 +64,7 @@ func listen(ctx context.Context, env sdk.Env, c Config, now func() time.Time, fi
 	}
 	s := &server{
 		settings: set, log: env.Log(), now: now, crowd: newCrowd(c.Strangers),
-		closing: make(chan struct{}), accepts: make(chan struct{}),
+		begin: make(chan struct{}, max(c.Strangers/2, 1)), closing: make(chan struct{}), accepts: make(chan struct{}),
 		looked: make(chan struct{}), recheck: make(chan struct{}, 1), accepted: make(chan net.Conn),
 		sessions: map[string]map[*stream]struct{}{},
 	}
@@ -180,8 +181,17 @@ func (s *server) acceptAll() {
 	}
 	backoff := firstBackoff
 	for {
+		// Others wait in the kernel's queue: what is taken in is also looked at, however many
+		// come and however slow this machine is.
+		select {
+		case s.begin <- struct{}{}:
+		case <-s.closing:
+			return
+		}
 		c, err := s.ln.Accept()
-		if err == nil {
+		if err != nil {
+			<-s.begin
+		} else {
 			backoff = firstBackoff
 			s.crowd.under(1)
 			s.running.Go(func() { s.serve(c) })
@@ -228,6 +238,8 @@ func (s *server) shortOfFiles(err error) {
 
 // serve has one connection from accept to the end of the cover's part in it.
 func (s *server) serve(c net.Conn) {
+	begun := sync.OnceFunc(func() { <-s.begin })
+	defer begun()
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	if k, ok := c.(keeper); ok {
@@ -257,7 +269,9 @@ func (s *server) serve(c net.Conn) {
 		reset(c)
 		return
 	}
-	if !x.attach(to) {
+	met := x.attach(to)
+	begun()
+	if !met {
 		return
 	}
 	if conn := s.meet(x); conn != nil {
