@@ -134,7 +134,7 @@ func (b *bus) receiveEphemeral(body []byte) {
 	if !ok {
 		return
 	}
-	var e envelope
+	var e fleeting
 	if l := b.h.link(device); l != nil && e.parse(rest) == nil {
 		l.ephemeral(&e, own)
 	}

@@ -29,8 +29,8 @@ type Outbox interface {
 	// because the session's bound is reached or it is ending.
 	Control(t ccp.Type, channel uint32, payload []byte) bool
 	// Media queues a droppable frame: voice, video, typing; for a peer with ack
-	// it is a Deliver at position 0. payload is valid during the call only.
-	// false: the writer is behind and the frame is dropped.
+	// it is a Deliver at position 0. payload is shared by all recipients: read
+	// only, valid for ever. false: the writer is behind and the frame is dropped.
 	Media(t ccp.Type, channel uint32, payload []byte) bool
 	// Close sends an Error frame with the code and ends the session. It returns
 	// at once.

@@ -23,7 +23,9 @@ func (l *Link) handlePlain(ctx context.Context, f ccp.Frame, io bool) error {
 	l.counter++
 	id := ccp.MessageID{Log: l.ownLog, Counter: l.counter}
 	if f.Type.Media() || f.Type == ccp.TypeTyping {
-		l.broadcast(rt, f.Type, f.Channel, id, now, body)
+		if err := l.broadcast(rt, f.Type, f.Channel, id, now, body); err != nil {
+			return err
+		}
 		l.reply(f)
 		return nil
 	}

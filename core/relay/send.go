@@ -38,7 +38,9 @@ func (l *Link) handleSend(ctx context.Context, f ccp.Frame, io bool) error {
 		}
 	}
 	if s.Kind.Media() || s.Flags&ccp.SendEphemeral != 0 {
-		l.broadcast(rt, s.Kind, f.Channel, s.ID, now, body)
+		if err := l.broadcast(rt, s.Kind, f.Channel, s.ID, now, body); err != nil {
+			return err
+		}
 		l.doneNow(s.ID, now)
 		return nil
 	}
@@ -336,41 +338,73 @@ func (l *Link) flushLog(o *outLog) {
 	o.dirty = len(o.done) > 0 || len(o.refused) > 0
 }
 
+// maxEphemeral is the longest body of a message that is not stored. Where somebody
+// does not read, a session drops it, and with its head it must fit what a session
+// lets wait for that.
+const maxEphemeral = 60 << 10
+
 // broadcast hands a message to online recipients only.
-func (l *Link) broadcast(rt *route, kind ccp.Type, channel uint32, id ccp.MessageID, now time.Time, body []byte) {
-	env := envelope{kind: kind, channel: channel, time: now.UnixMilli(), id: id, device: l.device, user: l.user, body: body}
+func (l *Link) broadcast(rt *route, kind ccp.Type, channel uint32, id ccp.MessageID, now time.Time, body []byte) error {
+	if len(body) > maxEphemeral {
+		return refuse(ccp.CodeTooLarge, "voice, video and what is not stored: 61440 bytes at most")
+	}
+	e := fleeting{envelope: envelope{kind: kind, channel: channel, time: now.UnixMilli(), id: id, device: l.device, user: l.user, body: body}}
 	if channel == 0 {
-		env.flags = FlagDirect
+		e.flags = FlagDirect
 	}
 	if kind.Media() {
 		l.h.metrics.Media(kind == ccp.TypeVideoFrame)
 	}
 	for _, r := range rt.to {
 		if to := l.h.link(r.device); to != nil {
-			to.ephemeral(&env, r.own)
+			to.ephemeral(&e, r.own)
 		}
 	}
-	l.h.bus.ephemeral(rt, &env)
+	l.h.bus.ephemeral(rt, &e.envelope)
+	return nil
+}
+
+// fleeting is a message that is not stored, on its way to the sessions of this node.
+// What they get is made once, with the first of them, and shared.
+type fleeting struct {
+	envelope
+	deliver [2][]byte // payload of Deliver; the second as own copy
+}
+
+// payload is that of a Deliver; nil where none can be made.
+func (f *fleeting) payload(own bool) []byte {
+	which, flags := 0, f.flags
+	if own {
+		which, flags = 1, flags|FlagOwnCopy
+	}
+	if f.deliver[which] == nil {
+		b, err := ccp.AppendDeliver(make([]byte, 0, ccp.DeliverLen(len(f.device), len(f.user), len(f.body))), ccp.Deliver{
+			Kind: f.kind, Flags: flags, ID: f.id, Time: f.time, Device: []byte(f.device), User: []byte(f.user), Body: f.body,
+		})
+		if err != nil {
+			return nil
+		}
+		f.deliver[which] = b
+	}
+	return f.deliver[which]
 }
 
 // ephemeral pushes a droppable message to this link's session.
-func (l *Link) ephemeral(e *envelope, own bool) {
-	d := Delivery{Kind: e.kind, Flags: e.flags, ID: e.id, Channel: e.channel, Time: e.time, Device: e.device, User: e.user, Body: e.body}
-	if own {
-		d.Flags |= FlagOwnCopy
+func (l *Link) ephemeral(f *fleeting, own bool) {
+	b := f.payload(own)
+	if b == nil {
+		return
 	}
 	if l.ack {
-		size := ccp.DeliverLen(len(d.Device), len(d.User), len(d.Body))
-		b, err := ccp.AppendDeliver(make([]byte, 0, size), ccp.Deliver{
-			Kind: d.Kind, Flags: d.Flags, ID: d.ID, Time: d.Time, Device: []byte(d.Device), User: []byte(d.User), Body: d.Body,
-		})
-		if err == nil && (l.records || len(b) <= maxBodyWithoutRecords) {
-			l.box.Media(ccp.TypeDeliver, d.Channel, b)
+		if l.records || len(b) <= maxBodyWithoutRecords {
+			l.box.Media(ccp.TypeDeliver, f.channel, b)
 		}
 		return
 	}
-	if d.Flags&FlagDirect != 0 {
-		d.Channel = directChannel(d.Device, l.device)
+	// A Deliver ends with the body; f.body itself may be the sender's buffer.
+	d := Delivery{Kind: f.kind, Channel: f.channel, Body: b[len(b)-len(f.body):]}
+	if f.flags&FlagDirect != 0 {
+		d.Channel = directChannel(f.device, l.device)
 	}
 	if !l.fits(&d) || l.plain && !safeForPlain(&d) {
 		return

@@ -18,7 +18,8 @@
 //	deliveries  by the relay's in-flight window; a body of 8 KiB or more is
 //	            queued by reference and sealed straight into the write buffer
 //	control     256 KiB; overflow ends the session, and the client resumes
-//	media       dropped while more than 64 KiB wait
+//	media       dropped where more than 64 KiB of memory would wait with it; as
+//	            much again may be being written. Large ones are shared by reference
 //
 // Cipher states live in the Session alone and are never stored.
 //

@@ -62,7 +62,9 @@ type Limits struct {
 	LargeFrames int64
 	// Control bounds the control frames queued for one session: 256 KiB.
 	Control int
-	// Media is the backlog above which media is dropped: 64 KiB.
+	// Media bounds the memory that waits for one session when a droppable frame joins
+	// it, with the frame's length: 64 KiB. A frame that does not fit is dropped. What
+	// is being written meanwhile is as much at most.
 	Media int
 	// Progress is the time in which a begun frame must advance by 1 KiB a second: 30 s.
 	Progress time.Duration

@@ -31,7 +31,7 @@ func (s *Session) Push(d relay.Delivery) bool {
 	if s.caps.Has(ccp.Ack) {
 		ok = s.pushDeliver(&d)
 	} else {
-		ok = s.appendFrame(d.Kind, d.Channel, s.nextDelivery(), d.Body)
+		ok = s.appendFrame(d.Kind, d.Channel, s.nextDelivery(), d.Body, true)
 	}
 	if !ok {
 		return false
@@ -44,7 +44,6 @@ func (s *Session) Push(d relay.Delivery) bool {
 func (s *Session) pushDeliver(d *relay.Delivery) bool {
 	n := ccp.DeliverLen(len(d.Device), len(d.User), len(d.Body))
 	b := s.room(ccp.MaxHeader + n - len(d.Body) + inlineLen(d.Body))
-	before := len(*b)
 	sequence := s.nextDelivery()
 	if sequence == 0 {
 		s.wrap()
@@ -64,7 +63,7 @@ func (s *Session) pushDeliver(d *relay.Delivery) bool {
 		s.srv.opt.Log.Error("delivery cannot be encoded", "device", s.device, "position", d.Position, "error", err)
 		return false
 	}
-	s.put(b, before, out, d.Body)
+	s.put(b, out, d.Body, true)
 	return true
 }
 
@@ -87,7 +86,7 @@ func (s *Session) Control(t ccp.Type, channel uint32, payload []byte) bool {
 	} else {
 		sequence = s.nextDelivery()
 	}
-	ok := s.appendFrame(t, channel, sequence, payload)
+	ok := s.appendFrame(t, channel, sequence, payload, false)
 	if ok {
 		s.control += len(payload) + ccp.MaxHeader
 		s.kick()
@@ -104,11 +103,11 @@ func (s *Session) Media(t ccp.Type, channel uint32, payload []byte) bool {
 	if s.closing || s.ending.Load() || !s.ready {
 		return false
 	}
-	if s.queued > s.srv.opt.Limits.Media {
+	if s.queued+ccp.MaxHeader+len(payload) > s.srv.opt.Limits.Media {
 		s.srv.opt.Metrics.Inc(metrics.MediaDropped)
 		return false
 	}
-	if !s.appendFrame(t, channel, s.nextDelivery(), payload) {
+	if !s.appendFrame(t, channel, s.nextDelivery(), payload, true) {
 		return false
 	}
 	s.kick()
@@ -125,9 +124,10 @@ func (s *Session) nextDelivery() uint32 {
 	return s.deliveries
 }
 
-// appendFrame queues a frame, copying its payload unless it is large and the peer
-// has records. mu is held. false: the frame cannot be sent to this peer.
-func (s *Session) appendFrame(t ccp.Type, channel, sequence uint32, payload []byte) bool {
+// appendFrame queues a frame. Its payload is copied, unless it is large, may be kept
+// (shared) and the peer has records. mu is held. false: the frame cannot be sent to
+// this peer.
+func (s *Session) appendFrame(t ccp.Type, channel, sequence uint32, payload []byte, shared bool) bool {
 	if sequence == 0 { // the counter came round: ccp1.md 4.3 ends the connection
 		s.wrap()
 		return false
@@ -135,16 +135,16 @@ func (s *Session) appendFrame(t ccp.Type, channel, sequence uint32, payload []by
 	if !s.caps.Has(ccp.Records) {
 		return s.appendUnit(t, channel, sequence, payload)
 	}
-	b := s.room(ccp.MaxHeader + len(payload))
-	before := len(*b)
+	n := len(payload)
+	if shared {
+		n = inlineLen(payload)
+	}
+	b := s.room(ccp.MaxHeader + n)
 	out, err := ccp.AppendHeader(*b, t, channel, sequence, len(payload))
 	if err != nil {
 		return false
 	}
-	out = append(out, payload...)
-	s.queued += len(out) - before
-	s.frames++
-	*b = out
+	s.put(b, out, payload, shared)
 	return true
 }
 
@@ -167,7 +167,7 @@ func (s *Session) appendUnit(t ccp.Type, channel, sequence uint32, payload []byt
 	}
 	b = append(b, payload...)
 	s.queue = append(s.queue, piece{b: b, pooled: true, kind: t, channel: channel, sequence: sequence})
-	s.queued += n
+	s.queued += cap(b)
 	s.frames++
 	return true
 }
@@ -181,11 +181,14 @@ func (s *Session) room(n int) *[]byte {
 			return &p.b
 		}
 		if p.pooled && cap(p.b) < midBuf && len(p.b)+n <= midBuf {
+			s.queued += midBuf - cap(p.b)
 			p.b = s.srv.pool.grow(p.b, midBuf)
 			return &p.b
 		}
 	}
-	s.queue = append(s.queue, piece{b: s.srv.pool.get(n), pooled: true})
+	b := s.srv.pool.get(n)
+	s.queued += cap(b)
+	s.queue = append(s.queue, piece{b: b, pooled: true})
 	return &s.queue[len(s.queue)-1].b
 }
 
@@ -197,16 +200,14 @@ func inlineLen(body []byte) int {
 }
 
 // put ends a frame whose head is out, with its body copied or by reference.
-func (s *Session) put(b *[]byte, before int, out, body []byte) {
+func (s *Session) put(b *[]byte, out, body []byte, shared bool) {
 	s.frames++
-	if len(body) < byReference {
-		out = append(out, body...)
-		s.queued += len(out) - before
-		*b = out
+	if !shared || len(body) < byReference {
+		*b = append(out, body...)
 		return
 	}
 	*b = out
-	s.queued += len(out) - before + len(body)
+	s.queued += len(body)
 	s.queue = append(s.queue, piece{b: body})
 }
 

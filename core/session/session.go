@@ -56,7 +56,7 @@ type Session struct {
 	mode       mode
 	queue      []piece
 	frames     int // frames in queue
-	queued     int // bytes in queue
+	queued     int // bytes that queue holds on to: whole buffers, and bodies by reference
 	control    int // of them, control frames
 	position   uint64
 	answers    uint32
@@ -185,7 +185,7 @@ func (s *Session) Close(code string) {
 		s.srv.opt.Metrics.Inc(metrics.SessionsReplaced)
 	}
 	s.srv.opt.Metrics.Count(metrics.Errors, code)
-	s.appendFrame(ccp.TypeError, 0, s.nextAnswer(), ccp.ErrorBody{Error: code}.Marshal())
+	s.appendFrame(ccp.TypeError, 0, s.nextAnswer(), ccp.ErrorBody{Error: code}.Marshal(), false)
 	s.end()
 	s.kick()
 	s.clock.arm(s.clock.endIn(s.srv.opt.Limits.Farewell))
