@@ -109,3 +109,40 @@ func TestKeyWorkIsChargedOnce(t *testing.T) {
 		}
 	})
 }
+
+// TestCompatSessionsAreBounded: a peer of the reference is turned away as others are, and
+// who is in is found by device and by Close.
+func TestCompatSessionsAreBounded(t *testing.T) {
+	h := newHouse(t, func(o *Options, a *account.Options) {
+		o.ClearFrames, a.Registration = true, account.Open
+		o.Limits.Sessions = 1
+	})
+	a := h.old(t, newDevice(t, "device-1", "alice"), "")
+	if err := a.connect(); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.old(t, newDevice(t, "device-2", "bob"), "").connect(); err == nil {
+		t.Error("there is one session more than limits.sessions")
+	}
+	if h.dir.Count("device") != 1 {
+		t.Error("the device that was turned away was stored")
+	}
+	if n := h.CloseDevice("device-1", ccp.CodeRevoked); n != 1 {
+		t.Errorf("%d sessions of the device that is in", n)
+	}
+}
+
+// TestCloseCutsConnections: also a session that nothing leads to any more does not keep
+// Close waiting.
+func TestCloseCutsConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHouse(t, nil)
+		c := h.join(t, newDevice(t, "dev-a", "alice"))
+		synctest.Wait()
+		h.unregister(h.relay.link("dev-a").box.(*Session))
+		h.Close()
+		if _, err := c.read(); err == nil {
+			t.Error("the connection is still open")
+		}
+	})
+}

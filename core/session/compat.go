@@ -49,9 +49,10 @@ func (o *opening) compat(ctx context.Context) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	ses := o.newSession(&req)
-	ses.mode = o.dataMode()
-	o.srv.register(ses)
+	ses, err := o.newSession(&req)
+	if err != nil {
+		return nil, err
+	}
 	ok := false
 	defer func() {
 		if !ok {

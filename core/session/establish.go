@@ -16,11 +16,9 @@ const keysTime = time.Second
 
 // establish does the transaction, takes the route, and sends the Ack.
 func (o *opening) establish(ctx context.Context, conf *ccp.Confirm, req account.Request, former *resumption) (*Session, error) {
-	ses := o.newSession(&req)
-	// Known by its device before the device's standing is read: a revocation that
-	// comes between the two finds it.
-	if !o.srv.register(ses) {
-		return nil, refused(ccp.CodeUnavailable, "limits.sessions are connected", nil)
+	ses, err := o.newSession(&req)
+	if err != nil {
+		return nil, err
 	}
 	ok := false
 	defer func() {
@@ -71,15 +69,18 @@ func (o *opening) establish(ctx context.Context, conf *ccp.Confirm, req account.
 	return ses, nil
 }
 
-// newSession makes the Session, still silent.
-func (o *opening) newSession(req *account.Request) *Session {
+// newSession makes the Session, still silent, and registers it, if there is room.
+func (o *opening) newSession(req *account.Request) (*Session, error) {
 	s := &Session{
 		srv: o.srv, conn: o.conn, ticket: o.ticket, transport: o.facts.Transport,
 		device: req.Device, public: req.Public, id: req.Session, caps: o.accepted,
 		send: o.send, recv: o.recv, answers: 2, stop: make(chan struct{}),
 	}
 	s.clock.s = s
-	return s
+	if !o.accepted.Has(ccp.ProofBinding) {
+		s.mode = o.dataMode()
+	}
+	return s, o.srv.register(s)
 }
 
 // adopt takes over what the transaction said.

@@ -28,8 +28,8 @@ type Server struct {
 	began    time.Time
 	sessions map[*Session]struct{}
 	openings map[*opening]struct{}
+	conns    map[*net.Conn]struct{} // of every Serve that runs
 	draining bool
-	running  int
 	idle     chan struct{} // closed when draining and nothing runs
 }
 
@@ -38,7 +38,7 @@ func New(opt Options) *Server {
 	opt.complete()
 	s := &Server{
 		opt: opt, sessions: make(map[*Session]struct{}), openings: make(map[*opening]struct{}),
-		idle: make(chan struct{}), began: time.Now(),
+		conns: make(map[*net.Conn]struct{}), idle: make(chan struct{}), began: time.Now(),
 	}
 	s.large.free = opt.Limits.LargeFrames
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -52,10 +52,10 @@ func New(opt Options) *Server {
 func (s *Server) Serve(conn net.Conn) {
 	defer conn.Close()
 	o := newOpening(s, conn)
-	if !s.enter(o) {
+	if !s.enter(&conn, o) {
 		return
 	}
-	defer s.leave()
+	defer s.leave(&conn)
 	done := make(chan *Session, 1)
 	s.work.Go(func() { done <- o.run() })
 	ses := <-done
@@ -66,13 +66,13 @@ func (s *Server) Serve(conn net.Conn) {
 	}
 }
 
-func (s *Server) enter(o *opening) bool {
+func (s *Server) enter(conn *net.Conn, o *opening) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.draining {
 		return false
 	}
-	s.running++
+	s.conns[conn] = struct{}{}
 	s.openings[o] = struct{}{}
 	return true
 }
@@ -83,26 +83,26 @@ func (s *Server) forgetOpening(o *opening) {
 	s.mu.Unlock()
 }
 
-func (s *Server) leave() {
+func (s *Server) leave(conn *net.Conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.running--
-	if s.draining && s.running == 0 {
+	delete(s.conns, conn)
+	if s.draining && len(s.conns) == 0 {
 		close(s.idle)
 	}
 }
 
 // register makes the session known by its device before the device's standing is
-// read, so that a revocation in between is not lost on it. It says no when there
-// are as many as Limits.Sessions.
-func (s *Server) register(ses *Session) bool {
+// read, so that a revocation in between is not lost on it. It refuses when there are
+// as many as Limits.Sessions.
+func (s *Server) register(ses *Session) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if most := s.opt.Limits.Sessions; most > 0 && len(s.sessions) >= most && !s.connected(ses.device) {
-		return false
+		return refused(ccp.CodeUnavailable, "limits.sessions are connected", nil)
 	}
 	s.sessions[ses] = struct{}{}
-	return true
+	return nil
 }
 
 // Connected says whether there is a session of the device here, also one that is being
@@ -214,7 +214,8 @@ func (s *Server) Move(match func(net.Conn) bool, move ccp.Move) int {
 }
 
 // Close ends everything at once and waits for it. Established peers are told
-// "unavailable", so that they resume elsewhere or later.
+// "unavailable", so that they resume elsewhere or later. What is not gone after twice the
+// farewell time loses its connection.
 func (s *Server) Close() {
 	s.stop()
 	s.mu.Lock()
@@ -224,8 +225,20 @@ func (s *Server) Close() {
 		go o.abort() // closing may wait for a peer that does not read
 	}
 	s.closeWhere(ccp.CodeUnavailable, func(*Session) bool { return true })
+	late := time.AfterFunc(2*s.opt.Limits.Farewell, s.cutAll)
 	<-s.idle
+	late.Stop()
 	s.cancel()
+}
+
+// cutAll closes every connection that is being served, whatever became of it.
+func (s *Server) cutAll() {
+	s.mu.Lock()
+	conns := slices.Collect(maps.Keys(s.conns))
+	s.mu.Unlock()
+	for _, c := range conns {
+		go (*c).Close() // closing may wait for a peer that does not read
+	}
 }
 
 func (s *Server) stop() {
@@ -235,7 +248,7 @@ func (s *Server) stop() {
 		return
 	}
 	s.draining = true
-	if s.running == 0 {
+	if len(s.conns) == 0 {
 		close(s.idle)
 	}
 }
