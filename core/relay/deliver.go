@@ -27,8 +27,10 @@ type outbound struct {
 	backlogBytes int
 
 	hist  *history
-	held  []uint64 // seen but not for this connection: no Done may cover them
-	alone uint64   // a suspicious row that was sent and not acknowledged
+	since time.Time // when the link began
+	lives bool      // the device said so while rows waited for its Done
+	held  []uint64  // seen but not for this connection: no Done may cover them
+	alone uint64    // a suspicious row that was sent and not acknowledged
 	timer *time.Timer
 }
 
@@ -256,7 +258,7 @@ func (l *Link) pushPage(page []pageRow, last bool) (end bool) {
 			return true
 		case p.skip || !l.fits(&p.d):
 			o.pass(p.d.Position)
-		case o.hist.poisoned(p.d.Position) && !p.suspect:
+		case o.hist.poisoned(p.d.Position):
 			o.pass(p.d.Position)
 			l.h.moveBehind(l, *p.row, p.d)
 		case !l.open(size) || p.suspect && o.ring.waiting > 0:
@@ -328,14 +330,9 @@ func (l *Link) endOutbound() {
 	if o.timer != nil {
 		o.timer.Stop()
 	}
-	waiting := make([]uint64, 0, o.ring.waiting)
-	for _, it := range o.ring.items[o.ring.head:] {
-		if !it.done {
-			waiting = append(waiting, it.pos)
-		}
-	}
-	pushed := o.pushed
+	first, pushed := o.ring.first(), o.pushed
+	suspect := !o.lives && l.h.now().Sub(o.since) < outlived
 	o.ring.free()
 	o.mu.Unlock()
-	l.h.histories.ended(l.device, waiting, pushed)
+	l.h.histories.ended(l.device, first, pushed, suspect)
 }

@@ -12,7 +12,8 @@ import (
 )
 
 // handleDone takes a client's word for what it has stored: everything up to the
-// cursor and the ranges, of what this connection delivered.
+// cursor and the ranges, of what this connection delivered. One that covers nothing new
+// while rows wait says that the device lives and does not take them now.
 func (l *Link) handleDone(payload []byte) error {
 	if !l.ack {
 		return fmt.Errorf("%w: done without ack", ErrFatal)
@@ -24,10 +25,12 @@ func (l *Link) handleDone(payload []byte) error {
 	o := &l.out
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	before := o.ring.waiting
 	l.acknowledged(0, d.Cursor)
 	for _, r := range d.Ranges {
 		l.acknowledged(r[0], r[1])
 	}
+	o.lives = o.lives || before > 0 && o.ring.waiting == before
 	l.resume()
 	return nil
 }

@@ -257,7 +257,7 @@ func (h *Hub) Attach(ctx context.Context, box Outbox, cursor uint64) (*Link, err
 	}
 	l.ctx, l.cancel = context.WithCancel(h.ctx)
 	l.in.room.L = &l.in.mu
-	l.out.tail, l.out.pushed = cursor, cursor
+	l.out.tail, l.out.pushed, l.out.since = cursor, cursor, h.now()
 
 	sh := h.shard(l.device)
 	sh.mu.Lock()

@@ -84,7 +84,7 @@ type moving struct {
 	position uint64
 }
 
-// moveBehind appends a row that crashed its receiver poisonAfter times anew, and
+// moveBehind appends a row that seems to crash its receiver (see history) anew, and
 // deletes it from its old place once that is stored.
 func (h *Hub) moveBehind(l *Link, row storage.Envelope, d Delivery) {
 	h.log.Warn("row moved behind the others", "device", l.device, "position", row.Position)

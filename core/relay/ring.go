@@ -76,6 +76,14 @@ func (r *ring) done(from, to uint64) (first, last uint64, n int) {
 	return first, last, n
 }
 
+// first is the first position that waits, or 0.
+func (r *ring) first() uint64 {
+	if r.waiting == 0 {
+		return 0
+	}
+	return r.items[r.head].pos // done passes over those that are done
+}
+
 // search is the index of the first item at or behind pos.
 func (r *ring) search(pos uint64) int {
 	lo, hi := r.head, len(r.items)
