@@ -100,8 +100,6 @@ func (s *Server) openCertificates(ctx context.Context) (err error) {
 	return err
 }
 
-// bind takes sockets from systemd where it passes some, and opens the configured
-// addresses otherwise.
 // samePublicKey compares the first certificates of two files; a file that cannot be
 // read differs from none.
 func samePublicKey(one, other string) bool {
@@ -127,13 +125,19 @@ func leaf(name string) (*x509.Certificate, error) {
 	}
 }
 
-func (s *Server) bind(ctx context.Context) error {
-	passed, err := activated()
-	if err != nil {
+// bind takes sockets from systemd where it passes some, and opens the configured
+// addresses otherwise. After an error those that are open are closed with the rest.
+func (s *Server) bind(ctx context.Context) (err error) {
+	s.onClose(func(context.Context) error {
+		for _, ln := range s.public {
+			ln.Close()
+		}
+		return nil
+	})
+	if s.public, err = activated(); err != nil {
 		return err
 	}
-	s.public = passed
-	if len(passed) == 0 {
+	if len(s.public) == 0 {
 		for _, a := range s.cfg.Server.Listen {
 			if s.opt.Prepare && a.Port() != 0 {
 				continue
@@ -145,12 +149,6 @@ func (s *Server) bind(ctx context.Context) error {
 			s.public = append(s.public, ln)
 		}
 	}
-	s.onClose(func(context.Context) error {
-		for _, ln := range s.public {
-			ln.Close()
-		}
-		return nil
-	})
 	return nil
 }
 
@@ -188,7 +186,7 @@ func activated() ([]net.Listener, error) {
 		ln, err := net.FileListener(f)
 		f.Close()
 		if err != nil {
-			return nil, fmt.Errorf("socket %d passed by systemd is no stream listener: %w", fd, err)
+			return out, fmt.Errorf("socket %d passed by systemd is no stream listener: take it out of the socket unit: %w", fd, err)
 		}
 		out = append(out, ln)
 	}
