@@ -153,7 +153,7 @@ func (e *examination) key(check string, dir fs.FileInfo, name string) {
 	st, err := os.Lstat(name)
 	switch {
 	case err != nil:
-		e.add(check, Wrong, reason(name, err), "")
+		e.add(check, Wrong, reason(name, err), "run this as the relay's own user")
 	case !st.Mode().IsRegular():
 		e.add(check, Wrong, name+" is not a regular file", "restore it from a backup")
 	case st.Mode().Perm()&0o077 != 0:

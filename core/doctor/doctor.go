@@ -234,13 +234,18 @@ func (e *examination) plugins() {
 			if p.Error != "" {
 				text += ": " + p.Error
 			}
-			e.add(p.title(), Wrong, text, "mend what it says, then: commucat plugin upgrade "+p.Name)
+			e.add(p.title(), Wrong, text, "mend what it says, then: "+e.command("plugin upgrade", p.Name))
 		case p.Degraded != "":
-			e.add(p.title(), Wrong, "its plugin is "+p.State+" and serves nobody: "+p.Degraded, "mend what it says; to try it: commucat transport test "+p.Name)
+			e.add(p.title(), Wrong, "its plugin is "+p.State+" and serves nobody: "+p.Degraded, "mend what it says; to try it: "+e.command("transport test", p.Name))
 		case !degraded:
 			e.fine(p.title(), "its plugin is %s", p.State)
 		}
 	}
+}
+
+// command is one for this relay, wherever its data folder is.
+func (e *examination) command(verb, name string) string {
+	return fmt.Sprintf("commucat %s %s --data %s", verb, name, e.Data)
 }
 
 // file names the configuration's file in a mend.

@@ -214,15 +214,15 @@ func TestFindings(t *testing.T) {
 					return &Status{Listeners: []Listener{{"tunnel", "127.0.0.1:1", "udp", false}}}, nil
 				}
 			}},
-		{name: "plugin parked", level: Wrong, check: "transport tunnel", text: "does not run (parked): no folder", mend: "commucat plugin upgrade tunnel",
+		{name: "plugin parked", level: Wrong, check: "transport tunnel", text: "does not run (parked): no folder", mend: "commucat plugin upgrade tunnel --data /",
 			spoil: plugins("transport tunnel", Plugin{Name: "tunnel", Kind: "transport", State: "parked", Error: "no folder", Down: true})},
 		{name: "plugin of a storage that ends again and again", level: Wrong, check: "storage db", text: "does not run (backoff): no server", mend: "commucat plugin upgrade db",
 			spoil: plugins("", Plugin{Name: "db", Kind: "storage", State: "backoff", Error: "no server", Down: true})},
 		{name: "plugin that is not offered", level: Weak, check: "transport tunnel", text: "degraded: away", mend: "journalctl",
 			spoil: plugins("transport tunnel", Plugin{Name: "tunnel", Kind: "transport", State: "running"})},
-		{name: "plugin that says it cannot serve", level: Wrong, check: "transport tunnel", text: "is running and serves nobody: the cover is down", mend: "commucat transport test tunnel",
+		{name: "plugin that says it cannot serve", level: Wrong, check: "transport tunnel", text: "is running and serves nobody: the cover is down", mend: "commucat transport test tunnel --data /",
 			spoil: plugins("transport tunnel", Plugin{Name: "tunnel", Kind: "transport", State: "running", Degraded: "the cover is down"})},
-		{name: "plugin that says so first", level: Wrong, check: "transport tunnel", text: "serves nobody: the cover is down", mend: "commucat transport test tunnel",
+		{name: "plugin that says so first", level: Wrong, check: "transport tunnel", text: "serves nobody: the cover is down", mend: "commucat transport test tunnel --data /",
 			spoil: plugins("", Plugin{Name: "tunnel", Kind: "transport", State: "running", Degraded: "the cover is down"})},
 		{name: "plugin that runs", level: OK, check: "transport tunnel", text: "its plugin is running",
 			spoil: plugins("", Plugin{Name: "tunnel", Kind: "transport", State: "running", Error: "it was killed"})},

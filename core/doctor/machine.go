@@ -30,7 +30,7 @@ func (e *examination) disk() {
 	const check = "disk space"
 	dir, err := filepath.Abs(e.Data)
 	if err != nil {
-		e.add(check, Wrong, err.Error(), "")
+		e.add(check, Wrong, err.Error(), "give --data with its whole path, from a folder that exists")
 		return
 	}
 	for dir != "/" {
@@ -41,7 +41,7 @@ func (e *examination) disk() {
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		e.add(check, Wrong, fmt.Sprintf("%s: %v", dir, err), "")
+		e.add(check, Wrong, fmt.Sprintf("%s: %v", dir, err), "run this as the relay's own user; df "+dir)
 		return
 	}
 	free := st.Bavail * uint64(st.Bsize)
@@ -67,7 +67,7 @@ func (e *examination) files() {
 	const check = "open files"
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		e.add(check, Wrong, err.Error(), "")
+		e.add(check, Wrong, err.Error(), "ulimit -n")
 		return
 	}
 	most, whose := limit.Max, "this shell"

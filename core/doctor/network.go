@@ -40,7 +40,7 @@ func (e *examination) listeners(ctx context.Context) {
 func (e *examination) reach(ctx context.Context, l Listener) {
 	check := "listener " + l.Address
 	if l.Network != "tcp" {
-		e.fine(check, "%s of %s; to try it: commucat transport test %s", l.Network, l.Transport, l.Transport)
+		e.fine(check, "%s of %s; to try it: %s", l.Network, l.Transport, e.command("transport test", l.Transport))
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -51,7 +51,7 @@ func (e *examination) reach(ctx context.Context, l Listener) {
 	}}
 	dial, answer := d.DialContext, "answers TLS"
 	if !l.Web {
-		dial, answer = new(net.Dialer).DialContext, "takes connections; to try it: commucat transport test "+l.Transport
+		dial, answer = new(net.Dialer).DialContext, "takes connections; to try it: "+e.command("transport test", l.Transport)
 	}
 	c, err := dial(ctx, "tcp", l.Address)
 	if err != nil {
