@@ -104,12 +104,16 @@ func New(ctx context.Context, opt Options) (_ *Server, err error) {
 		}
 	}()
 	for _, step := range []func(context.Context) error{
-		s.openData, s.openKeys, s.openHost, s.openStorage, s.openSharedKeys, s.openAudit, s.openAccounts, s.openRelay, s.openOperator, s.openFront, s.openTransports, s.openAdmin, s.openInvite,
+		s.openData, s.openKeys, s.openHost, s.openStorage, s.openMark, s.openSharedKeys, s.openAudit, s.openAccounts, s.openRelay, s.openOperator, s.openFront, s.openTransports, s.openAdmin, s.openInvite,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
 	}
+	s.onClose(func(context.Context) error { // first of all, before what it works with
+		s.endFollowing()
+		return nil
+	})
 	return s, nil
 }
 
@@ -120,7 +124,6 @@ func (s *Server) onClose(f func(context.Context) error) { s.closers = append(s.c
 func (s *Server) close(ctx context.Context) error {
 	var errs []error
 	s.closeOnce.Do(func() {
-		s.endFollowing()
 		for i := len(s.closers) - 1; i >= 0; i-- {
 			errs = append(errs, s.closers[i](ctx))
 		}
