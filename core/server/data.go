@@ -46,6 +46,8 @@ type drawn struct {
 	Node        string `json:"node"`
 	ConnectPath string `json:"connect_path"`
 	Cookie      string `json:"cookie"`
+	// Marked: the storage has been used by this relay, and says so.
+	Marked bool `json:"marked,omitempty"`
 }
 
 // openData makes or opens the folder and takes its lock. Every error is one line
@@ -120,7 +122,7 @@ func (d *data) load(random io.Reader) error {
 		if used(d.path(keysDir)) { // the keys are always made after it
 			return fmt.Errorf("%s is missing beside keys; restore it from the same backup: links and devices name what it holds", name)
 		}
-		return d.draw(name, random)
+		return d.draw(random)
 	}
 	if err != nil {
 		return fmt.Errorf("%s cannot be read: %w", name, reason(err))
@@ -149,7 +151,7 @@ func used(dir string) bool {
 }
 
 // draw chooses a connect path and a cookie name that an ordinary site could have.
-func (d *data) draw(name string, random io.Reader) error {
+func (d *data) draw(random io.Reader) error {
 	var b [24]byte
 	if _, err := io.ReadFull(random, b[:]); err != nil {
 		return err
@@ -162,11 +164,16 @@ func (d *data) draw(name string, random io.Reader) error {
 		ConnectPath: "/" + folders[int(b[8])%len(folders)] + "/" + hex.EncodeToString(b[9:15]),
 		Cookie:      cookies[int(b[15])%len(cookies)],
 	}
+	return d.keep()
+}
+
+// keep writes what was drawn.
+func (d *data) keep() error {
 	j, err := json.MarshalIndent(d.drawn, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := writeFile(name, append(j, '\n')); err != nil {
+	if err := writeFile(d.path(stateFile), append(j, '\n')); err != nil {
 		return fmt.Errorf("data folder %s cannot be written: %w", d.dir, reason(err))
 	}
 	return nil
