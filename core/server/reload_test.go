@@ -130,3 +130,11 @@ func TestReloadKeepsTheLevel(t *testing.T) {
 		t.Error(l)
 	}
 }
+
+// TestCloseWithoutReloads: what reads a stopped relay's folder (audit verify, doctor, storage
+// copy) makes a Server that never reloads, and closes it.
+func TestCloseWithoutReloads(t *testing.T) {
+	if err := new(Server).close(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
