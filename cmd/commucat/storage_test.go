@@ -199,6 +199,40 @@ func TestLoadStorageCopy(t *testing.T) {
 	if code != exitOK || strings.Index(out, "text 0") > strings.Index(out, "text 1") || !strings.Contains(out, "text 2") {
 		t.Errorf("listen: %d %s %s", code, out, notes)
 	}
+	restored(t, pg, srv, dir, alice, bob)
+}
+
+// restored: the database goes back to a dump, on the same server. What is sent afterwards is shown,
+// though the device has seen more than the dump knows of.
+func restored(t *testing.T, pg *pgserver.Server, srv *process, dir, alice, bob string) {
+	t.Helper()
+	dump := filepath.Join(pg.Dir, "dump")
+	pg.Tool("pg_dump", "--format", "custom", "--schema", "commucat", "--file", dump, "commucat")
+	exchange := func(texts ...string) {
+		t.Helper()
+		args := append([]string{"client", "send", "--profile", alice, "--to", "bob"}, texts...)
+		if code, _, notes := commucat(t, args...); code != exitOK {
+			t.Fatalf("send: %d %s", code, notes)
+		}
+		code, out, notes := commucat(t, "client", "listen", "--profile", bob, "--count", "1", "--timeout", "20s")
+		if code != exitOK || !strings.Contains(out, texts[len(texts)-1]) {
+			t.Errorf("%q: %d %s %s", texts, code, out, notes)
+		}
+	}
+	for i := range 3 {
+		exchange(fmt.Sprint("behind the dump ", i))
+	}
+	if code := srv.terminate(t); code != exitOK {
+		t.Errorf("ended with %d: %s", code, srv.said())
+	}
+	pg.SQL("postgres", "DROP DATABASE commucat")
+	pg.SQL("postgres", "CREATE DATABASE commucat OWNER commucat")
+	pg.Tool("pg_restore", "--dbname", "commucat", dump)
+	srv = spawn(t, dir, "--listen", srv.address())
+	if err := srv.ready(); err != nil {
+		t.Fatal(err)
+	}
+	exchange("after the restore")
 	if code := srv.terminate(t); code != exitOK {
 		t.Errorf("ended with %d: %s", code, srv.said())
 	}

@@ -19,13 +19,12 @@ const (
 	// takeQueues locks a batch's queues in the order of their names, counts its
 	// rows in and answers what they were before.
 	//
-	// A queue's positions begin above the time in µs: a device that knew another
-	// store, which this one has taken the place of, has seen none of them. They go on
-	// above the floor of this history of the database.
+	// Positions are above the clock and above the floor of this history of the database
+	// (timeline.go): a device that knew what this one was before has seen none of them.
 	takeQueues = `INSERT INTO queue AS q (name, last, messages, bytes)
-	SELECT name, greatest($4::bigint, $5::bigint) + messages, messages, bytes
+	SELECT name, greatest(` + clock + `, $4::bigint) + messages, messages, bytes
 	FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS n (name, messages, bytes) ORDER BY name
-	ON CONFLICT (name) DO UPDATE SET last = greatest(q.last, $5::bigint) + excluded.messages, messages = q.messages + excluded.messages, bytes = q.bytes + excluded.bytes
+	ON CONFLICT (name) DO UPDATE SET last = greatest(q.last, ` + clock + `, $4::bigint) + excluded.messages, messages = q.messages + excluded.messages, bytes = q.bytes + excluded.bytes
 	RETURNING name, no, last, messages, bytes`
 	// findRows looks for rows that are there already.
 	findRows = `SELECT n.i, m.position FROM unnest($1::bytea[], $2::uuid[], $3::int[]) AS n (name, id, i)
@@ -141,7 +140,7 @@ func (a *appending) take(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	var p pgx.Batch
-	p.Queue(takeQueues, names, counts, sizes, a.now.UnixMicro(), a.floor).Query(func(r pgx.Rows) error {
+	p.Queue(takeQueues, names, counts, sizes, a.floor).Query(func(r pgx.Rows) error {
 		for r.Next() {
 			var name []byte
 			var no, last, messages, bytes int64

@@ -16,8 +16,8 @@
 // and synchronous_commit are on. A COMMIT whose answer is lost is answered with kind
 // Unavailable; the core repeats the batch, and what is there already is recognised.
 //
-// A standby that takes over may lack what the former server had committed; positions
-// and versions go on above what that can have given out (timeline.go).
+// A standby that takes over, and a database that was restored, may lack what was
+// committed; positions and versions go on above what can have been given out (timeline.go).
 //
 // Records of the directory are guarded by advisory locks on their keys, taken in
 // order, so that conditions on absent records hold as well.

@@ -62,7 +62,16 @@ func (s *store) prepare(ctx context.Context, schema string, log *slog.Logger) er
 		schema: schema, scripts: scripts, log: log, timeout: s.timeout,
 		lock: lockWait, pause: lockPause, wait: migrationWait, tell: tellEvery,
 	}
-	return m.run(ctx, conn.Conn())
+	if err := m.run(ctx, conn.Conn()); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	// Connections that were made before the tables are of another history: they end.
+	if err := s.inspect(ctx, conn); err != nil && !errors.Is(err, errReplaced) {
+		return plain("connect", err)
+	}
+	return nil
 }
 
 // sound connects and sees that the server is one that can be relied on.
@@ -71,7 +80,13 @@ func (s *store) sound(ctx context.Context) (*pgxpool.Conn, error) {
 	defer cancel()
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return nil, plain("connect", err)
+		err = plain("connect", err)
+		var unsafe unsafeError
+		var known *storage.Error
+		if errors.As(err, &unsafe) && errors.As(err, &known) { // nobody mends that by waiting
+			return nil, &storage.Error{Kind: sdk.Invalid, Op: known.Op, Text: known.Text, Err: unsafe}
+		}
+		return nil, err
 	}
 	var version int
 	err = conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version)
@@ -80,8 +95,6 @@ func (s *store) sound(ctx context.Context) (*pgxpool.Conn, error) {
 		err = plain("connect", err)
 	case version < 140000:
 		err = &storage.Error{Kind: sdk.Unsupported, Err: errTooOld}
-	default:
-		err = unsafe(ctx, conn.Conn())
 	}
 	if err != nil {
 		conn.Release()

@@ -68,7 +68,7 @@ func TestPlans(t *testing.T) {
 		{"read", readRows, []any{long, first + int64(n)/2, now, 100, 1 << 20}},
 		{"find", findRows, []any{[][]byte{long}, [][16]byte{id}, []int32{0}, now}},
 		{"over quota", expiredRows, []any{no, now}},
-		{"take", takeQueues, []any{names, []int64{1, 1, 1}, []int64{1, 1, 1}, now, 0}},
+		{"take", takeQueues, []any{names, []int64{1, 1, 1}, []int64{1, 1, 1}, 0}},
 		{"lock", lockQueues, []any{names}},
 		{"done", deleteRanges, []any{[]int64{no}, []int64{first}, []int64{first + 9}, []int64{first + 9}}},
 		{"depths", depthsOf, []any{names}},

@@ -95,6 +95,7 @@ type store struct {
 	// lockSpace keeps the advisory locks of two schemas apart.
 	lockSpace uint64
 	lines     timelines
+	watching  watching
 	// doubt is set when a write has failed, of which reading tells nothing: the disk
 	// may be full, or the log on a disk of its own.
 	doubt atomic.Bool
@@ -230,16 +231,12 @@ func (s *store) within(ctx context.Context) (_ context.Context, done context.Can
 func (s *store) ready(ctx context.Context) error {
 	ctx, cancel := s.within(ctx)
 	defer cancel()
-	var standby, readOnly bool
-	err := s.pool.QueryRow(ctx, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool").Scan(&standby, &readOnly)
-	switch {
-	case err != nil:
+	err := s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return s.inspect(ctx, c) })
+	if err != nil {
 		if broken(err) {
 			s.reset()
 		}
 		return plain("ready", err)
-	case standby || readOnly:
-		return &storage.Error{Kind: sdk.Unavailable, Text: "the server accepts no writes: it is a standby or set read-only"}
 	}
 	if !s.doubt.Load() {
 		return nil
@@ -302,27 +299,6 @@ func broken(err error) bool {
 		return strings.HasPrefix(said.Code, "57P") // the server ends, crashes or starts
 	}
 	return true
-}
-
-// safeSettings are what makes COMMIT mean the disk.
-var safeSettings = []string{"fsync", "full_page_writes", "synchronous_commit"}
-
-// unsafe names the settings under which an acknowledgement would be a lie.
-func unsafe(ctx context.Context, conn *pgx.Conn) error {
-	var wrong []string
-	for _, name := range safeSettings {
-		var value string
-		if err := conn.QueryRow(ctx, "SELECT current_setting($1)", name).Scan(&value); err != nil {
-			return plain("settings", err)
-		}
-		if value == "off" {
-			wrong = append(wrong, name+" = "+value)
-		}
-	}
-	if len(wrong) > 0 {
-		return &storage.Error{Kind: sdk.Invalid, Text: "the server loses acknowledged messages in a crash (" + strings.Join(wrong, ", ") + "): turn them on in postgresql.conf"}
-	}
-	return nil
 }
 
 var errTooOld = errors.New("the server is older than PostgreSQL 14; upgrade it")

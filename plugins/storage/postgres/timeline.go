@@ -15,24 +15,39 @@ import (
 	"github.com/commucat/commucat/sdk/storage"
 )
 
-// A standby that takes over without having got all of the former server's commits has
-// given out fewer positions than devices have seen: a device would take what comes at
-// those as old. So each history of the database has a floor, and positions and versions
-// of records go on above it. A history is a system identifier (another one: the tables
-// were restored from a dump) with a timeline, which PostgreSQL counts up at each
-// promotion and each recovery to a point in time (documentation, section 26.3.5). The
-// floor is the time in µs at its first write, and an hour for clocks that differ; queues
-// begin at the time and take less than a position a µs, so that this is above all of them.
+// A database goes back when it is restored from a dump or from copied files, and when a
+// standby takes over without having got all of the former server's commits. It has then
+// given out positions that it does not know of, and a device would take what comes at
+// those as old: acknowledged messages would be lost. Nothing kept in the database tells,
+// since that goes back as well. So
 //
-// What cannot be noticed is a copy of the files that is started again as if nothing had
-// happened.
+//   - a position is never below the server's clock in µs. Queues take less than a
+//     position a µs: what comes after going back is above all that came before;
+//   - each history of the database has a floor, for positions and for versions of records:
+//     the server's clock at its first write. A history ends with a promotion or a recovery
+//     to a point in time (the timeline, PostgreSQL documentation, section 26.3.5), with a
+//     restart of the server, which replacing its files needs, and with another database or
+//     another file of the table queue, which each restoring of a dump brings. The first
+//     on another system or timeline may be by another clock: its floor is clockSkew higher,
+//     and so is the next one's while the clock has not caught up with that.
+//
+// Two clocks that differ by more than clockSkew break this, and so does one that was put
+// back between the two. For a machine that is put back with its memory, without the
+// server noticing, there is the clock alone, which does for positions.
 
-// timeline is one history.
-type timeline struct{ system, line string }
+// timeline is one history. A server that is not PostgreSQL itself may know no system and
+// no line.
+type timeline struct {
+	system, line string
+	life         string // database, file of the table queue and start of the server
+}
 
 // older says whether a server of this history was passed by since one of the other was
 // used. The number is hexadecimal and of one length.
 func (t timeline) older(than timeline) bool { return t.system == than.system && t.line < than.line }
+
+// key is the column line; a line alone is of a version that knew no lives.
+func (t timeline) key() string { return t.line + " " + t.life }
 
 // timelines are what the store knows of histories.
 type timelines struct {
@@ -53,19 +68,21 @@ const (
 
 var errPassed = errors.New("the server is on an older timeline than the one used before: another has taken over from it; stop it, or make it a standby")
 
-// accept is asked about each new connection: the server must accept writes, and no
-// other may have taken over from it. The next address is tried if not.
+// accept is asked about each new connection: the server must accept writes and be sound,
+// and no other may have taken over from it. The next address is tried if not.
 func (t *timelines) accept(ctx context.Context, c *pgconn.PgConn) error {
-	if err := pgconn.ValidateConnectTargetSessionAttrsReadWrite(ctx, c); err != nil {
-		return err
+	st, err := look(ctx, c)
+	if err == nil {
+		err = st.check(t.schema)
 	}
-	if err := t.settled(ctx, c); err != nil {
+	if err != nil {
 		return err
 	}
 	l, err := timelineOf(ctx, c)
 	if err != nil {
 		return err
 	}
+	l.life = st.life
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if l.older(t.newest) {
@@ -75,21 +92,6 @@ func (t *timelines) accept(ctx context.Context, c *pgconn.PgConn) error {
 	c.CustomData()[lineKey] = l
 	return nil
 }
-
-// settled sees that the connection has the settings that were asked for: what stands
-// between may have dropped them, and the tables would be another schema's.
-func (t *timelines) settled(ctx context.Context, c *pgconn.PgConn) error {
-	results, err := c.Exec(ctx, "SELECT current_setting('search_path')").ReadAll()
-	switch {
-	case err != nil:
-		return err
-	case len(results) != 1 || len(results[0].Rows) != 1 || string(results[0].Rows[0][0]) != t.schema:
-		return errUnsettled
-	}
-	return nil
-}
-
-var errUnsettled = &storage.Error{Kind: sdk.Invalid, Op: "postgres: connect", Text: "a pooler drops the settings of the connection: connect to the server itself, or by a pooler that keeps whole sessions and their settings"}
 
 // timelineOf asks the server. One that is not PostgreSQL itself may know neither.
 func timelineOf(ctx context.Context, c *pgconn.PgConn) (timeline, error) {
@@ -104,7 +106,7 @@ func timelineOf(ctx context.Context, c *pgconn.PgConn) (timeline, error) {
 		return timeline{}, fmt.Errorf("the server does not say on which timeline it is")
 	}
 	row := results[0].Rows[0]
-	return timeline{string(row[0]), string(row[1])}, nil
+	return timeline{system: string(row[0]), line: string(row[1])}, nil
 }
 
 // noticed takes the server's notices. A commit whose wait for the synchronous standby
@@ -117,11 +119,18 @@ func noticed(c *pgconn.PgConn, n *pgconn.Notice) {
 
 var errUnsure = &storage.Error{Kind: sdk.Unavailable, Op: "postgres: commit", Text: "the wait for the synchronous standby was broken off"}
 
+// clock is the server's: that of a node may be another one after each restoring.
+const clock = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
+
 const (
-	// firstWrite of a database without messages needs no floor.
+	// firstWrite notes a history with its floor. That of a new database is the clock.
 	firstWrite = `INSERT INTO timeline (system, line, floor)
-	SELECT $1, $2, CASE WHEN EXISTS (SELECT 1 FROM timeline) OR EXISTS (SELECT 1 FROM queue) THEN $3::bigint ELSE 0 END
-	ON CONFLICT DO NOTHING`
+	SELECT $1, $2, greatest(h.highest, h.now) + CASE WHEN h.empty OR h.known AND h.highest <= h.now THEN 0 ELSE $4::bigint END
+	FROM (
+		SELECT ` + clock + ` AS now, coalesce((SELECT max(floor) FROM timeline), 0) AS highest,
+		EXISTS (SELECT FROM timeline WHERE system = $1 AND split_part(line, ' ', 1) = $3) AS known,
+		NOT EXISTS (SELECT FROM timeline) AND NOT EXISTS (SELECT FROM queue) AS empty
+	) AS h ON CONFLICT DO NOTHING`
 	// floorOf brings the versions above the floor as well: once, since they stay there.
 	floorOf = `SELECT floor, CASE WHEN floor > v.last_value THEN setval('version', floor) END FROM timeline, version AS v WHERE system = $1 AND line = $2`
 )
@@ -137,14 +146,16 @@ func (s *store) write(ctx context.Context, pool *pgxpool.Pool, f func(tx pgx.Tx,
 		if err != nil {
 			return errors.Join(err, c.Conn().Close(ctx))
 		}
+		if err := s.watch(ctx, c); err != nil {
+			return err
+		}
 		delete(data, unsureKey)
 		err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 			if !known {
-				now := time.Now().Add(clockSkew).UnixMicro()
-				if _, err := tx.Exec(ctx, firstWrite, l.system, l.line, now); err != nil {
+				if _, err := tx.Exec(ctx, firstWrite, l.system, l.key(), l.line, clockSkew.Microseconds()); err != nil {
 					return err
 				}
-				if err := tx.QueryRow(ctx, floorOf, l.system, l.line).Scan(&floor, nil); err != nil {
+				if err := tx.QueryRow(ctx, floorOf, l.system, l.key()).Scan(&floor, nil); err != nil {
 					return err
 				}
 			}

@@ -33,10 +33,10 @@ func TestTLS(t *testing.T) {
 			return err
 		}
 		defer st.Close(context.Background())
+		_, err = put(t.Context(), st, "q", 1)
 		if change["tls"] != "auto" && s.SQL("postgres", "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'commucat'") != "t" {
 			t.Error("the connection is not encrypted")
 		}
-		_, err = put(t.Context(), st, "q", 1)
 		return err
 	}
 	s.SQL("postgres", "GRANT CREATE ON DATABASE commucat TO guarded")

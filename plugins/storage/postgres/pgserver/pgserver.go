@@ -212,7 +212,11 @@ func (s *Server) own() error {
 }
 
 func (s *Server) prepare(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(s.bin, name), args...)
+	path := filepath.Join(s.bin, name)
+	if _, err := os.Stat(path); err != nil { // one of the system
+		path = filepath.Join("/bin", name)
+	}
+	cmd := exec.Command(path, args...)
 	cmd.Dir = s.Dir
 	cmd.Env = []string{"PATH=" + s.bin + ":/usr/bin:/bin", "LC_ALL=C", "HOME=" + s.Dir}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred, Pdeathsig: syscall.SIGKILL}
@@ -238,6 +242,24 @@ func (s *Server) SQL(database, statement string) string {
 		s.t.Fatalf("%s: %v\n%s", statement, err, out)
 	}
 	return strings.TrimSpace(string(out))
+}
+
+// Tool runs one of the programs that come with the server, as the superuser.
+func (s *Server) Tool(name string, args ...string) {
+	s.t.Helper()
+	s.command(name, append([]string{"-h", s.Dir, "-p", strconv.Itoa(s.Port), "-U", "postgres"}, args...)...)
+}
+
+// Keep copies the files of the stopped server, and answers what puts them back.
+func (s *Server) Keep() (back func()) {
+	s.t.Helper()
+	kept := s.data + ".kept"
+	s.command("cp", "-a", s.data, kept)
+	return func() {
+		s.t.Helper()
+		s.command("rm", "-r", s.data)
+		s.command("mv", kept, s.data)
+	}
 }
 
 // Guard makes a role that must show a password on TCP.
