@@ -31,7 +31,19 @@ type entry struct {
 	Group string `json:"group,omitempty"`
 }
 
-// table counts a device's entries, and those that other devices added.
+// entryBytes is what an entry takes in its table for each that it counts as: a table that
+// is bounded in entries is bounded in bytes.
+const entryBytes = 1 << 10
+
+// weight is how many entries this one counts as; nil is none.
+func (e *entry) weight() int {
+	if e == nil {
+		return 0
+	}
+	return 1 + len(encode(e))/entryBytes
+}
+
+// table counts a device's entries by their weight, and those that other devices added.
 type table struct {
 	N  int            `json:"n"`
 	By map[string]int `json:"by,omitempty"`
@@ -133,37 +145,39 @@ func (c *change) write(k storage.Key, expect uint64, value []byte) {
 	c.writes = append(c.writes, storage.Write{Key: k, Expect: expect, Value: value})
 }
 
-// room says whether a device's table takes one more entry of a joiner.
-func (c *change) room(device, joiner string) bool {
+// room says whether a device's table takes the entry of a joiner in place of old, which
+// may be nil.
+func (c *change) room(device, joiner string, old, e *entry) bool {
 	t, lim := c.tables[device], &c.h.opt.Limits
-	return t.N < lim.Channels && (device == joiner || t.By[joiner] < lim.ChannelsByJoiner)
+	more := e.weight() - old.weight()
+	return more <= 0 || t.N+more <= lim.Channels && (device == joiner || t.By[joiner]+more <= lim.ChannelsByJoiner)
 }
 
-// put sets an entry and counts a new one.
-func (c *change) put(device string, channel uint32, version uint64, e *entry) {
+// put sets an entry in place of old, which may be nil. By stays with the entry.
+func (c *change) put(device string, channel uint32, version uint64, old, e *entry) {
 	c.write(entryKey(device, channel), version, encode(e))
-	if version != 0 {
-		return
-	}
-	t := c.tables[device]
-	t.N++
-	if e.By != device {
-		if t.By == nil {
-			t.By = map[string]int{}
-		}
-		t.By[e.By]++
-	}
-	c.write(tableKey(device), t.version, encode(t.table))
+	c.count(device, e.By, e.weight()-old.weight())
 }
 
 // drop deletes an entry.
 func (c *change) drop(device string, channel uint32, version uint64, e *entry) {
 	c.write(entryKey(device, channel), version, nil)
+	c.count(device, e.By, -e.weight())
+}
+
+// count changes what a device's table holds, of entries that by added.
+func (c *change) count(device, by string, more int) {
+	if more == 0 {
+		return
+	}
 	t := c.tables[device]
-	t.N = max(t.N-1, 0)
-	if e.By != device && t.By[e.By] > 0 {
-		if t.By[e.By]--; t.By[e.By] == 0 {
-			delete(t.By, e.By)
+	t.N = max(t.N+more, 0)
+	if by != device {
+		if t.By == nil {
+			t.By = map[string]int{}
+		}
+		if t.By[by] += more; t.By[by] <= 0 {
+			delete(t.By, by)
 		}
 	}
 	c.write(tableKey(device), t.version, encode(t.table))
@@ -267,7 +281,7 @@ func (l *Link) handleJoin(ctx context.Context, f ccp.Frame) error {
 		return l.joinGroup(ctx, f, j)
 	}
 	members := unique(j.Members, l.device)
-	added, err := l.reachable(ctx, members)
+	added, known, err := l.reachable(ctx, members)
 	if err != nil {
 		return err
 	}
@@ -275,7 +289,7 @@ func (l *Link) handleJoin(ctx context.Context, f ccp.Frame) error {
 		if l.h.opt.Compat.OpenChannels {
 			return l.joinOpen(ctx, c, f.Channel, j.Relay, added)
 		}
-		return l.joinOwn(ctx, c, f.Channel, j.Relay, members, added)
+		return l.joinOwn(ctx, c, f.Channel, j.Relay, members, added, known)
 	})
 	if err != nil {
 		return err
@@ -298,10 +312,10 @@ func unique(list []string, self string) []string {
 	return out
 }
 
-// reachable keeps the devices that exist and that the policy lets this one write
-// to; the others stay silent.
-func (l *Link) reachable(ctx context.Context, devices []string) ([]string, error) {
-	out := make([]string, 0, len(devices))
+// reachable keeps the devices that exist and that the policy lets this one write to; the
+// others stay silent. known are all that exist.
+func (l *Link) reachable(ctx context.Context, devices []string) (reach, known []string, err error) {
+	reach = make([]string, 0, len(devices))
 	for _, id := range devices {
 		d, err := l.h.accounts.Device(ctx, id)
 		if errors.Is(err, ErrUnknown) {
@@ -309,35 +323,39 @@ func (l *Link) reachable(ctx context.Context, devices []string) ([]string, error
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
+		known = append(known, id)
 		ok, err := l.h.contacts.allowed(ctx, l.user, d.User, d.Active)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if ok && d.Active {
-			out = append(out, id)
+			reach = append(reach, id)
 		}
 	}
-	return out, nil
+	return reach, known, nil
 }
 
-func (l *Link) joinOwn(ctx context.Context, c *change, channel uint32, relay bool, members, added []string) error {
+// joinOwn sets the joiner's entry to all members, also those that do not exist yet, and
+// adds entries to the tables of those in added: there with known members alone.
+func (l *Link) joinOwn(ctx context.Context, c *change, channel uint32, relay bool, members, added, known []string) error {
 	entries, versions, err := c.load(ctx, channel, append([]string{l.device}, added...))
 	if err != nil {
 		return err
 	}
-	if own := entries[l.device]; own != nil && own.Group != "" {
-		return refuse(ccp.CodeChannelTaken, "the channel belongs to a group")
+	own := entries[l.device]
+	mine := &entry{Peers: members, By: l.device, Relay: relay}
+	if own != nil {
+		if own.Group != "" {
+			return refuse(ccp.CodeChannelTaken, "the channel belongs to a group")
+		}
+		mine.By = own.By
 	}
-	if entries[l.device] == nil && !c.room(l.device, l.device) {
+	if !c.room(l.device, l.device, own, mine) {
 		return refuse(CodeLimit, "the channel table is full")
 	}
-	by := l.device
-	if own := entries[l.device]; own != nil {
-		by = own.By
-	}
-	c.put(l.device, channel, versions[l.device], &entry{Peers: members, By: by, Relay: relay})
+	c.put(l.device, channel, versions[l.device], own, mine)
 	for _, m := range added {
 		if e := entries[m]; e != nil {
 			if e.Group != "" || !slices.Contains(e.Peers, l.device) {
@@ -345,16 +363,15 @@ func (l *Link) joinOwn(ctx context.Context, c *change, channel uint32, relay boo
 			}
 			continue // never overwrite another device's entry
 		}
-		if !c.room(m, l.device) {
-			continue
-		}
-		peers := []string{l.device}
-		for _, p := range members {
+		theirs := &entry{Peers: []string{l.device}, By: l.device, Relay: relay}
+		for _, p := range known {
 			if p != m {
-				peers = append(peers, p)
+				theirs.Peers = append(theirs.Peers, p)
 			}
 		}
-		c.put(m, channel, 0, &entry{Peers: peers, By: l.device, Relay: relay})
+		if c.room(m, l.device, nil, theirs) {
+			c.put(m, channel, 0, nil, theirs)
+		}
 	}
 	return nil
 }
@@ -379,13 +396,14 @@ func (l *Link) joinOpen(ctx context.Context, c *change, channel uint32, relay bo
 			continue
 		}
 		if entries[d] == nil {
-			if !c.room(d, l.device) {
+			e := &entry{By: l.device, Relay: relay}
+			if !c.room(d, l.device, nil, e) {
 				if d == l.device {
 					return refuse(CodeLimit, "the channel table is full")
 				}
 				continue
 			}
-			c.put(d, channel, versions[d], &entry{By: l.device, Relay: relay})
+			c.put(d, channel, versions[d], nil, e)
 		}
 		if !slices.Contains(o.Members, d) {
 			o.Members = append(o.Members, d)

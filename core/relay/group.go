@@ -85,7 +85,7 @@ func (l *Link) handleGroupCreate(ctx context.Context, f ccp.Frame) error {
 		}
 		req.GroupID = hex.EncodeToString(b[:])
 	}
-	added, err := l.reachable(ctx, members)
+	added, _, err := l.reachable(ctx, members)
 	if err != nil {
 		return err
 	}
@@ -140,20 +140,20 @@ func (l *Link) bind(ctx context.Context, c *change, channel uint32, id string, d
 	}
 	for _, d := range devices {
 		e := entries[d]
+		own := &entry{By: l.device, Relay: true, Group: id}
+		if e != nil {
+			own.By = e.By
+		}
 		switch {
 		case e != nil && e.Group == id:
 			continue
 		case e != nil && (d != l.device || e.Group != ""):
 			// Taken there for others; only its owner gives it up, by Leave.
 			return refuse(ccp.CodeChannelTaken, "")
-		case e == nil && !c.room(d, l.device):
+		case !c.room(d, l.device, e, own):
 			return refuse(CodeLimit, "a member's channel table is full")
 		}
-		by := l.device
-		if e != nil {
-			by = e.By
-		}
-		c.put(d, channel, versions[d], &entry{By: by, Relay: true, Group: id})
+		c.put(d, channel, versions[d], e, own)
 	}
 	return nil
 }
@@ -212,7 +212,7 @@ func (l *Link) handleGroupInvite(ctx context.Context, f ccp.Frame) error {
 		if len(g.Members) >= h.opt.Limits.Members {
 			return refuse(CodeLimit, "the group is full")
 		}
-		ok, err := l.reachable(ctx, []string{req.Device})
+		ok, _, err := l.reachable(ctx, []string{req.Device})
 		if err != nil {
 			return err
 		}

@@ -37,8 +37,10 @@ type Limits struct {
 	// acknowledged: 256 messages, 256 KiB.
 	InFlight      int
 	InFlightBytes int
-	// Channels bounds a device's channel table: 1,024. ChannelsByJoiner is how
-	// many of them one other device may add: 256.
+	// Channels bounds a device's channel table: 1,024 entries. ChannelsByJoiner is
+	// how many of them one other device may add: 256. An entry, whose size is that
+	// of its members' names, counts once more for each whole KiB; so a table
+	// stays within 1 MiB, and what one other device puts into it within 256 KiB.
 	Channels         int
 	ChannelsByJoiner int
 	// Members bounds a group, an open channel and the members of a Join: 1,024.
