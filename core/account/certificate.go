@@ -46,43 +46,32 @@ func (s *Store) lapsed(c identity.Certificate, now time.Time) bool {
 // proved. known is the stored device, active and with this key, or nil: if it is
 // known, an earlier CA's certificate counts, an expired one during the grace, and one
 // that equals the stored one needs no second look at its signature. A certificate for
-// the Noise static key (old clients) is accepted and to be replaced.
-func (s *Store) judge(c *identity.Certificate, r *Request, user string, known *Device, now time.Time) (replace bool, err error) {
+// the Noise static key (old clients) is accepted. Whether the device gets another one
+// is for the stored certificate to say (due), however often an old one is presented.
+func (s *Store) judge(c *identity.Certificate, r *Request, user string, known *Device, now time.Time) error {
 	bad := func(text string) error { return refuse(ccp.CodeCertificateInvalid, text) }
-	current := s.opt.CA().Public()
-	if c.Issuer != current {
-		if known == nil || s.opt.TrustedCAs == nil || !slices.Contains(s.opt.TrustedCAs(), c.Issuer) {
-			return false, bad("unknown issuer")
-		}
-		replace = true
+	if c.Issuer != s.opt.CA().Public() &&
+		(known == nil || s.opt.TrustedCAs == nil || !slices.Contains(s.opt.TrustedCAs(), c.Issuer)) {
+		return bad("unknown issuer")
 	}
 	if c.DeviceID != r.Device || c.UserID != user {
-		return false, bad("made for another device or user")
+		return bad("made for another device or user")
 	}
-	if c.PublicKey != r.Public {
-		if c.PublicKey != r.ClientStatic {
-			return false, bad("made for another key")
-		}
-		replace = true
+	if c.PublicKey != r.Public && c.PublicKey != r.ClientStatic {
+		return bad("made for another key")
 	}
 	// The stored one is ours, whatever the clock was of the node that made it.
 	stored := known != nil && *c == known.Certificate
 	if c.IssuedAt >= c.ExpiresAt || !stored && c.IssuedAt > now.Add(skew).Unix() {
-		return false, bad("dates contradict")
+		return bad("dates contradict")
 	}
-	if c.ExpiresAt <= now.Unix() {
-		if known == nil || s.lapsed(*c, now) {
-			return false, refusePairing(ccp.CodeCertificateInvalid, "expired")
-		}
-		replace = true
+	if c.ExpiresAt <= now.Unix() && (known == nil || s.lapsed(*c, now)) {
+		return refusePairing(ccp.CodeCertificateInvalid, "expired")
 	}
-	if stored {
-		return replace, nil
+	if !stored && c.Verify(c.Issuer) != nil {
+		return bad("signature")
 	}
-	if err := c.Verify(c.Issuer); err != nil {
-		return false, bad("signature")
-	}
-	return replace, nil
+	return nil
 }
 
 // RenewCertificate replaces the certificate of an active device if it is due;

@@ -269,16 +269,15 @@ func (s *Store) known(ctx context.Context, p *plan, r *Request, dev held[deviceR
 	if (r.User.ID != "" && r.User.ID != rec.User) || (r.User.Handle != "" && r.User.Handle != user.value.Handle) {
 		return none, refuse(ccp.CodeKeyMismatch, "device of another user")
 	}
-	replace := false
 	if r.Certificate != nil && via == "" {
-		if replace, err = s.judge(r.Certificate, r, rec.User, stored, now); err != nil {
+		if err := s.judge(r.Certificate, r, rec.User, stored, now); err != nil {
 			return none, err
 		}
 	}
 	if via == "" && s.lapsed(stored.Certificate, now) {
 		return none, refusePairing(ccp.CodeCertificateInvalid, "certificate lapsed")
 	}
-	fresh := replace || via != "" || s.due(stored.Certificate, r.Public, now)
+	fresh := via != "" || s.due(stored.Certificate, r.Public, now)
 	if fresh && action == "" {
 		action = "certificate"
 	}
@@ -384,7 +383,7 @@ func (s *Store) byPairing(ctx context.Context, p *plan, r *Request) (held[userRe
 }
 
 func (s *Store) byCertificate(ctx context.Context, r *Request, now time.Time) (held[userRecord], error) {
-	if _, err := s.judge(r.Certificate, r, r.Certificate.UserID, nil, now); err != nil {
+	if err := s.judge(r.Certificate, r, r.Certificate.UserID, nil, now); err != nil {
 		return held[userRecord]{}, err
 	}
 	user, err := load[userRecord](ctx, s, kindUser, r.Certificate.UserID)

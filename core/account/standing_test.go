@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/commucat/commucat/core/account"
 	"github.com/commucat/commucat/sdk"
@@ -114,5 +115,48 @@ func TestMemoryOfAFailedCommit(t *testing.T) {
 	}
 	if _, err := w.Establish(context.Background(), req); !errors.Is(err, sdk.Unavailable) || commits != 1 {
 		t.Errorf("%v after %d commits", err, commits)
+	}
+}
+
+// TestOldCertificatesCostNothing: whatever old certificate a device presents, it gets the
+// stored one while that is good: nothing is signed, and its history does not grow.
+func TestOldCertificatesCostNothing(t *testing.T) {
+	ctx := context.Background()
+	former := newCA(t, 'f')
+	w := newWorld(t, account.Options{TrustedCAs: func() [][32]byte { return [][32]byte{former.Public()} }})
+	g, key := w.join(t, "alice", "dev-a")
+	static, first := newKey(t), g.Certificate
+	issue := func(ca identity.CA, key [32]byte) *identity.Certificate {
+		c, err := ca.Issue(g.User.ID, "dev-a", key, w.now(), 30*24*time.Hour, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &c
+	}
+	old := map[string]*identity.Certificate{
+		"first": &first, "of the former CA": issue(former, key), "for the Noise key": issue(w.ca, static),
+	}
+	w.pass(31 * 24 * time.Hour) // expired, and in its grace
+	req := account.Request{Device: "dev-a", Public: key, ClientStatic: static, Capabilities: ccp.AllCapabilities, Certificate: &first}
+	g, err := w.Establish(ctx, req)
+	if err != nil || !g.Renewed {
+		t.Fatalf("renewed %t, %v", g.Renewed, err)
+	}
+	events := w.dir.Count("key-event")
+	for name, c := range old {
+		for range 20 {
+			w.pass(time.Millisecond)
+			req.Certificate = c
+			again, err := w.Establish(ctx, req)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if !again.Renewed || again.Certificate != g.Certificate {
+				t.Fatalf("%s: renewed %t, serial %d, want the stored %d", name, again.Renewed, again.Certificate.Serial, g.Certificate.Serial)
+			}
+		}
+	}
+	if n := w.dir.Count("key-event") - events; n != 0 {
+		t.Errorf("%d key events", n)
 	}
 }
