@@ -14,8 +14,9 @@ import (
 func hexKey(k [32]byte) string { return hex.EncodeToString(k[:]) }
 
 // RevokeDevice ends a device for ever: its status, its tokens, and through the
-// change hooks its live session. user "" skips the check of ownership (operator).
-// A device that is revoked already is no error.
+// change hooks its live session. user "" skips the check of ownership (operator); a
+// device of another account is ErrNotFound, as one that does not exist. A device that is
+// revoked already is no error.
 func (s *Store) RevokeDevice(ctx context.Context, user, device string) error {
 	via := ViaUser
 	if user == "" {
@@ -26,10 +27,8 @@ func (s *Store) RevokeDevice(ctx context.Context, user, device string) error {
 		switch {
 		case err != nil:
 			return err
-		case !h.exists():
+		case !h.exists(), user != "" && h.value.User != user:
 			return ErrNotFound
-		case user != "" && h.value.User != user:
-			return ErrNotOwner
 		case h.value.Status == Revoked:
 			return nil
 		}
@@ -56,7 +55,7 @@ func (s *Store) RevokeDevice(ctx context.Context, user, device string) error {
 func (s *Store) RenameDevice(ctx context.Context, user, device, name string) error {
 	return s.changeDevice(ctx, device, func(d *deviceRecord) error {
 		if d.User != user {
-			return ErrNotOwner
+			return ErrNotFound
 		}
 		d.Name = cleanText(name, MaxDeviceName)
 		return nil
@@ -105,10 +104,8 @@ func (s *Store) planRotation(ctx context.Context, user string, rot identity.Rota
 	}
 	rec := h.value
 	switch {
-	case !h.exists():
+	case !h.exists(), rec.User != user:
 		return Rotated{}, nil, ErrNotFound
-	case rec.User != user:
-		return Rotated{}, nil, ErrNotOwner
 	case rec.Status != Active:
 		return Rotated{}, nil, ErrRevoked
 	case bytes.Equal(rec.Public, rot.NewPublic[:]):

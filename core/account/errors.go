@@ -44,7 +44,8 @@ const (
 
 // Refusals of operations outside the handshake; compare with errors.Is.
 var (
-	// ErrNotFound: what was named does not exist.
+	// ErrNotFound: what was named does not exist, or belongs to another account: who
+	// asks cannot tell the two apart.
 	ErrNotFound = &Error{Code: "not_found", Text: "no such record", Kind: sdk.NotFound}
 	// ErrToken: the token is unknown, expired or was dropped.
 	ErrToken = &Error{Code: "token_invalid", Text: "token unknown or expired", Kind: sdk.Denied}
@@ -60,8 +61,6 @@ var (
 	ErrProof = &Error{Code: ccp.CodeProofInvalid, Text: "signature verification failed", Kind: sdk.Invalid}
 	// ErrProofTime: the proof's end lies in the past or too far ahead.
 	ErrProofTime = &Error{Code: ccp.CodeProofInvalid, Text: "proof expired or too long", Kind: sdk.Invalid}
-	// ErrNotOwner: the device belongs to another account.
-	ErrNotOwner = &Error{Code: "not_owner", Text: "device of another account", Kind: sdk.Denied}
 )
 
 func refuse(code, text string) *Error { return &Error{Code: code, Text: text, Kind: sdk.Denied} }

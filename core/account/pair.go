@@ -19,7 +19,7 @@ func PairID(code []byte) string { return hashID([]byte("commucat/pair/1\x00"), c
 
 // CreatePair stores the pairing code with the id of PairID for the account of the
 // device issuer, together with further writes of package pairing. issuer "" is the
-// operator. It answers ErrNotFound, ErrRevoked or ErrNotOwner when the issuer may
+// operator. It answers ErrNotFound or ErrRevoked when the issuer may
 // not add devices to user, and the directory's *ConflictError when one of the
 // further writes met a record.
 func (s *Store) CreatePair(ctx context.Context, user, issuer, id string, ttl time.Duration, more ...storage.Write) error {
@@ -40,10 +40,8 @@ func (s *Store) CreatePair(ctx context.Context, user, issuer, id string, ttl tim
 		switch {
 		case err != nil:
 			return err
-		case !d.exists():
+		case !d.exists(), d.value.User != user:
 			return ErrNotFound
-		case d.value.User != user:
-			return ErrNotOwner
 		case d.value.Status != Active:
 			return ErrRevoked
 		}

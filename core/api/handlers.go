@@ -246,7 +246,7 @@ func (a *REST) revoke(w http.ResponseWriter, r *http.Request, b *account.Bearer)
 		return problem(409, "own_device", "the device of this session cannot revoke itself")
 	}
 	if err := a.opt.Accounts.RevokeDevice(r.Context(), b.User.ID, in.Device); err != nil {
-		return err
+		return absentOr(err, "no device with the id %q in this account; 'commucat client devices list' shows them", in.Device)
 	}
 	if a.opt.Revoked != nil {
 		a.opt.Revoked(in.Device)

@@ -227,11 +227,11 @@ func TestDevices(t *testing.T) {
 		code              string
 	}{
 		{"own device", `{"device_id":"` + w.device + `"}`, w.bearer(), 409, "own_device"},
-		{"other account", `{"device_id":"` + stranger + `"}`, w.bearer(), 403, "not_owner"},
+		{"other account", `{"device_id":"` + stranger + `"}`, w.bearer(), 404, "not_found"},
 		{"unknown", `{"device_id":"nope"}`, w.bearer(), 404, "not_found"},
 		{"none", `{}`, w.bearer(), 400, "bad_request"},
 		{"junk", `{`, w.bearer(), 400, "bad_request"},
-		{"by another", `{"device_id":"` + second + `"}`, "Bearer " + strangers, 403, "not_owner"},
+		{"by another", `{"device_id":"` + second + `"}`, "Bearer " + strangers, 404, "not_found"},
 	} {
 		r := w.do("POST", "/api/devices/revoke", tc.body, "Authorization", tc.token)
 		if o := decode(t, r); r.Code != tc.status || o["code"] != tc.code || o["status"] != float64(tc.status) || o["type"] != "about:blank" {
