@@ -21,6 +21,13 @@ const alphabet = "ABCDEFGHJKMNPQRSTUVWXYZ23456789"
 
 const kindShort = "pair-short"
 
+// decoy is the id under which tries at codes that do not live are stored; no code
+// begins so, nor as malformed does.
+const (
+	decoy     = "0000"
+	malformed = "1111-1111"
+)
+
 // draws bounds the search for a first half that no live code has.
 const draws = 16
 
@@ -197,7 +204,9 @@ func (c *Codes) throttle(ctx context.Context, prefix string) error {
 
 // try counts one guess at the code named by text's first half and answers the
 // secret behind it when the guess is right. The try is counted before it is
-// judged, in a commit of its own, so that no race gives a sixth.
+// judged, in a commit of its own, so that no race gives a sixth. A try at a code that
+// does not live is stored as well, at decoy: the time of a commit does not tell which
+// first halves are live.
 func (c *Codes) try(ctx context.Context, text string) ([]byte, error) {
 	for n := 0; ; n++ {
 		now := c.opt.Clock()
@@ -215,17 +224,16 @@ func (c *Codes) try(ctx context.Context, text string) ([]byte, error) {
 			}
 		}
 		secret, ok := rec.open(text)
+		w := storage.Write{Key: recs[0].Key, Expect: recs[0].Version, Expires: recs[0].Expires}
 		if recs[0].Version == 0 || rec.Tries >= c.opt.Tries {
-			return nil, nil
+			ok, rec = false, shortRecord{}
+			w = storage.Write{Key: storage.Key{Kind: kindShort, ID: decoy}, Expect: storage.AnyVersion, Expires: now.Add(c.life(0))}
 		}
 		rec.Tries++
-		value, err := json.Marshal(rec)
-		if err != nil {
+		if w.Value, err = json.Marshal(rec); err != nil {
 			return nil, err
 		}
-		err = c.opt.Directory.Commit(ctx, now, []storage.Write{{
-			Key: recs[0].Key, Expect: recs[0].Version, Value: value, Expires: recs[0].Expires,
-		}})
+		err = c.opt.Directory.Commit(ctx, now, []storage.Write{w})
 		var conflict *storage.ConflictError
 		if errors.As(err, &conflict) && n < commitTries {
 			continue
@@ -292,7 +300,7 @@ func (c *Codes) Redeem(ctx context.Context, code, prefix string) ([]byte, error)
 	}
 	text, well := normalise(code)
 	if !well {
-		text = "AAAA-AAAA" // looked up all the same, so that the answer takes as long
+		text = malformed // looked up all the same, so that the answer takes as long
 	}
 	secret, err := c.try(ctx, text)
 	if err == nil && (!well || secret == nil) {
