@@ -44,6 +44,10 @@ type Change struct {
 	// Came and Gone are the transport keys that are good from now on, and those that
 	// are not any more; their Transport is a slot (see SlotTransport).
 	Came, Gone []ccp.TransportKey
+	// Owed names the record of what the account's other devices have still to be told,
+	// for Settle; "" where they need not be. To are those that are left; nil: all.
+	Owed string   `json:"-"`
+	To   []string `json:"-"`
 }
 
 // Fingerprint is how people compare a device key: the first 16 bytes of its

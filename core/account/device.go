@@ -36,13 +36,15 @@ func (s *Store) RevokeDevice(ctx context.Context, user, device string) error {
 		h.value.Status = Revoked
 		h.value.Epoch++
 		gone := h.value.dropKeys()
+		c := Change{Kind: DeviceRevoked, User: h.value.User, Device: device, Public: h.value.Public.key(), Via: via, Gone: gone}
 		err = s.dir.Commit(ctx, now, []storage.Write{
 			h.write(time.Time{}),
 			s.event(device, eventRecord{Action: "revoke", Via: via, Public: h.value.Public}, now),
+			s.owe(&c, now),
 		})
 		s.cache.drop(device)
 		if err == nil {
-			s.tell(Change{Kind: DeviceRevoked, User: h.value.User, Device: device, Public: h.value.Public.key(), Via: via, Gone: gone})
+			s.tell(c)
 			return nil
 		}
 		if !isConflict(err) || try == commitTries {
@@ -80,10 +82,11 @@ func (s *Store) RotateDevice(ctx context.Context, user string, rot identity.Rota
 		if err != nil {
 			return Rotated{}, err
 		}
-		err = s.dir.Commit(ctx, s.now(), writes)
+		c := Change{Kind: DeviceRotated, User: user, Device: rot.DeviceID, Public: rot.NewPublic, Via: ViaRotation}
+		err = s.dir.Commit(ctx, s.now(), append(writes, s.owe(&c, out.At)))
 		s.cache.drop(rot.DeviceID)
 		if err == nil {
-			s.tell(Change{Kind: DeviceRotated, User: user, Device: rot.DeviceID, Public: rot.NewPublic, Via: ViaRotation})
+			s.tell(c)
 			return out, nil
 		}
 		if !isConflict(err) || try == commitTries {

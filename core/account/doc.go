@@ -17,6 +17,7 @@
 //	pair          hex SHA-256         a pairing code: account and issuer
 //	token         hex SHA-256         a bearer token: device and epoch
 //	friends       user id             the friend list
+//	owed-notice   device/time/kind    a change that other devices have still to be told of
 //
 // Secrets (invitations, pairing codes, tokens) are stored as SHA-256 only.
 // A device record never disappears: a revoked device id stays refused for ever.

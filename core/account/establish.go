@@ -480,6 +480,9 @@ func (s *Store) finish(ctx context.Context, p *plan, r *Request, dev held[device
 		}
 		p.change.Came, p.change.Gone = came, gone
 	}
+	if c := p.change; c != nil && !c.NewUser && c.Kind != KeysChanged {
+		p.writes = append(p.writes, s.owe(c, now))
+	}
 	g.Device, g.Action, g.Via = device, action, via
 	g.Renewed = r.Certificate == nil || r.Certificate.Serial != g.Certificate.Serial
 	g.User = user.value.user(user.key.ID)

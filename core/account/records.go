@@ -26,6 +26,7 @@ const (
 	kindPair    = "pair"
 	kindToken   = "token"
 	kindFriends = "friends"
+	kindOwed    = "owed-notice"
 )
 
 // commitTries bounds how often a use case is decided anew after a lost race.

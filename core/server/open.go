@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/commucat/commucat/core/account"
@@ -261,33 +262,65 @@ func (s *Server) changed(c account.Change) {
 	}
 	s.hub.Changed(c.User)
 	s.sessions.DeviceChanged(c) // before the transports are told, see keysGone
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	if c.Kind == account.DeviceRevoked {
+		ctx, cancel := context.WithTimeout(context.Background(), tellTime)
+		defer cancel()
 		if err := s.hub.Drop(ctx, c.User, c.Device); err != nil {
 			s.log.Warn("the queue of a revoked device could not be dropped", "error", err)
 		}
 	}
-	// Telling the others waits for storage: not on the goroutine of a handshake.
-	go func() {
-		defer cancel()
-		if err := s.tellOthers(ctx, c); err != nil {
-			s.log.Warn("the account's other devices could not be told", "change", string(c.Kind), "error", err)
-		}
-	}()
+	s.tellSoon(c)
 }
 
-func (s *Server) tellOthers(ctx context.Context, c account.Change) error {
-	devices, err := s.accounts.Devices(ctx, c.User)
-	if err != nil {
-		return err
+// tellSoon tells the others what is owed to them. That waits for storage: not on the
+// goroutine of a handshake.
+func (s *Server) tellSoon(c account.Change) {
+	if c.Owed != "" {
+		s.telling.Go(func() { s.tellOthers(c) })
 	}
-	var errs []error
-	for _, d := range devices {
-		if d.ID != c.Device && d.Status == account.Active {
-			errs = append(errs, s.hub.Notify(ctx, d.ID, ccp.TypeGroupEvent, 0, c.Event()))
+}
+
+// tellTime bounds the telling of one change.
+const tellTime = 10 * time.Second
+
+// tellOthers tells a change to the account's other devices and settles what is owed of
+// it; whom it could not tell is told by tellOwed.
+func (s *Server) tellOthers(c account.Change) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), tellTime)
+	defer cancel()
+	devices, err := s.accounts.Devices(ctx, c.User)
+	if err == nil {
+		var left []string
+		for _, d := range devices {
+			if d.ID == c.Device || d.Status != account.Active || c.To != nil && !slices.Contains(c.To, d.ID) {
+				continue
+			}
+			if e := s.hub.Notify(ctx, d.ID, ccp.TypeGroupEvent, 0, c.Event()); e != nil && !errors.Is(e, relay.ErrUnknown) {
+				left, err = append(left, d.ID), errors.Join(err, e)
+			}
+		}
+		settle, cancel := context.WithTimeout(context.Background(), tellTime)
+		defer cancel()
+		err = errors.Join(err, s.accounts.Settle(settle, c, left...))
+	}
+	if err != nil {
+		s.log.Warn("the account's other devices could not be told yet", "change", string(c.Kind), "error", err)
+	}
+	return err == nil
+}
+
+// tellOwed tells what a crash, a stop or a storage that was away has left untold. After
+// one that fails the others wait for the next time.
+func (s *Server) tellOwed(ctx context.Context) {
+	owed, err := s.accounts.Owed(ctx)
+	if err != nil && ctx.Err() == nil {
+		s.log.Warn("what devices have still to be told of their accounts could not be read", "error", err)
+	}
+	for _, c := range owed {
+		if !s.tellOthers(c) {
+			return
 		}
 	}
-	return errors.Join(errs...)
 }
 
 // dataFile is a file's place below the data folder, for messages.

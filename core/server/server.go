@@ -73,6 +73,7 @@ type Server struct {
 	current   *config.Config // as last reloaded
 	follows   *Following     // waits for its turn, or nil
 	following sync.WaitGroup // with reloading
+	telling   sync.WaitGroup // of changes to other devices
 	plugging  chan struct{}  // one slot
 	// working ends when the relay stops; changed with reloading.
 	working   context.Context
@@ -183,6 +184,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	s.endFollowing()
 	wg.Wait()
 	s.sessions.Close()
+	s.telling.Wait()
 	stopHub()
 	<-hubEnded //nolint:errcheck // why it ended was told before
 	s.record(audit.Stopped("in order"))
@@ -214,6 +216,7 @@ func (s *Server) maintain(ctx context.Context) error {
 			}
 		}
 		s.purge(ctx)
+		s.tellOwed(ctx)
 		t.Reset(maintenance)
 	}
 }
