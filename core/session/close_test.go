@@ -140,7 +140,11 @@ func TestCloseCutsConnections(t *testing.T) {
 		c := h.join(t, newDevice(t, "dev-a", "alice"))
 		synctest.Wait()
 		h.unregister(h.relay.link("dev-a").box.(*Session))
+		began := time.Now() // the bubble's clock
 		h.Close()
+		if d := time.Since(began); d > 2*h.opt.Limits.Farewell {
+			t.Errorf("Close took %s", d)
+		}
 		if _, err := c.read(); err == nil {
 			t.Error("the connection is still open")
 		}
