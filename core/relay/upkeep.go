@@ -31,6 +31,7 @@ type upkeep struct {
 	states map[string]string   // announced states other than online
 	beats  map[string]struct{} // to be announced now
 	away   []departure         // in order of time
+	left   map[string]uint64   // fence of each device's departure that counts
 	haste  int                 // rounds of inspect that must not wait their turn
 }
 
@@ -41,7 +42,9 @@ type departure struct {
 }
 
 func newUpkeep(h *Hub) *upkeep {
-	return &upkeep{h: h, wake: make(chan struct{}, 1), states: map[string]string{}, beats: map[string]struct{}{}}
+	return &upkeep{
+		h: h, wake: make(chan struct{}, 1), states: map[string]string{}, beats: map[string]struct{}{}, left: map[string]uint64{},
+	}
 }
 
 func (u *upkeep) signal() {
@@ -53,6 +56,7 @@ func (u *upkeep) signal() {
 
 func (u *upkeep) attached(l *Link) {
 	u.mu.Lock()
+	delete(u.left, l.device)
 	delete(u.states, l.device)
 	u.beats[l.device] = struct{}{}
 	u.mu.Unlock()
@@ -78,6 +82,7 @@ func (u *upkeep) detached(l *Link, ours bool) {
 		return
 	}
 	u.mu.Lock()
+	u.left[l.device] = l.fence
 	u.away = append(u.away, departure{l.device, l.box.Session(), l.fence, u.h.now().Add(u.h.opt.Limits.ResumeWindow)})
 	u.mu.Unlock()
 	u.signal()
@@ -126,6 +131,10 @@ func (u *upkeep) departed(ctx context.Context) time.Duration {
 			break
 		}
 		u.away = u.away[1:]
+		if u.left[d.device] != d.fence {
+			continue // it has come back since
+		}
+		delete(u.left, d.device)
 		over = append(over, d)
 	}
 	u.mu.Unlock()
