@@ -38,3 +38,44 @@ func TestResumeWindowBeginsWithTheLastEnd(t *testing.T) {
 		}
 	})
 }
+
+// TestPresenceIsResumed: a session that is taken up again keeps what the device said of
+// itself; a new session begins online, and so does one after the window.
+func TestPresenceIsResumed(t *testing.T) {
+	tests := map[string]struct {
+		resumed bool
+		away    time.Duration
+		want    string
+	}{
+		"resumed":        {true, 100 * time.Second, "away"},
+		"new session":    {false, 100 * time.Second, ccp.StateOnline},
+		"window is over": {true, 121 * time.Second, ccp.StateOnline},
+	}
+	for name, c := range tests {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				b := newBed(t, nil)
+				defer b.stop()
+				a := b.connect("a.1", allCaps, 0)
+				a.must(ccp.TypePresence, 0, `{"state":"away"}`)
+				after(time.Second)
+				a.link.Detach()
+				after(c.away)
+				session := a.session
+				if !c.resumed {
+					session = "another"
+				}
+				b.connectBox(&fakeBox{device: "a.1", session: session, caps: allCaps}, 0)
+				after(time.Second)
+				check(t, "presence", b.presence("a.1"), c.want)
+				after(30 * time.Second)
+				check(t, "presence after a renewal", b.presence("a.1"), c.want)
+			})
+		})
+	}
+}
+
+func (b *bed) presence(device string) (state string) {
+	b.store.set(func() { state = b.store.beats[device].State })
+	return state
+}

@@ -28,12 +28,15 @@ type upkeep struct {
 	wake chan struct{}
 
 	mu     sync.Mutex
-	states map[string]string   // announced states other than online
+	states map[string]state    // announced states other than online
 	beats  map[string]struct{} // to be announced now
 	away   []departure         // in order of time
 	left   map[string]uint64   // fence of each device's departure that counts
 	haste  int                 // rounds of inspect that must not wait their turn
 }
+
+// state is what a session announced.
+type state struct{ session, state string }
 
 type departure struct {
 	device, session string
@@ -43,7 +46,7 @@ type departure struct {
 
 func newUpkeep(h *Hub) *upkeep {
 	return &upkeep{
-		h: h, wake: make(chan struct{}, 1), states: map[string]string{}, beats: map[string]struct{}{}, left: map[string]uint64{},
+		h: h, wake: make(chan struct{}, 1), states: map[string]state{}, beats: map[string]struct{}{}, left: map[string]uint64{},
 	}
 }
 
@@ -54,24 +57,27 @@ func (u *upkeep) signal() {
 	}
 }
 
+// attached takes a session up again: its device has not left, and is announced as it was.
 func (u *upkeep) attached(l *Link) {
 	u.mu.Lock()
 	delete(u.left, l.device)
-	delete(u.states, l.device)
+	if s, ok := u.states[l.device]; ok && s.session != l.box.Session() {
+		delete(u.states, l.device)
+	}
 	u.beats[l.device] = struct{}{}
 	u.mu.Unlock()
 	u.signal()
 }
 
 // state takes a client's own words about its presence.
-func (u *upkeep) state(device, state string) {
+func (u *upkeep) state(l *Link, word string) {
 	u.mu.Lock()
-	if state == ccp.StateOnline {
-		delete(u.states, device)
+	if word == ccp.StateOnline {
+		delete(u.states, l.device)
 	} else {
-		u.states[device] = state
+		u.states[l.device] = state{l.box.Session(), word}
 	}
-	u.beats[device] = struct{}{}
+	u.beats[l.device] = struct{}{}
 	u.mu.Unlock()
 	u.signal()
 }
@@ -186,7 +192,7 @@ func (u *upkeep) beat(l *Link) storage.Beat {
 	b := storage.Beat{Device: l.device, State: ccp.StateOnline, TTL: u.h.opt.Limits.PresenceTTL}
 	u.mu.Lock()
 	if s, ok := u.states[l.device]; ok {
-		b.State = s
+		b.State = s.state
 	}
 	u.mu.Unlock()
 	if p, ok := l.box.(Profiled); ok {
@@ -323,6 +329,6 @@ func (l *Link) handlePresence(f ccp.Frame) error {
 	if err != nil {
 		return refuse(CodeBadRequest, err.Error())
 	}
-	l.h.upkeep.state(l.device, state)
+	l.h.upkeep.state(l, state)
 	return nil
 }
