@@ -179,6 +179,9 @@ func (l *Link) handleGroupInvite(ctx context.Context, f ccp.Frame) error {
 		return refuse(CodeBadRequest, err.Error())
 	}
 	h := l.h
+	if f.Channel == 0 { // where a group that was imported waits
+		return refuse(ccp.CodeNoChannel, "channel 0 is for direct messages")
+	}
 	channel := f.Channel
 	known := false
 	err = h.transact(ctx, func(c *change) error {

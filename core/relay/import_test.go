@@ -49,8 +49,20 @@ func TestImportedGroup(t *testing.T) {
 		d.must(ccp.TypeGroupInvite, 5, `{"group_id":"g","device":"x.1"}`) // one of two owners was lowered to admin
 		settle()
 		check(t, "an admin", d.errors(), "")
-		// The owner may make it again as well, as clients of the reference do.
+		// Channel 0, where "h" waits until it is taken up, is no channel to invite on.
 		a.takeControls()
+		a.must(ccp.TypeGroupInvite, 0, `{"group_id":"h","device":"c.1"}`)
+		settle()
+		check(t, "invite on channel 0", a.errors(), "no_channel")
+		var h group
+		version, err := b.hub.get(t.Context(), groupKey("h"), &h)
+		if err != nil || version == 0 || len(h.Members) != 1 {
+			t.Errorf("the refused invitation changed the group: %+v, %v", h, err)
+		}
+		if n := b.bytesOf("c.1/00000000"); n != 0 {
+			t.Errorf("the refused invitation left an entry of %d bytes", n)
+		}
+		// The owner may make it again as well, as clients of the reference do.
 		a.must(ccp.TypeGroupCreate, 8, `{"group_id":"h"}`)
 		a.must(ccp.TypeMsg, 8, "alone")
 		settle()
