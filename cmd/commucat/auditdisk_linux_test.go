@@ -55,7 +55,7 @@ func TestAuditDisk(t *testing.T) {
 	}
 	until("the disk is full", func() bool { link(); return metric(t, dir, waiting) > 0 })
 	if said := admin(t, dir, "/readyz") + admin(t, dir, "/v1/status"); !strings.Contains(said, "503") ||
-		!strings.Contains(said, "ledger spool is ") || !strings.Contains(said, "no space left on device") {
+		!strings.Contains(said, "the audit spool takes no records") || !strings.Contains(said, "no space left on device") {
 		t.Error("ready: ", said)
 	}
 	alice, bob := filepath.Join(t.TempDir(), "a"), filepath.Join(t.TempDir(), "b")

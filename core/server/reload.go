@@ -141,12 +141,8 @@ func (s *Server) turn(ctx context.Context) error {
 
 func (s *Server) pass() { <-s.plugging }
 
-// endFollowing ends what reloads have begun, and lets no other one begin. A Server that
-// only reads a stopped relay's folder has begun none.
+// endFollowing ends what reloads have begun, and lets no other one begin.
 func (s *Server) endFollowing() {
-	if s.endWork == nil {
-		return
-	}
 	s.reloading.Lock()
 	s.endWork(errStopping)
 	s.reloading.Unlock()
