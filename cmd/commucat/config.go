@@ -71,7 +71,7 @@ func (a *app) configCommand() *cobra.Command {
 				return configFailure{err}
 			}
 			if a.json {
-				return a.emit(settingsOf(cfg))
+				return a.emit(list[setting]{settingsOf(cfg)})
 			}
 			_, err = a.out.Write(cfg.TOML())
 			return err
@@ -84,7 +84,7 @@ func (a *app) configCommand() *cobra.Command {
 		Use: "env", Short: "List the environment variable of every key", Args: exactly(0, ""),
 		RunE: func(*cobra.Command, []string) error {
 			if a.json {
-				return a.emit(settingsOf(config.Default()))
+				return a.emit(list[setting]{settingsOf(config.Default())})
 			}
 			t := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 			for _, s := range config.Default().Settings() {

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/commucat/commucat/core/api"
 	"github.com/commucat/commucat/sdk"
@@ -131,7 +132,8 @@ func (a *app) command() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: func(c *cobra.Command, _ []string) error { return c.Help() },
+		PersistentPreRunE: notNegative,
+		RunE:              func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetHelpCommand(&cobra.Command{
 		Use: "help [COMMAND]", Short: "Help about any command", Args: cobra.ArbitraryArgs,
@@ -169,8 +171,33 @@ func noCommand(c *cobra.Command, where, name string) error {
 	}
 	if s := sdk.Suggest(name, known); s != "" {
 		text += fmt.Sprintf(" (did you mean %q?)", s)
+	} else if s := elsewhere(name); s != "" && !c.HasParent() {
+		text += ": " + s
 	}
 	return usageError{errors.New(text)}
+}
+
+// elsewhere says what does here what a command of the reference's program did.
+func elsewhere(name string) string {
+	switch name {
+	case "register-user":
+		return "an account begins with a link, on its first device; 'commucat link create' makes one"
+	case "rotate-keys":
+		return "devices make their own keys; 'commucat keys rotate' renews the relay's"
+	case "diagnostics", "diagnose":
+		return "it is 'commucat doctor'"
+	}
+	return ""
+}
+
+// notNegative refuses what would else be taken for "without a limit".
+func notNegative(c *cobra.Command, _ []string) (err error) {
+	c.Flags().Visit(func(f *pflag.Flag) {
+		if kind := f.Value.Type(); (kind == "duration" || kind == "int") && strings.HasPrefix(f.Value.String(), "-") {
+			err = usageError{fmt.Errorf("--%s: %s is less than nothing", f.Name, f.Value)}
+		}
+	})
+	return err
 }
 
 // exactly refuses another number of arguments with a usage error.

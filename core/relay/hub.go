@@ -34,6 +34,7 @@ type Hub struct {
 	shards    [shards]shard
 	gens      [genSlots]atomic.Uint32
 	lanes     []*lane
+	outage    outage
 	senders   senders
 	histories histories
 	doner     *doner
@@ -66,7 +67,7 @@ func New(opt Options) (*Hub, error) {
 		return nil, err
 	}
 	h := &Hub{
-		opt: opt, log: opt.Log, metrics: opt.Metrics, queues: opt.Store.Queues, directory: opt.Store.Directory,
+		opt: opt, log: opt.Log, outage: outage{log: opt.Log}, metrics: opt.Metrics, queues: opt.Store.Queues, directory: opt.Store.Directory,
 		accounts: opt.Accounts, seed: maphash.MakeSeed(), closed: make(chan struct{}),
 		readers: make(chan struct{}, opt.Limits.Readers),
 	}

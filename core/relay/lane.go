@@ -214,11 +214,12 @@ func (l *lane) store(ctx context.Context) bool {
 			err = errors.New("relay: the store answered fewer rows than asked")
 		}
 		if err == nil {
+			l.h.outage.works(now)
 			l.committed(res, now.Sub(begin))
 			return true
 		}
 		l.h.metrics.CommitFailed()
-		l.h.log.Warn("append", "rows", len(l.rows), "error", err)
+		l.h.outage.fails(now, err)
 		if ctx.Err() != nil || !now.Add(wait).Before(deadline) {
 			return false
 		}
