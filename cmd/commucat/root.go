@@ -154,7 +154,7 @@ func (a *app) command() *cobra.Command {
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
 		a.serveCommand(), a.initCommand(), a.configCommand(), a.clientCommand(), a.linkCommand(),
-		a.userCommand(), a.deviceCommand(), a.keysCommand(), a.storageCommand(), a.migrateCommand(), a.backupCommand(), a.auditCommand(), a.pluginCommand(), a.transportCommand(), a.doctorCommand(), a.probeCommand(), a.demoCommand(), a.benchCommand(),
+		a.userCommand(), a.deviceCommand(), a.keysCommand(), a.storageCommand(), a.migrateCommand(), a.backupCommand(), a.auditCommand(), a.pluginCommand(), a.transportCommand(), a.statusCommand(), a.doctorCommand(), a.probeCommand(), a.demoCommand(), a.benchCommand(),
 	)
 	return root
 }

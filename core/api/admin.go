@@ -174,14 +174,14 @@ func (a *Admin) OverTCP() http.Handler {
 }
 
 // Public is the part that compat.public_health shows on the public port: health
-// and readiness to all, metrics to who has the token.
+// and readiness to all, without a reason, metrics to who has the token.
 func (a *Admin) Public() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case "/healthz":
 			a.healthz(w, r)
 		case "/readyz":
-			a.readyz(w, r)
+			a.publicReadyz(w, r)
 		case "/metrics":
 			if !a.knows(bearerOf(r)) {
 				writeProblem(w, problem(401, "token_invalid", ""))
@@ -221,19 +221,40 @@ func (a *Admin) healthz(w http.ResponseWriter, _ *http.Request) {
 
 func (a *Admin) uptime() int64 { return seconds(a.opt.Clock().Sub(a.opt.Started)) }
 
+// readyz tells the operator which part is not ready, and why.
 func (a *Admin) readyz(w http.ResponseWriter, r *http.Request) {
+	failed := a.notReady(r.Context())
+	var why strings.Builder
+	for _, name := range sortedNames(failed) {
+		why.WriteString(name + ": " + strings.Join(strings.Fields(failed[name].Error()), " ") + "\n")
+	}
+	writeReady(w, len(failed) == 0, why.String())
+}
+
+// publicReadyz tells a stranger whether, and not why.
+func (a *Admin) publicReadyz(w http.ResponseWriter, r *http.Request) {
+	writeReady(w, len(a.notReady(r.Context())) == 0, "")
+}
+
+// notReady asks and logs.
+func (a *Admin) notReady(ctx context.Context) map[string]error {
+	failed := a.check(ctx)
+	for _, name := range sortedNames(failed) {
+		a.opt.Log.Warn("not ready", "check", name, "error", failed[name])
+	}
+	return failed
+}
+
+func writeReady(w http.ResponseWriter, ready bool, why string) {
 	status, text := 200, "ready\n"
-	if failed := a.check(r.Context()); len(failed) > 0 {
+	if !ready {
 		status, text = 503, "degraded\n"
-		for _, name := range sortedNames(failed) {
-			a.opt.Log.Warn("not ready", "check", name, "error", failed[name])
-		}
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/plain; charset=utf-8")
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write([]byte(text))
+	_, _ = w.Write([]byte(text + why))
 }
 
 // check runs all checks beside each other.

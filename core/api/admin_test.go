@@ -188,8 +188,12 @@ func TestW32HealthAndToken(t *testing.T) {
 	if r := get(a, "/readyz"); r.Code != 200 || r.Body.String() != "ready\n" {
 		t.Errorf("%d %s", r.Code, r.Body)
 	}
-	broken = errors.New("no disk")
-	if r := get(a, "/readyz"); r.Code != 503 || r.Body.String() != "degraded\n" {
+	// Who may operate the relay learns why, a stranger does not.
+	broken = errors.New("no disk\nat all")
+	if r := get(a, "/readyz"); r.Code != 503 || r.Body.String() != "degraded\nstorage: no disk at all\n" {
+		t.Errorf("%d %s", r.Code, r.Body)
+	}
+	if r := get(a.Public(), "/readyz"); r.Code != 503 || r.Body.String() != "degraded\n" {
 		t.Errorf("%d %s", r.Code, r.Body)
 	}
 	if r := get(a, "/healthz"); r.Code != 200 || decode(t, r)["status"] != "healthy" {
