@@ -18,11 +18,15 @@ var hints = map[string]string{
 	"28P01": "the server refused the password of the role",
 	"28000": "the server refused the role; see pg_hba.conf",
 	"3D000": "there is no such database: CREATE DATABASE commucat OWNER commucat",
-	"42501": "the role may not do this; it needs CREATE on the database",
+	"42501": "the role may not do this: make it the owner of the schema and of all that is in it; where the schema is still to be made it needs CREATE on the database",
+	"42703": notOurs,
+	"42P01": notOurs,
 	"53100": "the server's disk is full",
 	"53300": "the server has too many connections; lower storage.connections or raise max_connections",
 	"57P03": "the server is starting up",
 }
+
+const notOurs = "the tables are not as the relay left them: restore the whole schema from its dump"
 
 // plain turns an error of the driver into one of the contract. Everything that may
 // be different the next time is Unavailable, and so is a COMMIT whose answer was
@@ -96,16 +100,41 @@ func (e *serverError) Error() string { return e.message + " (SQLSTATE " + e.code
 // kindOf sorts SQLSTATEs (PostgreSQL documentation, appendix A).
 func kindOf(code string) sdk.ErrorKind {
 	switch {
-	case code == "28P01", code == "28000", code == "42501":
+	case code == "28P01", code == "28000":
 		return sdk.Denied
 	case code == "3D000":
 		return sdk.NotFound
 	case strings.HasPrefix(code, "XX"):
 		return sdk.Corrupt
+	case code == "42501", code == "42703", code == "42P01":
+		return sdk.Unavailable // somebody changed the tables, and may change them back
 	case strings.HasPrefix(code, "22"), strings.HasPrefix(code, "42"):
 		return sdk.Other // a mistake of ours, which repeating does not mend
 	}
 	// Connections (08), rollbacks by deadlock and serialization (40), resources
 	// (53), intervention (57), a read-only standby (25) …
 	return sdk.Unavailable
+}
+
+// opening says of what a storage cannot be opened by that it stays so: repeating would
+// only hide it. A relay that runs waits until it is mended.
+func opening(err error) error {
+	var known *storage.Error
+	var server *serverError
+	var unsafe unsafeError
+	var misfit misfitError
+	if !errors.As(err, &known) {
+		return err
+	}
+	kind := known.Kind
+	switch {
+	case errors.As(err, &unsafe), errors.As(err, &misfit):
+		kind = sdk.Invalid
+	case !errors.As(err, &server):
+	case server.code == "42501":
+		kind = sdk.Denied
+	case strings.HasPrefix(server.code, "42"):
+		kind = sdk.Invalid
+	}
+	return &storage.Error{Kind: kind, Op: known.Op, Text: known.Text, Err: known.Err}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -53,6 +54,10 @@ type migrator struct {
 // prepare checks the server and brings the schema to this version. Of several relays
 // that start at once one migrates and the others wait.
 func (s *store) prepare(ctx context.Context, schema string, log *slog.Logger) error {
+	return opening(s.prepared(ctx, schema, log))
+}
+
+func (s *store) prepared(ctx context.Context, schema string, log *slog.Logger) error {
 	conn, err := s.sound(ctx)
 	if err != nil {
 		return err
@@ -67,6 +72,9 @@ func (s *store) prepare(ctx context.Context, schema string, log *slog.Logger) er
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
+	if err := s.fits(ctx, conn.Conn()); err != nil {
+		return err
+	}
 	// Connections that were made before the tables are of another history: they end.
 	if err := s.inspect(ctx, conn); err != nil && !errors.Is(err, errReplaced) {
 		return plain("connect", err)
@@ -80,13 +88,7 @@ func (s *store) sound(ctx context.Context) (*pgxpool.Conn, error) {
 	defer cancel()
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		err = plain("connect", err)
-		var unsafe unsafeError
-		var known *storage.Error
-		if errors.As(err, &unsafe) && errors.As(err, &known) { // nobody mends that by waiting
-			return nil, &storage.Error{Kind: sdk.Invalid, Op: known.Op, Text: known.Text, Err: unsafe}
-		}
-		return nil, err
+		return nil, plain("connect", err)
 	}
 	var version int
 	err = conn.QueryRow(ctx, "SELECT current_setting('server_version_num')::int").Scan(&version)
@@ -244,7 +246,7 @@ func (m *migrator) step(ctx context.Context, conn *pgx.Conn, script string, vers
 		}
 		op := fmt.Sprintf("migrate to version %d", version)
 		if !inUse(err) {
-			return plain(op, err)
+			return unfit(plain(op, err))
 		}
 		if time.Now().Add(m.pause).After(m.end) {
 			return &storage.Error{Kind: sdk.Unavailable, Op: "postgres: " + op, Text: fmt.Sprintf("others have been using the tables for %v: end their transactions (pg_stat_activity, xact_start), then start the relay again; nothing is changed", m.wait)}
@@ -254,6 +256,16 @@ func (m *migrator) step(ctx context.Context, conn *pgx.Conn, script string, vers
 			return plain(op, err)
 		}
 	}
+}
+
+// unfit explains what a script says of tables that are not those of the version before.
+func unfit(err error) error {
+	var known *storage.Error
+	var server *serverError
+	if errors.As(err, &known) && errors.As(err, &server) && strings.HasPrefix(server.code, "42") && server.code != "42501" {
+		return &storage.Error{Kind: sdk.Invalid, Op: known.Op, Text: "the version noted in the table migration does not fit the tables: restore the whole schema from its dump, or name an empty one", Err: known.Err}
+	}
+	return err
 }
 
 // inUse: a lock did not come in time, or this transaction was the one to give way.

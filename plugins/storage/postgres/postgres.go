@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"log/slog"
 	"maps"
 	"net"
 	"regexp"
@@ -42,7 +43,7 @@ var schemaName = regexp.MustCompile(`^[a-z_][a-z0-9_]{0,62}$`)
 func (c *Config) Check() error {
 	for i, a := range c.Address {
 		if _, _, err := splitAddress(a); err != nil {
-			return &sdk.ConfigError{Key: fmt.Sprintf("address[%d]", i), Text: fmt.Sprintf("%q is no address; write it as \"host:port\" or \"/folder/of/the/socket:port\"", a)}
+			return &sdk.ConfigError{Key: fmt.Sprintf("address[%d]", i), Text: shown(a) + " is no address; write it as \"host:port\" or \"/folder/of/the/socket:port\", and user, password and database in keys of their own"}
 		}
 	}
 	if !schemaName.MatchString(c.Schema) {
@@ -52,6 +53,15 @@ func (c *Config) Check() error {
 		return &sdk.ConfigError{Key: "ca", Text: "there is no certificate in the file"}
 	}
 	return nil
+}
+
+// shown quotes what is no address, unless it may hold a password, as URLs and lists of
+// settings do.
+func shown(a string) string {
+	if strings.ContainsAny(a, "@?= ") || strings.Contains(a, "://") {
+		return "this"
+	}
+	return strconv.Quote(a)
 }
 
 // splitAddress reads "host:port"; the host may be the folder of a unix socket.
@@ -96,6 +106,8 @@ type store struct {
 	lockSpace uint64
 	lines     timelines
 	watching  watching
+	log       *slog.Logger
+	told      atomic.Bool // of a newer version
 	// doubt is set when a write has failed, of which reading tells nothing: the disk
 	// may be full, or the log on a disk of its own.
 	doubt atomic.Bool
@@ -104,7 +116,7 @@ type store struct {
 func open(ctx context.Context, env sdk.Env, c Config) (storage.Store, error) {
 	space := fnv.New64a()
 	_, _ = space.Write([]byte(c.Schema)) // a hash never fails
-	s := &store{timeout: c.Timeout, lockSpace: space.Sum64(), lines: timelines{schema: c.Schema}}
+	s := &store{log: env.Log(), timeout: c.Timeout, lockSpace: space.Sum64(), lines: timelines{schema: c.Schema}}
 	s.life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	var err error
 	// A connection that a silent server leaves hanging is given up for seconds, and the
@@ -227,11 +239,16 @@ func (s *store) within(ctx context.Context) (_ context.Context, done context.Can
 	return ctx, func() { stop(); cancel() }
 }
 
-// ready tells whether the server accepts writes.
+// ready tells whether the server accepts writes, and what they need is there.
 func (s *store) ready(ctx context.Context) error {
 	ctx, cancel := s.within(ctx)
 	defer cancel()
-	err := s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error { return s.inspect(ctx, c) })
+	err := s.pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
+		if err := s.inspect(ctx, c); err != nil {
+			return err
+		}
+		return s.fits(ctx, c.Conn())
+	})
 	if err != nil {
 		if broken(err) {
 			s.reset()
