@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -31,11 +33,19 @@ type Config struct {
 	Timeout  time.Duration `cfg:"timeout" default:"3s" min:"100ms" max:"1m" doc:"how long connecting and a call may take"`
 }
 
+// shown quotes what is no address, unless it may hold a password, as URLs do.
+func shown(a string) string {
+	if strings.ContainsAny(a, "@?= ") || strings.Contains(a, "://") {
+		return "this"
+	}
+	return strconv.Quote(a)
+}
+
 // Check implements sdk.Checker.
 func (c *Config) Check() error {
 	for i, a := range c.Address {
 		if host, _, err := net.SplitHostPort(a); err != nil || host == "" {
-			return &sdk.ConfigError{Key: fmt.Sprintf("address[%d]", i), Text: fmt.Sprintf("%q is no address; write it as \"host:port\"", a)}
+			return &sdk.ConfigError{Key: fmt.Sprintf("address[%d]", i), Text: shown(a) + " is no address; write it as \"host:port\", and user, password and database in keys of their own"}
 		}
 	}
 	if !c.Roots.IsZero() && !x509.NewCertPool().AppendCertsFromPEM(c.Roots.Bytes()) {
