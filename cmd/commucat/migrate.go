@@ -82,7 +82,7 @@ func (a *app) importProgress(p *reference.Progress, done <-chan struct{}) {
 		}
 		switch {
 		case bar:
-			fmt.Fprintf(a.err, "\r%-9s %s, %d rows\x1b[K", what, table, rows)
+			fmt.Fprintf(a.err, "\r%-9s %s, %d rows\x1b[K", what, tableName(table), rows)
 		case a.json:
 			// A closed pipe ends no import: the result tells.
 			_ = a.emit(struct {
@@ -91,7 +91,7 @@ func (a *app) importProgress(p *reference.Progress, done <-chan struct{}) {
 				Rows  uint64 `json:"rows"`
 			}{what, table, rows})
 		default:
-			a.say("%s: %s, %d rows", what, table, rows)
+			a.say("%s: %s, %d rows", what, tableName(table), rows)
 		}
 	})
 }
@@ -100,7 +100,7 @@ func (a *app) showImport(rep *reference.Report) error {
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "table\trows\tcarried\tthere already\tleft out\t")
 	for _, t := range rep.Tables {
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t\n", t.Name, t.Rows, t.Carried, t.Present, t.Left)
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t\n", tableName(t.Name), t.Rows, t.Carried, t.Present, t.Left)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -112,7 +112,7 @@ func (a *app) showImport(rep *reference.Report) error {
 				if r.Conflict {
 					what = "CONFLICT, "
 				}
-				fmt.Fprintf(a.out, "%s: %s%d × %s", t.Name, what, r.Rows, r.Text)
+				fmt.Fprintf(a.out, "%s: %s%d × %s", tableName(t.Name), what, r.Rows, r.Text)
 				if len(r.Names) > 0 {
 					more := ""
 					if r.Rows > uint64(len(r.Names)) {
@@ -129,3 +129,6 @@ func (a *app) showImport(rep *reference.Report) error {
 	}
 	return nil
 }
+
+// tableName is a table's name in the reference's database; kinds of records have no _.
+func tableName(kind string) string { return strings.ReplaceAll(kind, "-", "_") }
