@@ -23,7 +23,8 @@
 //
 // Failures: a write or sync error is never followed by an acknowledgement. The
 // engine that saw it is closed and opened again from what is on the disk before the
-// next batch is accepted. Below a reserve of free space appends are refused with
+// next batch is accepted. What a failed deletion took out of the index is read anew from
+// the store, so the same deletion again finds it; after a reopening all of it is. Below a reserve of free space appends are refused with
 // kind Unavailable while deletions go on, so that a full disk empties again.
 //
 // A snapshot of a running store is of one moment: while Pebble makes its checkpoint (hard

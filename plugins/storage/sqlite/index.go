@@ -36,11 +36,14 @@ type index struct {
 }
 
 type stripe struct {
-	// appending is held through an Append; locked in ascending order, before mu.
+	// appending is held through an Append; locked in ascending order, before the others.
 	appending sync.Mutex
+	// deletions is held, shared, from when rows are taken from queues until the engine
+	// was told, and alone while a state is forgotten: read again in between, it would
+	// hold the rows that are about to go. Locked in ascending order, before mu.
+	deletions sync.RWMutex
 	mu        sync.Mutex
 	queues    map[string]*queue
-	deleting  int // changes under way that were taken from the queues already
 	// cursors are how far queues that are not in memory were done last, so that
 	// the next deletion begins there; any of them may be forgotten.
 	cursors map[string]uint64
@@ -115,7 +118,8 @@ func (x *index) load(s *stripe, name string) (*queue, error) {
 	return q, nil
 }
 
-// forget drops a queue's state. mu is held.
+// forget drops a queue's state; the next use reads the store. deletions is held alone,
+// mu as well.
 func (x *index) forget(s *stripe, q *queue) {
 	if s.queues[q.name] != q {
 		return
@@ -125,9 +129,60 @@ func (x *index) forget(s *stripe, q *queue) {
 	x.lift(q.last)
 }
 
+// alone calls f with everything of a stripe to itself: no append or deletion is under way.
+func (s *stripe) alone(f func()) {
+	s.appending.Lock()
+	defer s.appending.Unlock()
+	s.deletions.Lock()
+	defer s.deletions.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	f()
+}
+
+// mend forgets the queues of a deletion that failed: the index is without rows that the
+// store still has.
+func (x *index) mend(c *change) {
+	names := make(map[string]struct{})
+	for i := range c.dels {
+		names[c.dels[i].queue] = struct{}{}
+	}
+	for i := range c.cuts {
+		names[c.cuts[i].queue] = struct{}{}
+	}
+	for i := range c.paid {
+		names[c.paid[i].queue] = struct{}{}
+	}
+	for name := range names {
+		s := x.stripe(name)
+		s.alone(func() {
+			if q := s.queues[name]; q != nil {
+				x.forget(s, q)
+			}
+		})
+	}
+}
+
+// reset forgets all queues: the store may be back at an earlier state.
+func (x *index) reset() {
+	for i := range x.stripes {
+		s := &x.stripes[i]
+		s.alone(func() {
+			for _, q := range s.queues {
+				x.forget(s, q)
+			}
+			clear(s.cursors)
+		})
+	}
+}
+
 // shrink evicts from a stripe while the index is over its budget. mu is held.
 func (x *index) shrink(s *stripe) {
-	for x.held.Load() > x.budget && len(s.queues) > 1 && s.deleting == 0 {
+	if x.held.Load() <= x.budget || !s.deletions.TryLock() {
+		return
+	}
+	defer s.deletions.Unlock()
+	for x.held.Load() > x.budget && len(s.queues) > 1 {
 		var victim *queue
 		n := 0
 		for _, q := range s.queues { // Go starts at a random place

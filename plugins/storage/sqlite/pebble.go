@@ -46,13 +46,16 @@ type pebbleRows struct {
 	degraded func(error)
 	memtable uint64
 
-	mu      sync.RWMutex
-	now     *instance // nil while broken
-	opening bool
-	closed  bool
-	retry   time.Time // not before
-	cause   error
-	lost    sync.WaitGroup // instances that were given up, or are being opened
+	mu  sync.RWMutex
+	now *instance // nil while broken
+	// reopened is called before a database that was opened again is in use: deletions
+	// that had not come to the disk are undone then. It may be nil.
+	reopened func()
+	opening  bool
+	closed   bool
+	retry    time.Time // not before
+	cause    error
+	lost     sync.WaitGroup // instances that were given up, or are being opened
 }
 
 // patience bounds how long an instance may take to close after it failed.
@@ -106,6 +109,9 @@ func (p *pebbleRows) start() (*instance, error) {
 
 // started takes a new instance into use.
 func (p *pebbleRows) started(n *instance, err error) {
+	if err == nil {
+		p.tell()
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.opening = false

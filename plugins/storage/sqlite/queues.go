@@ -151,14 +151,20 @@ func (a *appender) touch(q *queue) {
 func (a *appender) settle(ok bool) {
 	for _, q := range a.touched {
 		s := a.stripe(q.name)
+		if !ok {
+			s.deletions.Lock()
+		}
 		s.mu.Lock()
 		q.pending = 0
-		if !ok {
-			a.forget(s, q)
-		} else if a.held.Load() > a.budget {
+		if ok {
 			a.shrink(s)
+		} else {
+			a.forget(s, q)
 		}
 		s.mu.Unlock()
+		if !ok {
+			s.deletions.Unlock()
+		}
 	}
 }
 
@@ -196,48 +202,60 @@ func (s *queues) Done(ctx context.Context, done []storage.Done) error {
 	if err := ctx.Err(); err != nil {
 		return unavailable("done", err)
 	}
+	var mask uint64
 	for i := range done {
 		if err := done[i].Check(); err != nil {
 			return err
 		}
+		mask |= 1 << storage.Lane(done[i].Queue, stripes)
 	}
 	var c change
-	var held uint64 // stripes whose queues must stay until the write
+	if err := s.delete(done, mask, &c); err != nil {
+		s.mend(&c)
+		return err
+	}
+	return nil
+}
+
+// delete takes what is done out of the index, into c, and out of the store.
+func (s *queues) delete(done []storage.Done, mask uint64, c *change) error {
+	for m := mask; m != 0; m &= m - 1 {
+		s.stripes[bits.TrailingZeros64(m)].deletions.RLock()
+	}
+	defer func() {
+		for m := mask; m != 0; m &= m - 1 {
+			s.stripes[bits.TrailingZeros64(m)].deletions.RUnlock()
+		}
+	}()
 	for i := range done {
-		d := &done[i]
-		lane := storage.Lane(d.Queue, stripes)
-		st := &s.stripes[lane]
-		st.mu.Lock()
-		if q := st.queues[d.Queue]; q != nil {
-			if held&(1<<lane) == 0 {
-				held |= 1 << lane
-				st.deleting++
-			}
-			before := q.count()
-			q.take(0, d.Cursor, &c)
-			for _, r := range d.Ranges {
-				q.take(r[0], r[1], &c)
-			}
-			s.held.Add(int64(q.count() - before))
-			st.mu.Unlock()
-			continue
-		}
-		// Not in memory: under the lock, so that nobody reads it in meanwhile.
-		err := s.engine.write(&change{cuts: st.cuts(d, s.floor.Load())}, false)
-		if err != nil {
-			delete(st.cursors, d.Queue)
-		}
-		st.mu.Unlock()
-		if err != nil {
-			s.release(held)
+		if err := s.one(&done[i], c); err != nil {
 			return err
 		}
 	}
-	err := error(nil)
-	if !c.empty() {
-		err = s.engine.write(&c, false)
+	if c.empty() {
+		return nil
 	}
-	s.release(held)
+	return s.engine.write(c, false)
+}
+
+func (s *queues) one(d *storage.Done, c *change) error {
+	st := s.stripe(d.Queue)
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if q := st.queues[d.Queue]; q != nil {
+		before := q.count()
+		q.take(0, d.Cursor, c)
+		for _, r := range d.Ranges {
+			q.take(r[0], r[1], c)
+		}
+		s.held.Add(int64(q.count() - before))
+		return nil
+	}
+	// Not in memory: under the lock, so that nobody reads it in meanwhile.
+	err := s.engine.write(&change{cuts: st.cuts(d, s.floor.Load())}, false)
+	if err != nil {
+		delete(st.cursors, d.Queue)
+	}
 	return err
 }
 
@@ -257,15 +275,6 @@ func (s *stripe) cuts(d *storage.Done, floor uint64) []cut {
 		c = append(c, cut{queue: d.Queue, from: r[0], to: r[1]})
 	}
 	return c
-}
-
-func (s *queues) release(held uint64) {
-	for ; held != 0; held &= held - 1 {
-		st := &s.stripes[bits.TrailingZeros64(held)]
-		st.mu.Lock()
-		st.deleting--
-		st.mu.Unlock()
-	}
 }
 
 // take moves the rows from..to out of the state and into c.
@@ -336,10 +345,12 @@ func (s *queues) Drop(_ context.Context, name string) (uint64, error) {
 		return 0, err
 	}
 	st := s.stripe(name)
-	st.appending.Lock()
-	defer st.appending.Unlock()
-	st.mu.Lock()
-	defer st.mu.Unlock()
+	n, err := 0, error(nil)
+	st.alone(func() { n, err = s.drop(st, name) })
+	return uint64(n), err
+}
+
+func (s *queues) drop(st *stripe, name string) (int, error) {
 	q, err := s.load(st, name)
 	if err != nil || q.count() == 0 {
 		return 0, err
@@ -351,7 +362,7 @@ func (s *queues) Drop(_ context.Context, name string) (uint64, error) {
 	}
 	q.remove(0, n)
 	s.held.Add(-int64(n))
-	return uint64(n), nil
+	return n, nil
 }
 
 // Purge implements storage.Queues: first queues in memory, exactly; then, by the
@@ -386,43 +397,48 @@ func (s *queues) Purge(ctx context.Context, now time.Time, limit int) (int, erro
 	return n, nil
 }
 
+// purged writes what a purge took, with the stripe's mu held, and gives that back.
+func (s *queues) purged(st *stripe, c *change) (int, error) {
+	n := len(c.dels)
+	s.held.Add(-int64(n))
+	err := error(nil)
+	if !c.empty() {
+		err = s.engine.write(c, false)
+	}
+	s.shrink(st)
+	st.mu.Unlock()
+	if err != nil {
+		s.mend(c)
+		return 0, err
+	}
+	return n, nil
+}
+
 func (s *queues) purgeStripe(st *stripe, now uint32, limit int) (int, error) {
 	st.mu.Lock()
-	defer st.mu.Unlock()
 	var c change
 	for _, q := range st.queues {
 		if n := len(c.dels); n < limit {
 			q.takeExpired(now, limit-n, &c)
 		}
 	}
-	n := len(c.dels)
-	s.held.Add(-int64(n))
-	if n == 0 {
-		return 0, nil
-	}
-	return n, s.engine.write(&c, false)
+	return s.purged(st, &c)
 }
 
 func (s *queues) purgeNote(due note, now uint32, limit int) (int, error) {
 	st := s.stripe(due.queue)
 	st.mu.Lock()
-	defer st.mu.Unlock()
 	q, err := s.load(st, due.queue)
 	if err != nil {
+		st.mu.Unlock()
 		return 0, err
 	}
 	var c change
-	n := q.takeExpired(now, limit, &c)
-	s.held.Add(-int64(n))
-	if n < limit || q.earliest > now {
+	if n := q.takeExpired(now, limit, &c); n < limit || q.earliest > now {
 		c.paid = append(c.paid, due)
 		if q.bucket == due.bucket {
 			q.bucket = 0
 		}
 	}
-	s.shrink(st)
-	if c.empty() {
-		return 0, nil
-	}
-	return n, s.engine.write(&c, false)
+	return s.purged(st, &c)
 }

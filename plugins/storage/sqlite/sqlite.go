@@ -104,6 +104,9 @@ func open(ctx context.Context, env sdk.Env, c Config, o options) (_ storage.Stor
 	if err != nil {
 		return storage.Store{}, err
 	}
+	if p, ok := s.engine.(*pebbleRows); ok {
+		p.onReopen(x.reset)
+	}
 	q := &queues{x, s.space.room}
 	out := storage.Store{
 		Queues:    q,
