@@ -26,7 +26,8 @@ const checkHelp = `Run the conformance suite against a plugin's binary, in any l
 The configuration is a TOML file with the plugin's own keys. A transport has two tables,
 [server] and [client], one for each half. Storages and ledgers are opened empty many
 times: {id} in a text stands for something that is different each time, for example
-schema = "check_{id}". Files are looked up beside the configuration.
+schema = "check_{id}". One that is not empty is refused before anything is written.
+Files are looked up beside the configuration.
 
 The binary runs without a sandbox and with your rights: check only what you would run.`
 

@@ -95,7 +95,31 @@ type storageKit struct {
 func (k *storageKit) fresh(t T) (storage.Store, string) {
 	t.Helper()
 	dir := t.TempDir()
-	return k.at(t, dir), dir
+	s := k.at(t, dir)
+	if !k.o.Source && s.Inventory != nil {
+		empty(t, s.Inventory)
+	}
+	return s, dir
+}
+
+// empty ends the case before it writes into what somebody else keeps, or what another case
+// left.
+func empty(t T, i storage.Inventory) {
+	t.Helper()
+	for _, part := range []struct {
+		what string
+		list func(ctx context.Context, after string, limit int) ([]string, error)
+	}{{"records of the kind", i.Kinds}, {"the queue", i.Queues}, {"the mark", i.Marks}} {
+		names, err := part.list(t.Context(), "", 1)
+		if err != nil {
+			t.Fatalf("look whether the storage is empty: %v", err)
+		}
+		if len(names) > 0 {
+			t.Fatalf("the storage is not empty when it is first opened: it holds %s %q. Nothing was written. "+
+				"The suite opens many storages and each must be its own: name a schema, a database or a file that differs each time, "+
+				"in a configuration of 'plugin check' by {id}, for example schema = \"check_{id}\"", part.what, names[0])
+		}
+	}
 }
 
 // at opens the store in dir until the test ends.

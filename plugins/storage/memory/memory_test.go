@@ -3,6 +3,7 @@ package memory
 import (
 	"context"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +18,36 @@ func TestConformance(t *testing.T) {
 	plugintest.Storage(t, func(ctx context.Context, _ string) (storage.Store, error) {
 		return storage.Open(ctx, Plugin(), nil, map[string]any{"durable": true})
 	}, plugintest.StorageOptions{Forgets: true})
+}
+
+// TestConformanceInUse: a storage that somebody uses is not written to by the suite, which
+// says what to do.
+func TestConformanceInUse(t *testing.T) {
+	s, err := storage.Open(t.Context(), Plugin(), nil, map[string]any{"durable": true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}()
+	key := storage.Key{Kind: "account", ID: "alice"}
+	if err := s.Directory.Commit(t.Context(), time.Unix(1e9, 0), []storage.Write{{Key: key, Expect: storage.AnyVersion, Value: []byte("x")}}); err != nil {
+		t.Fatal(err)
+	}
+	shared := s
+	shared.Close = nil
+	var results []plugintest.Result
+	plugintest.Run(t.Context(), "store", func(r plugintest.Result) { results = append(results, r) }, func(t plugintest.T) {
+		plugintest.StorageCases(t, func(context.Context, string) (storage.Store, error) { return shared, nil }, plugintest.StorageOptions{Forgets: true})
+	})
+	if len(results) != 1 || !results[0].Failed || !strings.Contains(results[0].Log, `records of the kind "account"`) || !strings.Contains(results[0].Log, `"check_{id}"`) {
+		t.Errorf("%d cases: %+v", len(results), results)
+	}
+	if names, err := s.Inventory.Queues(t.Context(), "", 1); err != nil || len(names) > 0 {
+		t.Error("it was written to:", names, err)
+	}
 }
 
 func TestBounds(t *testing.T) {
