@@ -84,31 +84,32 @@ func TestFaults(t *testing.T) {
 	line := proxy.Start(t, net.JoinHostPort("127.0.0.1", strconv.Itoa(s.Port)))
 	tests := []struct {
 		name string
-		// fault happens while rows are written; it may return what ends it.
+		// fault happens while rows are written, or before if it lasts.
 		fault func(f *faulty) (end func())
 		fails bool // at least one call must fail
+		lasts bool // fault returns what ends it
 	}{
-		{"killed in mid-commit", func(f *faulty) func() { f.server.Kill(); f.server.Run(); return nil }, true},
-		{"restarted", func(f *faulty) func() { f.server.Stop(); f.server.Run(); return nil }, true},
-		{"connections cut", func(f *faulty) func() { f.line.Cut(); return nil }, true},
+		{"killed in mid-commit", func(f *faulty) func() { f.server.Kill(); f.server.Run(); return nil }, true, false},
+		{"restarted", func(f *faulty) func() { f.server.Stop(); f.server.Run(); return nil }, true, false},
+		{"connections cut", func(f *faulty) func() { f.line.Cut(); return nil }, true, false},
 		{"slow by 500 ms", func(f *faulty) func() {
 			f.line.Slow(500 * time.Millisecond)
 			time.Sleep(time.Second) // as long as one batch is under way
 			f.line.Slow(0)
 			return nil
-		}, false},
+		}, false, false},
 		{"serialization failure", func(f *faulty) func() {
 			f.sql("CREATE FUNCTION " + f.schema + ".refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'try again' USING ERRCODE = '40001'; END$$; " +
 				"CREATE TRIGGER refuse BEFORE INSERT ON " + f.schema + ".message FOR EACH ROW EXECUTE FUNCTION " + f.schema + ".refuse()")
 			return func() { f.sql("DROP TRIGGER refuse ON " + f.schema + ".message") }
-		}, true},
+		}, true, true},
 		{"read-only", func(f *faulty) func() {
 			f.sql("ALTER ROLE commucat SET default_transaction_read_only = on")
 			f.line.Cut()
 			notReady(f, "")
 			return func() { f.sql("ALTER ROLE commucat RESET default_transaction_read_only") }
-		}, true},
-		{"disk full", func(f *faulty) func() { fillDisk(f); return nil }, false},
+		}, true, true},
+		{"disk full", func(f *faulty) func() { fillDisk(f); return nil }, false, false},
 	}
 	for i, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -122,8 +123,15 @@ func TestFaults(t *testing.T) {
 			const before, after = 20, 60
 			f.write("q", 1, before)
 			failed := make(chan int, 1)
-			go func() { failed <- f.write("q", before+1, after) }()
-			end := test.fault(f)
+			write := func() { failed <- f.write("q", before+1, after) }
+			var end func()
+			if test.lasts { // before it has begun all might be written
+				end = test.fault(f)
+				go write()
+			} else {
+				go write()
+				end = test.fault(f)
+			}
 			if end != nil {
 				select {
 				case n := <-failed:
