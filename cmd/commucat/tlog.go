@@ -170,7 +170,9 @@ func (a *app) earlier(l server.TransparencyLog, file string) (signed []byte, c t
 	if c, by, err = tiles.ParseCheckpoint(signed, l.Key, l.Witnesses...); err != nil {
 		return nil, c, nil, fmt.Errorf("%s: %w", file, err)
 	}
-	_, err = l.Consistent(c)
+	if _, err = l.Consistent(c); err != nil {
+		err = fmt.Errorf("ledger tlog, in %s: %w", l.Dir, err)
+	}
 	return signed, c, by, err
 }
 

@@ -45,7 +45,24 @@ func (r *Reader) Prove(index int64) (Proof, error) {
 // verified reads hashes that the signed head vouches for.
 func (r *Reader) verified() tlog.HashReader {
 	h := &hashes{size: r.head.Size, tiles: map[tileID][]byte{}, load: loader(r.dir)}
-	return tlog.TileHashReader(tlog.Tree{N: r.head.Size, Hash: r.head.Root}, tileReader{h})
+	t := &tileReader{h: h}
+	return vouched{tlog.TileHashReader(tlog.Tree{N: r.head.Size, Hash: r.head.Root}, t), t}
+}
+
+// vouched names the tiles where hashes that could be read are not the head's.
+type vouched struct {
+	tlog.HashReader
+	tiles *tileReader
+}
+
+// ReadHashes answers a *DamageError for hashes that were changed.
+func (v vouched) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	out, err := v.HashReader.ReadHashes(indexes)
+	if err != nil && v.tiles.err == nil {
+		err = &DamageError{File: strings.Join(v.tiles.read, " or "), Record: -1,
+			Text: "a hash was changed: it does not lead to the signed tree head; 'audit verify' finds the record"}
+	}
+	return out, err
 }
 
 // Consistent checks that the log still contains the tree of an earlier checkpoint,

@@ -102,17 +102,25 @@ func (r *Reader) blame(t tlog.Tile, i int) error {
 }
 
 // tileReader gives tiles to tlog's own check.
-type tileReader struct{ h *hashes }
+type tileReader struct {
+	h *hashes
+	// read are the files of the last tiles, err is why one could not be read.
+	read []string
+	err  error
+}
 
-func (t tileReader) Height() int                     { return height }
-func (t tileReader) SaveTiles([]tlog.Tile, [][]byte) {}
-func (t tileReader) ReadTiles(ts []tlog.Tile) ([][]byte, error) {
+func (t *tileReader) Height() int                     { return height }
+func (t *tileReader) SaveTiles([]tlog.Tile, [][]byte) {}
+func (t *tileReader) ReadTiles(ts []tlog.Tile) ([][]byte, error) {
 	out := make([][]byte, len(ts))
+	t.read, t.err = nil, nil
 	for i, tile := range ts {
 		data, err := t.h.load(tile)
 		if err != nil {
+			t.err = err
 			return nil, err
 		}
+		t.read = append(t.read, tilePath(tile))
 		out[i] = data
 	}
 	return out, nil

@@ -179,6 +179,37 @@ func TestConsistency(t *testing.T) {
 	}
 }
 
+// TestChangedHash: a proof that a changed hash is in the way of names the file.
+func TestChangedHash(t *testing.T) {
+	o := options(t, t.TempDir())
+	l := open(t, o)
+	if err := l.Append(entries(0, 300)); err != nil {
+		t.Fatal(err)
+	}
+	early := l.Head()
+	if err := l.Append(entries(300, 310)); err != nil {
+		t.Fatal(err)
+	}
+	r := reader(t, o)
+	name := filepath.Join(o.Dir, "tile", "0", "001.p", "54")
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[100] ^= 1
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, consistent := r.Consistent(early)
+	_, proved := r.Prove(299)
+	for _, err := range []error{consistent, proved} {
+		var d *tiles.DamageError
+		if !errors.As(err, &d) || !strings.Contains(d.File, "tile/0/001.p/54") || !strings.Contains(d.Text, "a hash was changed") {
+			t.Error(err)
+		}
+	}
+}
+
 func TestDamage(t *testing.T) {
 	change := func(at int) func([]byte) []byte {
 		return func(b []byte) []byte { b[at] ^= 1; return b }
