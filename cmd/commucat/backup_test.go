@@ -59,6 +59,14 @@ func TestBackup(t *testing.T) {
 	fails(exitFailed, "none of the identities", "verify", at("data.age"), "--identity", at("other"))
 	fails(exitUsage, "--identity", "restore", at("data.age"), "--data", at("new"))
 
+	fails(exitFailed, "there is no folder "+at("nope"), "create", at("nope/x.age"), "--recipients", at("public"), "--data", dir)
+	if got := shortage(1<<20+1, 1<<20); got != "1025 KiB of files are to be kept, 1024 KiB are free" {
+		t.Error(got)
+	}
+	if got := shortage(100<<20, 100<<20-1); got != "100 MiB of files are to be kept, 99 MiB are free" {
+		t.Error(got)
+	}
+
 	// Changed and cut archives.
 	good := []byte(read(t, at("data.age")))
 	for name, bad := range map[string][]byte{
@@ -67,6 +75,9 @@ func TestBackup(t *testing.T) {
 	} {
 		write(t, at("bad.age"), string(bad))
 		fails(exitFailed, at("bad.age")+": ", "verify", at("bad.age"), "--identity", at("private"))
+		if name == "middle" || name == "cut" { // no file has been read by then
+			fails(exitFailed, "damaged or cut off in its first 64 KiB", "verify", at("bad.age"), "--identity", at("private"))
+		}
 		fails(exitFailed, "damaged", "restore", at("bad.age"), "--identity", at("private"), "--data", at("bad"))
 		if left, err := filepath.Glob(at(".bad*")); len(left) > 0 || err != nil {
 			t.Errorf("%s: %v left behind, %v", name, left, err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -129,13 +130,26 @@ func own(storage string) string {
 func (b *archiving) room(bytes int64) error {
 	dir := filepath.Dir(b.file)
 	free, err := backup.Free(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no folder %s to write %s in", dir, filepath.Base(b.file))
+	}
 	if err != nil {
 		return err
 	}
 	if uint64(bytes) > free {
-		return fmt.Errorf("the disk of %s is too full for %s: %s of files are to be kept, %s are free", dir, filepath.Base(b.file), mebibytes(uint64(bytes)), mebibytes(free))
+		return fmt.Errorf("the disk of %s is too full for %s: %s", dir, filepath.Base(b.file), shortage(uint64(bytes), free))
 	}
 	return nil
+}
+
+// shortage compares two sizes so that the difference shows: what is needed is rounded up,
+// what is free down.
+func shortage(need, free uint64) string {
+	unit, name := uint64(1<<10), "KiB"
+	if need >= 64<<20 {
+		unit, name = 1<<20, "MiB"
+	}
+	return fmt.Sprintf("%d %s of files are to be kept, %d %[2]s are free", (need+unit-1)/unit, name, free/unit)
 }
 
 func mebibytes(n uint64) string { return sdk.Size((n + 1<<20 - 1) >> 20 << 20).String() }

@@ -193,7 +193,7 @@ func (c *counted) Read(b []byte) (int, error) {
 
 // DamageError is an archive that cannot be believed.
 type DamageError struct {
-	// At is the file that was being read, "" before the first.
+	// At is the file that was being read, "" before the first: age seals 64 KiB at a time.
 	At  string
 	Err error
 }
@@ -201,7 +201,7 @@ type DamageError struct {
 // Error says how far the archive could be read.
 func (e *DamageError) Error() string {
 	if e.At == "" {
-		return fmt.Sprintf("the archive is damaged at its beginning: %v", e.Err)
+		return fmt.Sprintf("the archive is damaged or cut off in its first 64 KiB, so that no file can be named: %v", e.Err)
 	}
 	return fmt.Sprintf("the archive is damaged or cut off in %s: %v", e.At, e.Err)
 }
