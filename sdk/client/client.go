@@ -301,17 +301,16 @@ func (c *Client) Profile() *Profile {
 // Pending says how many messages the relay has not acknowledged.
 func (c *Client) Pending() int { return c.out.open() }
 
-// Close ends Run and the callbacks: when it returns, Run has ended, OnEvent has been told
-// of everything that was queued for it, and neither Handle nor OnEvent runs or will be
-// called. What is not acknowledged or not shown stays in the store, which stays open, and
-// nothing more is written to the profile.
-//
-// From within a callback Close does not wait for the callbacks: the present calls of
-// Handle and OnEvent go on, none follows, and queued events are dropped. A callback must
-// not wait for another goroutine that is in Close.
-func (c *Client) Close() error {
-	me := goroutine()
-	within := c.events.calling(me) || c.in.calling(me)
+// Stop begins the end and waits for nothing, so that a callback may call it: Run ends, and
+// after their present calls neither Handle nor OnEvent is called. Close waits for that.
+func (c *Client) Stop() {
+	c.end()
+	c.in.end()
+	c.events.end(true)
+}
+
+// end has Run end; running is closed when it has, and nil where it never began.
+func (c *Client) end() (running <-chan struct{}) {
 	c.mu.Lock()
 	c.closed = true
 	stop, running := c.stop, c.running
@@ -319,13 +318,26 @@ func (c *Client) Close() error {
 	c.mu.Unlock()
 	if running != nil {
 		stop(ErrClosed)
+	}
+	return running
+}
+
+// Close ends Run and the callbacks: when it returns, Run has ended, OnEvent has been told
+// of everything that was queued for it, and neither Handle nor OnEvent runs or will be
+// called. What is not acknowledged or not shown stays in the store, which stays open, and
+// nothing more is written to the profile. It waits for the callbacks' present calls, so
+// none of them may call it, or wait for it: Stop is for them.
+func (c *Client) Close() error {
+	if running := c.end(); running != nil {
 		<-running
 	}
 	c.saving.Lock()   // who is saving the profile has begun before, and ends before
 	c.saving.Unlock() //nolint:staticcheck // nobody begins after it
 	c.out.close(ErrClosed)
-	c.in.close(!within)
-	c.events.close(!within)
+	c.in.end()
+	c.in.wait()
+	c.events.end(false)
+	c.events.wait()
 	return nil
 }
 

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"runtime"
 	"slices"
 	"sync"
 )
@@ -24,7 +23,6 @@ type teller struct {
 	bytes  int           // of payload in it
 	missed int           // dropped since the last call
 	told   chan struct{} // closed by the present goroutine at its end; nil: none runs
-	runner uint64        // its number
 	closed bool
 }
 
@@ -77,12 +75,10 @@ func (e Event) grave() bool {
 }
 
 func (t *teller) run(told chan struct{}) {
-	me := goroutine()
 	for {
 		t.mu.Lock()
-		t.runner = me
 		if len(t.queue) == 0 {
-			t.queue, t.told, t.runner = nil, nil, 0
+			t.queue, t.told = nil, nil
 			close(told)
 			t.mu.Unlock()
 			return
@@ -97,39 +93,22 @@ func (t *teller) run(told chan struct{}) {
 	}
 }
 
-// calling says that the caller is the callback.
-func (t *teller) calling(me uint64) bool {
+// end takes no more events; with drop those that wait are forgotten.
+func (t *teller) end(drop bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.runner == me && me != 0
-}
-
-// close ends the telling. With wait it returns when all that was queued has been told,
-// otherwise that is dropped.
-func (t *teller) close(wait bool) {
-	t.mu.Lock()
 	t.closed = true
-	if !wait {
+	if drop {
 		t.queue, t.bytes = nil, 0
 	}
-	told := t.told
-	t.mu.Unlock()
-	if wait && told != nil {
-		<-told
-	}
 }
 
-// goroutine is the number of the calling goroutine, by which Close knows that a callback
-// calls it and must not be waited for. It costs about a microsecond.
-func goroutine() (id uint64) {
-	const head = "goroutine "
-	var b [len(head) + 20]byte
-	n := runtime.Stack(b[:], false)
-	for _, c := range b[min(len(head), n):n] {
-		if c < '0' || c > '9' {
-			break
-		}
-		id = id*10 + uint64(c-'0')
+// wait returns when all that is queued has been told.
+func (t *teller) wait() {
+	t.mu.Lock()
+	told := t.told
+	t.mu.Unlock()
+	if told != nil {
+		<-told
 	}
-	return id
 }

@@ -46,7 +46,8 @@ func TestEventsOneByOne(t *testing.T) {
 		})
 	}
 	all.Wait()
-	events.close(true)
+	events.end(false)
+	events.wait()
 	events.tell(Event{Name: "late"})
 	if told != tellers*each {
 		t.Errorf("%d told", told)
@@ -79,7 +80,8 @@ func TestEventsAreBounded(t *testing.T) {
 		events.tell(Event{Name: "presence", Channel: uint32(i), Payload: make([]byte, 10<<10)})
 	}
 	close(busy)
-	events.close(true)
+	events.end(false)
+	events.wait()
 	fit := maxToldBytes / (10 << 10)
 	if n := 1 + maxOwn + fit; len(got) != n {
 		t.Fatalf("%d events, want %d", len(got), n)
@@ -122,9 +124,8 @@ func TestSlowCallback(t *testing.T) {
 	}
 }
 
-// A callback may send and close; what follows the Close of another goroutine finds no
-// callback running.
-func TestCloseInCallback(t *testing.T) {
+// A callback may send and stop; what follows Close finds no callback running.
+func TestStopInCallback(t *testing.T) {
 	for _, where := range []string{"OnEvent", "Handle", "both"} {
 		t.Run(where, func(t *testing.T) {
 			r := newRelay(t)
@@ -139,7 +140,7 @@ func TestCloseInCallback(t *testing.T) {
 				told    []string
 				shown   int
 				meeting sync.WaitGroup
-				closed  = make(chan struct{}, 2)
+				stopped = make(chan struct{}, 2)
 			)
 			end := func() {
 				if where == "both" {
@@ -149,8 +150,8 @@ func TestCloseInCallback(t *testing.T) {
 				if _, err := c.Send(Draft{To: []string{"b"}}); where != "both" && err != nil {
 					t.Error(err)
 				}
-				c.Close()
-				closed <- struct{}{}
+				c.Stop()
+				stopped <- struct{}{}
 			}
 			meeting.Add(2)
 			opt.Handle = func(Message) error {
@@ -171,7 +172,7 @@ func TestCloseInCallback(t *testing.T) {
 			if err := c.Run(t.Context()); !errors.Is(err, ErrClosed) {
 				t.Error(err)
 			}
-			<-closed
+			<-stopped
 			c.Close()
 			if where != "OnEvent" && shown != 1 {
 				t.Errorf("%d shown", shown)
@@ -180,14 +181,6 @@ func TestCloseInCallback(t *testing.T) {
 				t.Error(told)
 			}
 		})
-	}
-}
-
-func TestGoroutineNumbers(t *testing.T) {
-	other := make(chan uint64)
-	go func() { other <- goroutine() }()
-	if a, b := goroutine(), goroutine(); a == 0 || a != b || a == <-other {
-		t.Error("numbers do not tell goroutines apart")
 	}
 }
 

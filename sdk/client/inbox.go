@@ -45,8 +45,7 @@ type inbox struct {
 	// read back, so that each takes one way only. Taken before mu.
 	storing sync.Mutex
 
-	quit   atomic.Bool
-	shower atomic.Uint64 // number of the goroutine that calls handle
+	quit atomic.Bool
 
 	mu         sync.Mutex
 	wake       *sync.Cond

@@ -225,7 +225,8 @@ func TestStoredWhileRead(t *testing.T) {
 			t.Fatalf("shown %d, want %d", got, want)
 		}
 	}
-	in.close(true)
+	in.end()
+	in.wait()
 	select {
 	case got := <-shown:
 		if got <= total {
@@ -236,9 +237,28 @@ func TestStoredWhileRead(t *testing.T) {
 }
 
 // TestCrowded: a handler that is far behind leaves messages at the relay, and
-// they come when there is room.
+// they come when there is room. It says so by a Done that covers nothing new.
 func TestCrowded(t *testing.T) {
 	r := newRelay(t)
+	lives := make(chan struct{})
+	var before ccp.Done
+	r.frame = func(_ *peer, f ccp.Frame) {
+		if f.Type != ccp.TypeDone {
+			return
+		}
+		var d ccp.Done
+		if err := d.Parse(f.Payload); err != nil {
+			t.Error(err)
+		}
+		if d.Cursor == before.Cursor {
+			select {
+			case <-lives:
+			default:
+				close(lives)
+			}
+		}
+		before = d
+	}
 	const total = MaxInbox + 300
 	r.ready = func(p *peer) {
 		_, last := r.seen()
@@ -263,6 +283,11 @@ func TestCrowded(t *testing.T) {
 	}
 	if n, _, _ := opt.Store.(Sizer).Unshown(); n > MaxInbox {
 		t.Errorf("%d stored", n)
+	}
+	select {
+	case <-lives:
+	case <-time.After(20 * time.Second):
+		t.Error("the relay was not told that this end lives")
 	}
 	close(gate)
 	for i, m := range u.heard(total) {

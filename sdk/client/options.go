@@ -21,7 +21,7 @@ type Options struct {
 	// Handle is called for each message, one at a time, in order. With an error it
 	// is not called again: this message and those that follow stay in the store
 	// for the next client. With Handle nil all messages stay there. It may use the
-	// client, and Close it.
+	// client, and Stop it.
 	Handle func(Message) error
 	// OnEvent is told of everything that is not a message: one call after the other, in
 	// the order of the events, and none after Close has returned. It runs beside Handle

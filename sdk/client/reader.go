@@ -101,6 +101,12 @@ func (s *session) store() error {
 		return nil
 	}
 	s.progress.Store(true)
+	s.owe(cursor, n)
+	return nil
+}
+
+// owe schedules a Done for n more deliveries.
+func (s *session) owe(cursor uint64, n int) {
 	s.mu.Lock()
 	first := s.doneN == 0
 	if first {
@@ -112,7 +118,6 @@ func (s *session) store() error {
 	if first || due {
 		s.poke()
 	}
-	return nil
 }
 
 func (s *session) handle(f ccp.Frame) error {
@@ -155,6 +160,10 @@ func (s *session) deliver(f ccp.Frame) error {
 	s.pos = d.Position
 	if !s.ignore && s.c.in.crowded() {
 		s.ignore = true
+		s.mu.Lock()
+		s.lives = true
+		s.mu.Unlock()
+		s.owe(s.done, 1)
 		s.c.opt.Log.Warn("the handler is behind; further messages stay at the relay")
 	}
 	switch {

@@ -75,9 +75,13 @@ type session struct {
 	done     uint64 // cursor to acknowledge
 	doneN    int    // deliveries since the last Done
 	doneAt   time.Time
-	leaving  error // why it is left, nil while it is not
-	leaver   *time.Timer
-	ending   error
+	// lives owes the relay a Done that covers nothing new: deliveries are left without one,
+	// and not because they crash this end, which would cost the first its place (protocol
+	// section 7).
+	lives   bool
+	leaving error // why it is left, nil while it is not
+	leaver  *time.Timer
+	ending  error
 }
 
 // pending is a control frame to be written.

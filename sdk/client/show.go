@@ -13,7 +13,6 @@ func (in *inbox) start() {
 
 // show runs the handler, one message after the other.
 func (in *inbox) show() {
-	in.shower.Store(goroutine())
 	defer close(in.stopped)
 	var batch []Message
 	for {
@@ -122,17 +121,20 @@ func (in *inbox) err() error {
 	return in.failed
 }
 
-// calling says that the caller is the handler.
-func (in *inbox) calling(me uint64) bool { return me != 0 && in.shower.Load() == me }
-
-// close ends the showing; with wait after the handler's present call.
-func (in *inbox) close(wait bool) {
+// end ends the showing after the handler's present call.
+func (in *inbox) end() {
 	in.mu.Lock()
+	defer in.mu.Unlock()
 	in.quit.Store(true)
-	started := in.started
 	in.wake.Broadcast()
+}
+
+// wait returns when that call has ended.
+func (in *inbox) wait() {
+	in.mu.Lock()
+	started := in.started
 	in.mu.Unlock()
-	if started && wait {
+	if started {
 		<-in.stopped
 	}
 }

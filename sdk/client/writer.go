@@ -120,6 +120,12 @@ func (s *session) gather(dst, scratch []byte, now time.Time) (out, room []byte, 
 		if dst, err = s.frame(dst, ccp.TypeDone, 0, scratch); err != nil {
 			return dst, scratch, 0, err
 		}
+		if s.lives {
+			s.lives = false
+			if dst, err = s.frame(dst, ccp.TypeDone, 0, scratch); err != nil {
+				return dst, scratch, 0, err
+			}
+		}
 	}
 	if s.leaving == nil {
 		dst, n, err = s.c.out.gather(dst, s.window, sendBatch, now, &s.sequence)
