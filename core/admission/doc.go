@@ -6,8 +6,8 @@
 // that lies about addresses can use up only its own budget. Where the source is
 // hidden, the circuit or, failing that, the transport itself is the source.
 //
-// A Ticket stands for one connection (or one stream of a shared connection) and
-// travels in its context. It holds a place among the unauthenticated
+// A Ticket stands for one connection (or one stream of a shared connection, which
+// costs as much from the second on) and travels in its context. It holds a place among the unauthenticated
 // connections of its prefixes until Authenticated or Release.
 //
 // When the whole relay is under pressure, a prefix that has lately used much of

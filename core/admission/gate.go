@@ -217,17 +217,14 @@ func (g *Gate) admit(keys []key, budgets []Budget, now time.Time) (*Ticket, erro
 		t.entries[t.n] = e
 		t.n++
 	}
-	if err := g.check(t, pressure); err != nil {
+	if err := g.charge(t.entries[:t.n], pressure); err != nil {
 		for _, e := range t.entries[:t.n] {
-			e.punish(pressure)
 			g.table.leave(e)
 		}
 		return nil, err
 	}
-	g.global.level--
 	g.open++
 	for _, e := range t.entries[:t.n] {
-		e.conns.level--
 		e.open++
 	}
 	t.refs, t.holdsOpen = 1, true
@@ -235,8 +232,24 @@ func (g *Gate) admit(keys []key, budgets []Budget, now time.Time) (*Ticket, erro
 	return t, nil
 }
 
-func (g *Gate) check(t *Ticket, pressure float64) error {
-	for _, e := range t.entries[:t.n] {
+// charge takes one connection, or stream of one, from the rate of its sources, or has
+// them pay for the refused attempt.
+func (g *Gate) charge(entries []*entry, pressure float64) error {
+	if err := g.check(entries, pressure); err != nil {
+		for _, e := range entries {
+			e.punish(pressure)
+		}
+		return err
+	}
+	g.global.level--
+	for _, e := range entries {
+		e.conns.level--
+	}
+	return nil
+}
+
+func (g *Gate) check(entries []*entry, pressure float64) error {
+	for _, e := range entries {
 		if err := e.check(pressure); err != nil {
 			return err
 		}

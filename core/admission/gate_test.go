@@ -131,6 +131,48 @@ func TestConcurrentUnauthenticated(t *testing.T) {
 	}
 }
 
+// TestStreamsAreChargedByRate: one connection opens no more than many would; more
+// requests of a stream that was charged are free.
+func TestStreamsAreChargedByRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := New(Options{Narrow: Budget{Rate: 2, Burst: 5}})
+		conn, err := g.Admit(from("203.0.113.7"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened := func() (n int) {
+			for range 20 {
+				s, err := conn.Stream()
+				if err == nil {
+					n++
+					s.Release()
+				} else if !errors.Is(err, ErrRate) {
+					t.Fatal(err)
+				}
+			}
+			return n
+		}
+		if n := opened(); n != 5 { // the first is the connection's
+			t.Errorf("%d streams of a burst of 5", n)
+		}
+		if _, err := g.Admit(from("203.0.113.7")); !errors.Is(err, ErrRate) {
+			t.Errorf("a connection after the streams: %v", err)
+		}
+		for range 20 {
+			s, err := conn.Request()
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.Release()
+		}
+		time.Sleep(time.Second)
+		if n := opened(); n != 2 {
+			t.Errorf("%d streams a second later, want 2", n)
+		}
+		conn.Release()
+	})
+}
+
 func TestStreamKeepsItsPlaceAfterTheConnection(t *testing.T) {
 	g := New(Options{})
 	conn, _ := g.Admit(from("203.0.113.7"))

@@ -23,6 +23,7 @@ type Ticket struct {
 	refs      int
 	holdsOpen bool
 	proven    bool
+	opened    bool // its first stream was opened
 	memory    int64
 	socket    syscall.RawConn
 }
@@ -44,8 +45,15 @@ func FromContext(ctx context.Context) *Ticket {
 }
 
 // Stream charges one stream of a connection that carries many (HTTP/2, a kept
-// alive HTTP/1.1 connection) to the same sources. It has a deadline of its own.
-func (t *Ticket) Stream() (*Ticket, error) {
+// alive HTTP/1.1 connection) to the same sources, as Admit does for a connection; the
+// first is paid with its connection. It has a deadline of its own.
+func (t *Ticket) Stream() (*Ticket, error) { return t.stream(true) }
+
+// Request charges one more request of a stream that was charged: it takes a place
+// while it is answered, and nothing of the rate.
+func (t *Ticket) Request() (*Ticket, error) { return t.stream(false) }
+
+func (t *Ticket) stream(opens bool) (*Ticket, error) {
 	if t == nil {
 		return nil, nil
 	}
@@ -58,15 +66,26 @@ func (t *Ticket) Stream() (*Ticket, error) {
 		if g.open >= g.opt.Open {
 			return ErrFull
 		}
+		g.global.fill(now, g.opt.Rate, g.opt.Burst)
+		pressure := g.pressure()
 		for _, e := range entries {
-			e.fill(now, g.pressure())
-			if e.open >= e.budget.Open {
+			e.fill(now, pressure)
+		}
+		if opens && t.opened {
+			return g.charge(entries, pressure)
+		}
+		for _, e := range entries {
+			switch {
+			case e.open >= e.budget.Open:
 				return ErrConcurrent
-			}
-			if e.work.level <= 0 {
+			case e.work.level <= 0:
 				return ErrWork
 			}
 		}
+		return nil
+	}()
+	if err == nil {
+		t.opened = t.opened || opens
 		g.open++
 		for i, e := range entries {
 			s.entries[i] = e
@@ -76,8 +95,7 @@ func (t *Ticket) Stream() (*Ticket, error) {
 		s.n = len(entries)
 		t.hold()
 		s.socket = t.socket
-		return nil
-	}()
+	}
 	g.mu.Unlock()
 	if err != nil {
 		g.refused(err)

@@ -197,11 +197,12 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // unauthenticated streams gets what a stranger gets.
 func (f *Front) serveWeb(w http.ResponseWriter, r *http.Request, web transport.Web) {
 	var ticket *admission.Ticket
-	if proven(web, r) {
+	session, joins := joined(web, r)
+	if joins && session.Proven() {
 		admission.FromContext(r.Context()).Authenticated() // nor is its connection a stranger's
 	} else {
 		var err error
-		if ticket, err = f.charge(r); err != nil {
+		if ticket, err = f.charge(r, joins); err != nil {
 			f.opt.Metrics.Count(metrics.CoverHits, "busy")
 			f.cover.ServeHTTP(w, r)
 			return
@@ -219,31 +220,34 @@ func (f *Front) serveWeb(w http.ResponseWriter, r *http.Request, web transport.W
 	})
 }
 
-// proven says that r carries bytes of a session that has proved its device. Such a
-// request costs no place among the unauthenticated: an event stream or long-poll
-// that lasts for days would hold one for ever. What it names is as secret as its
-// token, which is checked afterwards.
-func proven(web transport.Web, r *http.Request) bool {
+// joined gives the ticket of the session that r carries bytes of. Such a request opens
+// nothing, and once its session has proved its device it costs no place among the
+// unauthenticated: an event stream or long-poll that lasts for days would hold one for
+// ever. What it names is as secret as its token, which is checked afterwards.
+func joined(web transport.Web, r *http.Request) (*admission.Ticket, bool) {
 	j, ok := web.(transport.Joiner)
 	if !ok {
-		return false
+		return nil, false
 	}
 	conn := j.Joins(r)
 	if conn == nil {
-		return false
+		return nil, false
 	}
-	return admission.FromContext(transport.FactsOf(conn).Context).Proven()
+	return admission.FromContext(transport.FactsOf(conn).Context), true
 }
 
-// charge makes a ticket for one stream: of the connection's own sources, or of
+// charge makes a ticket for one stream, or one more request of it: of the connection's own sources, or of
 // the client that a trusted proxy names.
-func (f *Front) charge(r *http.Request) (*admission.Ticket, error) {
+func (f *Front) charge(r *http.Request, joins bool) (*admission.Ticket, error) {
 	g := f.opt.Admission
 	if g == nil {
 		return nil, nil
 	}
 	peer := address(r)
 	if !g.Trusts(peer) {
+		if joins {
+			return admission.FromContext(r.Context()).Request()
+		}
 		return admission.FromContext(r.Context()).Stream()
 	}
 	client, hidden := g.Client(peer, r.Header)

@@ -286,7 +286,9 @@ func (p *pollWeb) Serve(w http.ResponseWriter, r *http.Request, accept func(net.
 // TestProvenSessionNeedsNoPlace: the requests of a session that has proved its device
 // hold no place among the unauthenticated, however long they wait.
 func TestProvenSessionNeedsNoPlace(t *testing.T) {
-	g := admission.New(admission.Options{Narrow: admission.Budget{Open: 4}})
+	// Of the rate there is enough for one connection with one session. The address is
+	// this machine's, which has 256 times as much.
+	g := admission.New(admission.Options{Local: 1, Narrow: admission.Budget{Open: 4, Burst: 1, Rate: 1e-3}})
 	web := &pollWeb{in: make(chan struct{}), hold: make(chan struct{})}
 	got, end := make(chan *admission.Ticket, 1), make(chan struct{})
 	s := start(t, Options{Admission: g, Webs: []transport.Web{web}, Accept: func(c net.Conn) {

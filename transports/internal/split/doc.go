@@ -12,6 +12,8 @@
 //   - A close carries the offset at which upstream ends: 409 if it is not the
 //     next expected. [entry.Abandon] there ends the stream at once.
 //   - A down offset outside the ring is 409 with the ring's lowest offset.
+//   - A stream whose session has ended goes when the client has all of it and has not
+//     asked for three seconds. How many there are is bounded, and for each source.
 //   - An event stream ends itself after half a ring as well, so that the next
 //     request frees what was sent.
 package split

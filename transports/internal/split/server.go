@@ -10,11 +10,9 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/sdk/entry"
+	"github.com/commucat/commucat/sdk/transport"
 	"github.com/commucat/commucat/transports/internal/gate"
 )
-
-// maxStreams bounds the streams of one server.
-const maxStreams = 1 << 16
 
 // Times are the durations of a server; [DefaultTimes] are the protocol's.
 type Times struct {
@@ -25,8 +23,9 @@ type Times struct {
 	// Comment is the silence after which an event stream sends a comment, give
 	// or take CommentSpread.
 	Comment, CommentSpread time.Duration
-	// Idle is how long a stream without a request lives.
-	Idle time.Duration
+	// Idle is how long a stream without a request lives, Linger how long when its
+	// session has ended and the client has all of it.
+	Idle, Linger time.Duration
 }
 
 // DefaultTimes returns the protocol's durations.
@@ -35,7 +34,7 @@ func DefaultTimes() Times {
 		Hold: 25 * time.Second, HoldSpread: 3 * time.Second,
 		Life: 60 * time.Second, LifeSpread: 5 * time.Second,
 		Comment: 20 * time.Second, CommentSpread: 5 * time.Second,
-		Idle: 60 * time.Second,
+		Idle: 60 * time.Second, Linger: 3 * time.Second,
 	}
 }
 
@@ -58,12 +57,13 @@ type Server struct {
 
 	mu      sync.Mutex
 	streams map[[16]byte]*stream
+	places  places
 }
 
 // NewServer returns a server half; events chooses event streams instead of
 // long-poll.
 func NewServer(name string, events bool, g gate.Options, times Times) *Server {
-	return &Server{name: name, events: events, gate: g, times: times, streams: make(map[[16]byte]*stream)}
+	return &Server{name: name, events: events, gate: g, times: times, streams: make(map[[16]byte]*stream), places: make(places)}
 }
 
 // Name is the transport's name.
@@ -132,17 +132,20 @@ func (s *Server) find(id [16]byte) *stream {
 	return s.streams[id]
 }
 
-// open makes a stream and runs its session; nil if there are too many.
+// open makes a stream and runs its session; nil if there are too many, of all
+// or of its source.
 func (s *Server) open(id [16]byte, r *http.Request, accept func(net.Conn)) *stream {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if x := s.streams[id]; x != nil {
 		return x
 	}
-	if len(s.streams) >= maxStreams {
+	from := sourcesOf(transport.ParseAddrPort(r.RemoteAddr).Addr())
+	if len(s.streams) >= maxStreams || !s.places.take(from) {
 		return nil
 	}
 	x := newStream(s, id, r)
+	x.from = from
 	s.streams[id] = x
 	go func() {
 		defer x.Close()
@@ -156,6 +159,7 @@ func (s *Server) drop(x *stream) {
 	defer s.mu.Unlock()
 	if s.streams[x.id] == x {
 		delete(s.streams, x.id)
+		s.places.leave(x.from)
 	}
 }
 

@@ -22,6 +22,7 @@ type stream struct {
 	id     [16]byte
 	facts  transport.Facts
 	local  net.Addr
+	from   sources
 	idle   *time.Timer
 
 	// Under end.mu:
@@ -61,8 +62,16 @@ func (x *stream) done() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if x.active--; x.active == 0 && !x.gone {
-		x.idle.Reset(x.server.times.Idle)
+		x.idle.Reset(x.patience())
 	}
+}
+
+// patience is how long the stream waits for the next request. The lock is held.
+func (x *stream) patience() time.Duration {
+	if x.closed && len(x.out) == 0 {
+		return x.server.times.Linger
+	}
+	return x.server.times.Idle
 }
 
 // expire ends a stream that no request asks for.
@@ -113,7 +122,14 @@ func (x *stream) replace(place **fetch, f *fetch) {
 
 // Close ends the session; the client can still fetch what was written.
 func (x *stream) Close() error {
-	x.close()
+	if !x.close() {
+		return nil
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.active == 0 && !x.gone {
+		x.idle.Reset(x.patience())
+	}
 	return nil
 }
 
