@@ -2,6 +2,7 @@ package transfer
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -35,6 +36,19 @@ func TestAheadOfAnotherClock(t *testing.T) {
 		}}
 		if err := c.ahead(t.Context()); err != nil || to.given != from.given {
 			t.Errorf("positions up to %d, want %d: %v", to.given, from.given, err)
+		}
+	}
+}
+
+// TestSameAfterInterruption: a target that differs after a copy that was taken up says what
+// may have changed it.
+func TestSameAfterInterruption(t *testing.T) {
+	for _, got := range []Report{{Counts: Counts{Records: 1}}, {Digest: [32]byte{1}}} {
+		for _, resumed := range []bool{false, true} {
+			err := same("there", got, Report{Resumed: resumed})
+			if err == nil || strings.Contains(err.Error(), "has used the source in between") != resumed || !strings.HasSuffix(err.Error(), "begin with an empty storage") {
+				t.Errorf("resumed %v: %v", resumed, err)
+			}
 		}
 	}
 }

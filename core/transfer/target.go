@@ -166,13 +166,17 @@ func (t *target) check(ctx context.Context, want Report) error {
 
 // same says in what two reports differ.
 func same(name string, got, want Report) error {
+	anew := "begin with an empty storage"
+	if want.Resumed { // what had been copied by then is not looked at again
+		anew = "the copy was taken up where it was interrupted, and if a relay has used the source in between, that is why: " + anew
+	}
 	if got.Counts != want.Counts {
 		g, w := got.Counts, want.Counts
-		return fmt.Errorf("%s has %d records, %d marks and %d messages (%d bytes) in %d queues, not %d, %d and %d (%d bytes) in %d; begin with an empty storage",
-			name, g.Records, g.Marks, g.Messages, g.Bytes, g.Queues, w.Records, w.Marks, w.Messages, w.Bytes, w.Queues)
+		return fmt.Errorf("%s has %d records, %d marks and %d messages (%d bytes) in %d queues, not %d, %d and %d (%d bytes) in %d; %s",
+			name, g.Records, g.Marks, g.Messages, g.Bytes, g.Queues, w.Records, w.Marks, w.Messages, w.Bytes, w.Queues, anew)
 	}
 	if got.Digest != want.Digest {
-		return fmt.Errorf("%s has the digest %x, not %x; begin with an empty storage", name, got.Digest, want.Digest)
+		return fmt.Errorf("%s has the digest %x, not %x; %s", name, got.Digest, want.Digest, anew)
 	}
 	return nil
 }
