@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -241,23 +242,19 @@ func TestStoredWhileRead(t *testing.T) {
 func TestCrowded(t *testing.T) {
 	r := newRelay(t)
 	lives := make(chan struct{})
-	var before ccp.Done
+	var before atomic.Uint64 // the last Done's cursor
+	var once sync.Once
 	r.frame = func(_ *peer, f ccp.Frame) {
 		if f.Type != ccp.TypeDone {
 			return
 		}
-		var d ccp.Done
-		if err := d.Parse(f.Payload); err != nil {
+		d, err := ccp.ParseDone(f.Payload)
+		if err != nil {
 			t.Error(err)
 		}
-		if d.Cursor == before.Cursor {
-			select {
-			case <-lives:
-			default:
-				close(lives)
-			}
+		if before.Swap(d.Cursor) == d.Cursor {
+			once.Do(func() { close(lives) })
 		}
-		before = d
 	}
 	const total = MaxInbox + 300
 	r.ready = func(p *peer) {
