@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/commucat/commucat/core/account"
+	"github.com/commucat/commucat/core/metrics"
 	"github.com/commucat/commucat/core/pairing"
 	"github.com/commucat/commucat/sdk/identity"
 )
@@ -178,7 +179,9 @@ func (a *REST) claim(w http.ResponseWriter, r *http.Request, _ *account.Bearer) 
 		return problem(400, "bad_request", "device_id is not valid")
 	}
 	c, err := a.opt.Pairing.Claim(r.Context(), q)
+	a.opt.Metrics.Inc(metrics.PairingAttempts)
 	if err != nil {
+		a.opt.Metrics.Inc(metrics.PairingFailures)
 		return err
 	}
 	info := a.opt.Info()

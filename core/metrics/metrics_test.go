@@ -90,7 +90,7 @@ func TestNilSet(t *testing.T) {
 	var s *Set
 	s.Inc(FramesIngress)
 	s.Add(FramesEgress, 3)
-	s.Set(QueueBytes, 1)
+	s.Set(CommitPending, 1)
 	s.Move(CallsActive, 1)
 	s.Observe(AckSeconds, 1)
 	s.Since(AckSeconds, time.Now())

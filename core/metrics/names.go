@@ -39,7 +39,8 @@ const (
 	MessagesRedelivered
 	MessagesDuplicate
 	MessagesExpired
-	MessagesPurged
+	MessagesDropped
+	MessagesMoved
 	MediaDropped
 	SlowReceivers
 	SessionsReplaced
@@ -62,13 +63,13 @@ type def struct{ name, help string }
 var counterDefs = [counterCount]def{
 	FramesIngress:              {"commucat_frames_ingress", "CCP-1 frames received from established sessions."},
 	FramesEgress:               {"commucat_frames_egress", "CCP-1 frames written to established sessions."},
-	RelayEnqueued:              {"commucat_relay_enqueued", "Rows appended to device queues (one for each recipient device)."},
+	RelayEnqueued:              {"commucat_relay_enqueued", "Rows stored for devices that were not connected to this node."},
 	SecurityNoise:              {"commucat_security_noise", "Noise handshakes finished and verified."},
 	SecurityPQ:                 {"commucat_security_pq", "Noise handshakes finished with the hybrid ML-KEM-768 key."},
 	SecurityFECPackets:         {"commucat_security_fec_packets", "Forward error correction packets sent; 0 where no transport uses it."},
 	MultipathSessions:          {"commucat_multipath_sessions", "Sessions that a device took up again over another transport."},
-	ICEBindingRequests:         {"commucat_ice_binding_requests", "STUN binding requests received."},
-	ICEBindingFailures:         {"commucat_ice_binding_failures", "STUN binding requests that were not answered with success."},
+	ICEBindingRequests:         {"commucat_ice_binding_requests", "STUN binding requests received; 0, the relay answers none yet."},
+	ICEBindingFailures:         {"commucat_ice_binding_failures", "STUN binding requests that were not answered with success; 0, the relay answers none yet."},
 	CensorshipDeflections:      {"commucat_censorship_deflections", "Requests to a transport's path without a good entry token, answered by the cover site."},
 	CallsTotal:                 {"commucat_calls_total", "Calls offered."},
 	CallVoiceFrames:            {"commucat_call_voice_frames", "Voice frames relayed."},
@@ -76,24 +77,25 @@ var counterDefs = [counterCount]def{
 	TransportCandidates:        {"commucat_transport_candidates", "TransportUpdate frames that announced a candidate."},
 	TransportPairs:             {"commucat_transport_pairs", "TransportUpdate frames that selected a pair."},
 	TransportKeepalive:         {"commucat_transport_keepalive", "TransportUpdate frames that renewed consent."},
-	FederationOutboxEnqueued:   {"commucat_federation_outbox_enqueued", "Federation events stored for delivery."},
-	FederationOutboxDelivered:  {"commucat_federation_outbox_delivered", "Federation events that a peer confirmed."},
-	FederationInboundProcessed: {"commucat_federation_inbound_processed", "Federation events accepted from peers."},
-	FederationInboundRejected:  {"commucat_federation_inbound_rejected", "Federation events refused."},
+	FederationOutboxEnqueued:   {"commucat_federation_outbox_enqueued", "Federation events stored for delivery; 0, there is no federation yet."},
+	FederationOutboxDelivered:  {"commucat_federation_outbox_delivered", "Federation events that a peer confirmed; 0, there is no federation yet."},
+	FederationInboundProcessed: {"commucat_federation_inbound_processed", "Federation events accepted from peers; 0, there is no federation yet."},
+	FederationInboundRejected:  {"commucat_federation_inbound_rejected", "Federation events refused; 0, there is no federation yet."},
 	RateLimitHTTP:              {"commucat_rate_limit_http", "REST requests refused by a rate limit."},
 	RateLimitConnect:           {"commucat_rate_limit_connect", "Connections refused by admission before authentication."},
 	SecretRotationsNoise:       {"commucat_secret_rotations_noise", "New Noise static keys made."},
-	SecretRotationsAdmin:       {"commucat_secret_rotations_admin", "New admin tokens set."},
+	SecretRotationsAdmin:       {"commucat_secret_rotations_admin", "New admin tokens set; 0, the operator puts another into its file."},
 	DeviceRotations:            {"commucat_device_rotations", "Device keys replaced with the old key's signature."},
 
 	BytesIngress:              {"commucat_bytes_ingress_total", "Bytes received on established sessions, before decryption."},
 	BytesEgress:               {"commucat_bytes_egress_total", "Bytes written to established sessions, after encryption."},
 	MessagesAccepted:          {"commucat_messages_accepted_total", "Messages acknowledged to their sender as done."},
-	MessagesDelivered:         {"commucat_messages_delivered_total", "Rows that left a queue because the recipient acknowledged them."},
-	MessagesRedelivered:       {"commucat_messages_redelivered_total", "Rows sent again on a later connection."},
+	MessagesDelivered:         {"commucat_messages_delivered_total", "Messages handed to sessions (one for each recipient device)."},
+	MessagesRedelivered:       {"commucat_messages_redelivered_total", "Of those, messages that an earlier connection had been given and that were not acknowledged."},
 	MessagesDuplicate:         {"commucat_messages_duplicate_total", "Messages sent again by a client that were done already."},
 	MessagesExpired:           {"commucat_messages_expired_total", "Rows that left a queue by expiry."},
-	MessagesPurged:            {"commucat_messages_purged_total", "Rows that an operator purged."},
+	MessagesDropped:           {"commucat_messages_dropped_total", "Rows that left a queue because their device was revoked."},
+	MessagesMoved:             {"commucat_messages_moved_total", "Rows moved behind the others because they seemed to crash their recipient."},
 	MediaDropped:              {"commucat_media_dropped_total", "Voice and video frames dropped because a receiver was behind."},
 	SlowReceivers:             {"commucat_slow_receivers_total", "Sessions closed because their receiver stayed behind."},
 	SessionsReplaced:          {"commucat_sessions_replaced_total", "Sessions ended by a newer one of the same device."},
@@ -120,8 +122,6 @@ const (
 
 	ConnectionsUnauthenticated
 	UnauthenticatedBytes
-	QueueMessages
-	QueueBytes
 	CommitPending
 	KeyWorkWaiting
 	KeyWorkRunning
@@ -138,9 +138,7 @@ var gaugeDefs = [gaugeCount]def{
 	CallsActive:                {"commucat_calls_active", "Calls going on."},
 	ConnectionsUnauthenticated: {"commucat_connections_unauthenticated", "Connections that have not proved a device."},
 	UnauthenticatedBytes:       {"commucat_unauthenticated_bytes", "Buffer bytes reserved by connections that have not proved a device."},
-	QueueMessages:              {"commucat_queue_messages", "Rows stored in device queues."},
-	QueueBytes:                 {"commucat_queue_bytes", "Sealed bytes stored in device queues."},
-	CommitPending:              {"commucat_commit_pending", "Appends waiting for the group committer."},
+	CommitPending:              {"commucat_commit_pending", "Rows that wait for the group committer."},
 	KeyWorkWaiting:             {"commucat_key_work_waiting", "Handshakes waiting for public-key work."},
 	KeyWorkRunning:             {"commucat_key_work_running", "Handshakes in public-key work."},
 	AdmissionPrefixes:          {"commucat_admission_prefixes", "Address prefixes that admission remembers."},
@@ -180,7 +178,7 @@ var (
 var histogramDefs = [histogramCount]histDef{
 	HandshakeSeconds:   {"commucat_handshake_seconds", "From accept to an established session.", fast},
 	AckSeconds:         {"commucat_ack_seconds", "From a message's arrival to its acknowledgement being queued.", fast},
-	DeliverySeconds:    {"commucat_delivery_seconds", "From a message's arrival to the write towards an online recipient.", fast},
+	DeliverySeconds:    {"commucat_delivery_seconds", "From a message's arrival to its being stored and handed to a recipient who is connected to this node.", fast},
 	CommitSeconds:      {"commucat_commit_seconds", "Duration of one storage batch, fsync included.", fast},
 	CommitBatch:        {"commucat_commit_batch_rows", "Rows in one storage batch.", counts},
 	RequestSeconds:     {"commucat_request_seconds", "Duration of REST requests.", fast},

@@ -140,7 +140,7 @@ func (l *Link) push(d *Delivery) {
 		o.ended = true
 		return
 	}
-	l.h.metrics.Delivered(1)
+	l.h.metrics.Delivered(d.Flags&FlagSentBefore != 0)
 }
 
 // fits says whether the peer can receive a message at all.

@@ -35,6 +35,7 @@ type flight struct {
 	env     envelope
 	id      [16]byte
 	expires time.Time
+	arrived time.Time
 	extras  []ccp.Member // further keys of an old peer's Ack
 	cost    int
 
@@ -69,7 +70,7 @@ func (f *flight) release() {
 	f.env = envelope{}
 	f.refused = refs[:0]
 	f.stored, f.epoch, f.seq, f.cost = 0, 0, 0, 0
-	f.expires = time.Time{}
+	f.expires, f.arrived = time.Time{}, time.Time{}
 	f.failed.Store(false)
 	f.left.Store(0)
 	flights.Put(f)

@@ -46,6 +46,7 @@ type Hub struct {
 	readers   chan struct{}
 	vaults    sync.Pool
 	pending   atomic.Int64 // bytes of bodies that are not committed
+	waiting   atomic.Int64 // rows that no batch has taken
 	fence     atomic.Uint64
 	serverSeq atomic.Uint64
 	serverLog [8]byte
@@ -321,7 +322,7 @@ func (h *Hub) Drop(ctx context.Context, user, device string) error {
 	if err != nil {
 		return fmt.Errorf("relay: drop queue: %w", err)
 	}
-	h.metrics.Purged(int(n))
+	h.metrics.Dropped(int(n))
 	return nil
 }
 

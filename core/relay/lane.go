@@ -41,6 +41,7 @@ type lane struct {
 	senders []*sender
 	markBuf []storage.Mark
 	touched []*Link
+	at      time.Time // when the last batch was stored
 }
 
 func newLane(h *Hub) *lane {
@@ -55,6 +56,7 @@ func (l *lane) put(f *flight, rs []*recipient) {
 		l.pending = append(l.pending, row{f, r})
 	}
 	l.mu.Unlock()
+	l.h.waiting.Add(int64(len(rs)))
 	if idle {
 		l.signal()
 	}
@@ -107,6 +109,9 @@ func (l *lane) take() bool {
 	clear(l.marks[rest:])
 	l.marks = l.marks[:rest]
 	l.mu.Unlock()
+	if n := len(l.taken); n > 0 {
+		l.h.metrics.Waiting(int(l.h.waiting.Add(-int64(n))))
+	}
 	return len(l.taken) > 0 || len(l.senders) > 0
 }
 
@@ -126,6 +131,7 @@ func (l *lane) commitTaken(ctx context.Context) {
 			waiting := l.pending
 			l.pending = nil
 			l.mu.Unlock()
+			l.h.waiting.Add(-int64(len(waiting)))
 			l.fail(waiting)
 			l.flushAcks()
 			break
@@ -214,8 +220,9 @@ func (l *lane) store(ctx context.Context) bool {
 			err = errors.New("relay: the store answered fewer rows than asked")
 		}
 		if err == nil {
-			l.h.outage.works(now)
-			l.committed(res, now.Sub(begin))
+			l.at = l.h.now()
+			l.h.outage.works(l.at)
+			l.committed(res, l.at.Sub(begin))
 			return true
 		}
 		l.h.metrics.CommitFailed()
@@ -288,6 +295,9 @@ func (l *lane) settle(r row, res storage.Appended) {
 		}
 		if link := l.h.link(r.r.device); link != nil {
 			link.stored(f, r.r, res.Position)
+			if !f.arrived.IsZero() { // a sender's, not a row moved or the relay's own word
+				l.h.metrics.Handed(max(0, l.at.Sub(f.arrived).Seconds()))
+			}
 		} else {
 			l.h.away(r.r.device, res.Position)
 		}
@@ -300,7 +310,7 @@ func (l *lane) settled(r row) {
 	f := r.f
 	if !r.r.copy && f.left.Add(-1) == 0 {
 		switch {
-		case f.link != nil && f.link.finished(f):
+		case f.link != nil && f.link.finished(f, l.at):
 			l.touched = append(l.touched, f.link)
 		case f.then != nil:
 			f.then(f.result())

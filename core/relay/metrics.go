@@ -7,7 +7,13 @@ type noMetrics struct{}
 func (noMetrics) Committed(int, int, float64) {}
 func (noMetrics) CommitFailed()               {}
 func (noMetrics) Enqueued(int)                {}
-func (noMetrics) Delivered(int)               {}
+func (noMetrics) Waiting(int)                 {}
+func (noMetrics) Delivered(bool)              {}
+func (noMetrics) Accepted(float64)            {}
+func (noMetrics) FannedOut(int)               {}
+func (noMetrics) Handed(float64)              {}
+func (noMetrics) Duplicate()                  {}
+func (noMetrics) Dropped(int)                 {}
 func (noMetrics) Refused(string)              {}
 func (noMetrics) Poisoned()                   {}
 func (noMetrics) Purged(int)                  {}

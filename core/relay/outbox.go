@@ -100,18 +100,30 @@ type Friends func(ctx context.Context, owner, peer string) (bool, error)
 type Metrics interface {
 	// Committed tells of one batch: rows stored, bytes sealed, seconds it took.
 	Committed(rows, bytes int, seconds float64)
+	// Waiting is how many rows wait for a batch at present.
+	Waiting(rows int)
 	// CommitFailed counts failed Append calls.
 	CommitFailed()
 	// Enqueued counts rows stored for devices that are not connected here.
 	Enqueued(n int)
-	// Delivered counts messages handed to sessions.
-	Delivered(n int)
+	// Delivered counts messages handed to sessions; again says that an earlier connection
+	// may have brought this one.
+	Delivered(again bool)
+	// Accepted tells of one message acknowledged as done, FannedOut of one begun, Handed of
+	// one recipient who was connected here when it was stored. The seconds are those since
+	// the message arrived.
+	Accepted(seconds float64)
+	FannedOut(devices int)
+	Handed(seconds float64)
+	// Duplicate counts messages sent again that were done already.
+	Duplicate()
 	// Refused counts refused messages and rows by code.
 	Refused(code string)
 	// Poisoned counts rows moved behind the others.
 	Poisoned()
-	// Purged counts expired rows removed.
+	// Purged counts expired rows removed, Dropped those of revoked devices.
 	Purged(n int)
+	Dropped(n int)
 	// Call counts call events: "offer", "answer", "end", "expire".
 	Call(event string)
 	// CallsActive is the number of running calls.

@@ -83,6 +83,7 @@ func (l *Link) admit(id ccp.MessageID, now time.Time) (epoch uint32, drop bool, 
 	o.add(id.Counter)
 	in.touched, o.dirty = true, true
 	in.mu.Unlock()
+	l.h.metrics.Duplicate()
 	l.flushAcks()
 	return 0, true, nil
 }
@@ -133,7 +134,8 @@ func (l *Link) launch(m *message, rt *route, now time.Time) error {
 		life = m.ttl
 	}
 	f := newFlight()
-	f.link, f.seq, f.extras = l, m.seq, m.extras
+	f.link, f.seq, f.extras, f.arrived = l, m.seq, m.extras, now
+	h.metrics.FannedOut(n)
 	f.env = envelope{
 		kind: m.kind, channel: m.channel, time: now.UnixMilli(), id: m.id, device: l.device, user: l.user,
 		body: append([]byte(nil), m.body...),
@@ -182,16 +184,16 @@ func (l *Link) launch(m *message, rt *route, now time.Time) error {
 		rows[i].lane.put(f, rows[i:j])
 		i = j
 	}
-	if f.left.Add(-1) == 0 && l.finished(f) {
+	if f.left.Add(-1) == 0 && l.finished(f, now) {
 		l.flushAcks()
 	}
 	f.release()
 	return nil
 }
 
-// finished ends a message whose last row was settled, and says whether the
+// finished ends a message whose last row was settled at that time, and says whether the
 // caller must flush the acknowledgements.
-func (l *Link) finished(f *flight) (flush bool) {
+func (l *Link) finished(f *flight, at time.Time) (flush bool) {
 	in := &l.in
 	in.mu.Lock()
 	if !f.failed.Load() {
@@ -202,6 +204,7 @@ func (l *Link) finished(f *flight) (flush bool) {
 		}
 		flush = !in.touched
 		in.touched = true
+		l.h.metrics.Accepted(max(0, at.Sub(f.arrived).Seconds()))
 	}
 	l.leaveWindow(len(f.env.body), f.cost)
 	in.mu.Unlock()

@@ -120,11 +120,27 @@ func (c counts) Committed(rows, _ int, seconds float64) {
 }
 func (c counts) CommitFailed()       { c.m.Inc(metrics.CommitRetries) }
 func (c counts) Enqueued(n int)      { c.m.Add(metrics.RelayEnqueued, n) }
-func (c counts) Delivered(n int)     { c.m.Add(metrics.MessagesDelivered, n) }
+func (c counts) Waiting(rows int)    { c.m.Set(metrics.CommitPending, float64(rows)) }
+func (c counts) FannedOut(n int)     { c.m.Observe(metrics.FanOut, float64(n)) }
+func (c counts) Handed(s float64)    { c.m.Observe(metrics.DeliverySeconds, s) }
+func (c counts) Duplicate()          { c.m.Inc(metrics.MessagesDuplicate) }
 func (c counts) Refused(code string) { c.m.Count(metrics.MessagesRefused, code) }
-func (c counts) Poisoned()           { c.m.Inc(metrics.MessagesRedelivered) }
+func (c counts) Poisoned()           { c.m.Inc(metrics.MessagesMoved) }
 func (c counts) Purged(n int)        { c.m.Add(metrics.MessagesExpired, n) }
+func (c counts) Dropped(n int)       { c.m.Add(metrics.MessagesDropped, n) }
 func (c counts) CallsActive(n int)   { c.m.Set(metrics.CallsActive, float64(n)) }
+
+func (c counts) Accepted(s float64) {
+	c.m.Inc(metrics.MessagesAccepted)
+	c.m.Observe(metrics.AckSeconds, s)
+}
+
+func (c counts) Delivered(again bool) {
+	c.m.Inc(metrics.MessagesDelivered)
+	if again {
+		c.m.Inc(metrics.MessagesRedelivered)
+	}
+}
 
 func (c counts) Call(event string) {
 	if event == "offer" {

@@ -73,7 +73,7 @@ func (o *opening) compat(ctx context.Context) (*Session, error) {
 		return nil, err
 	}
 	ok = true
-	o.started(ses, false)
+	o.started(ses, nil)
 	return ses, nil
 }
 

@@ -130,10 +130,20 @@ func (o *opening) rights(ctx context.Context, conf *ccp.Confirm, req *account.Re
 	}
 	secret, err := o.srv.opt.ShortCode(ctx, conf.Pair.Code, o.prefix())
 	if err != nil {
+		o.paired(err)
 		return refused(ccp.CodePairingInvalid, "short code", err)
 	}
 	req.Pair = secret
 	return nil
+}
+
+// paired counts a pairing code that was presented.
+func (o *opening) paired(err error) {
+	m := o.srv.opt.Metrics
+	m.Inc(metrics.PairingAttempts)
+	if err != nil {
+		m.Inc(metrics.PairingFailures)
+	}
 }
 
 // keys are those of the device's transport keys that this relay has a use for.

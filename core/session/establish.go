@@ -27,6 +27,9 @@ func (o *opening) establish(ctx context.Context, conf *ccp.Confirm, req account.
 		}
 	}()
 	grant, err := o.srv.opt.Accounts.Establish(ctx, req)
+	if req.Pair != nil {
+		o.paired(err)
+	}
 	if err != nil {
 		return nil, fromAccount(err)
 	}
@@ -65,7 +68,7 @@ func (o *opening) establish(ctx context.Context, conf *ccp.Confirm, req account.
 		return nil, err
 	}
 	ok = true
-	o.started(ses, former != nil)
+	o.started(ses, former)
 	return ses, nil
 }
 
@@ -106,16 +109,19 @@ func (s *Session) attach(ctx context.Context, cursor uint64) error {
 }
 
 // started begins the data phase: what came behind the handshake is handed over.
-func (o *opening) started(ses *Session, resumed bool) {
+func (o *opening) started(ses *Session, former *resumption) {
 	ses.early = append([]byte(nil), o.buf[o.off:]...)
 	ses.earlyPlain = o.plain
 	o.handed.Store(true)
 	o.ticket.Authenticated()
 	m := o.srv.opt.Metrics
 	label := "established"
-	if resumed {
+	if former != nil {
 		label = "resumed"
 		m.Inc(metrics.SessionsResumed)
+		if former.Transport != "" && former.Transport != ses.transport {
+			m.Inc(metrics.MultipathSessions)
+		}
 	}
 	m.Count(metrics.Handshakes, label)
 	m.Observe(metrics.HandshakeSeconds, time.Since(o.start).Seconds())

@@ -23,6 +23,8 @@ type resumption struct {
 	Fence   uint64 `json:"fence"`
 	Until   int64  `json:"until"` // unix s; 24 h after it was made
 	Masked  []byte `json:"bearer"`
+	// Transport carried the session.
+	Transport string `json:"transport,omitempty"`
 
 	bearer string
 	key    string
@@ -96,6 +98,7 @@ type ticket struct {
 func (s *Session) stored(t *ticket) (key string, value []byte, err error) {
 	value, err = json.Marshal(resumption{
 		Device: s.device, Session: s.id, Node: s.srv.opt.Node, Fence: s.Fence(), Until: t.until, Masked: t.masked[:],
+		Transport: s.transport,
 	})
 	return cacheKey(t.hash), value, err
 }

@@ -27,6 +27,7 @@ type Server struct {
 	mu       sync.Mutex
 	began    time.Time
 	sessions map[*Session]struct{}
+	paths    map[string]int // sessions by transport
 	openings map[*opening]struct{}
 	conns    map[*net.Conn]struct{} // of every Serve that runs
 	draining bool
@@ -37,7 +38,7 @@ type Server struct {
 func New(opt Options) *Server {
 	opt.complete()
 	s := &Server{
-		opt: opt, sessions: make(map[*Session]struct{}), openings: make(map[*opening]struct{}),
+		opt: opt, sessions: make(map[*Session]struct{}), paths: make(map[string]int), openings: make(map[*opening]struct{}),
 		conns: make(map[*net.Conn]struct{}), idle: make(chan struct{}), began: time.Now(),
 	}
 	s.large.free = opt.Limits.LargeFrames
@@ -102,6 +103,8 @@ func (s *Server) register(ses *Session) error {
 		return refused(ccp.CodeUnavailable, "limits.sessions are connected", nil)
 	}
 	s.sessions[ses] = struct{}{}
+	s.paths[ses.transport]++
+	s.opt.Metrics.Set(metrics.MultipathPaths, float64(len(s.paths)))
 	return nil
 }
 
@@ -125,8 +128,15 @@ func (s *Server) connected(device string) bool {
 
 func (s *Server) unregister(ses *Session) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, there := s.sessions[ses]; !there {
+		return
+	}
 	delete(s.sessions, ses)
-	s.mu.Unlock()
+	if s.paths[ses.transport]--; s.paths[ses.transport] == 0 {
+		delete(s.paths, ses.transport)
+	}
+	s.opt.Metrics.Set(metrics.MultipathPaths, float64(len(s.paths)))
 }
 
 // CloseDevice ends every session of a device here with an Error frame of code,

@@ -95,3 +95,39 @@ func TestLinksBetweenPages(t *testing.T) {
 		}
 	}
 }
+
+// TestMetricsAreSet looks for a use of each instrument of core/metrics: one that nobody
+// sets would show 0 for ever. Those of what the relay does not do yet say so.
+func TestMetricsAreSet(t *testing.T) {
+	declared, used, honest := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, f := range tree(t) {
+		if f.test || !strings.HasPrefix(f.pkg, "core/") {
+			continue
+		}
+		ast.Inspect(f.syntax, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.KeyValueExpr: // the table of names and helps
+				key, ok := n.Key.(*ast.Ident)
+				if text, lit := n.Value.(*ast.CompositeLit); ok && lit && f.pkg == "core/metrics" && len(text.Elts) >= 2 {
+					declared[key.Name] = true
+					if help, ok := text.Elts[1].(*ast.BasicLit); ok && strings.Contains(help.Value, "; 0") {
+						honest[key.Name] = true
+					}
+				}
+			case *ast.SelectorExpr:
+				if pkg, ok := n.X.(*ast.Ident); ok && pkg.Name == "metrics" {
+					used[n.Sel.Name] = true
+				}
+			}
+			return true
+		})
+	}
+	for name := range declared {
+		if used[name] == honest[name] {
+			t.Errorf("metrics.%s: set %t, said to be always 0 %t", name, used[name], honest[name])
+		}
+	}
+	if len(declared) < 60 {
+		t.Errorf("only %d instruments seen", len(declared))
+	}
+}
