@@ -525,6 +525,7 @@ func idle(ctx context.Context, o Options, t *Target, f *fleet) ([]Case, error) {
 	}
 	c.MemoryKiB = float64(after.rss-before.rss) / 1024 / float64(o.Sessions)
 	c.CPUPercent = c.ServerCPU * float64(c.Count) / 1e6 / c.Seconds * 100
+	c.Rate = 0 // they do nothing
 	return []Case{c}, nil
 }
 

@@ -32,7 +32,7 @@ type Case struct {
 	// Count operations took Seconds: Rate a second.
 	Count   int64   `json:"count"`
 	Seconds float64 `json:"seconds"`
-	Rate    float64 `json:"rate"`
+	Rate    float64 `json:"rate,omitempty"`
 	Unit    string  `json:"unit"`
 	// CPU time of the server and of the load generator, microseconds an operation.
 	ServerCPU float64 `json:"server_cpu_us"`

@@ -276,7 +276,7 @@ func (k *checker) ledgerKey(name string) {
 func (k *checker) names(kind sdk.Kind) []string {
 	var out []string
 	for _, p := range k.env.Plugins {
-		if kind == 0 || p.Kind == kind {
+		if (kind == 0 || p.Kind == kind) && !slices.Contains(out, p.Name) { // built in, and in the catalog
 			out = append(out, p.Name)
 		}
 	}

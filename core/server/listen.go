@@ -85,7 +85,7 @@ func (s *Server) openCertificates(ctx context.Context) (err error) {
 		}
 	default:
 		if _, err := os.Stat(s.data.path(keysDir, "tls.key")); errors.Is(err, fs.ErrNotExist) {
-			if users, err := s.accounts.Users(ctx, "", 1); err == nil && len(users) > 0 {
+			if s.known(ctx) {
 				s.log.Warn("the relay's own certificate gets a new key: devices and links of before cannot connect; restore the former from a backup if there is one",
 					"key", s.data.path(keysDir, "tls.key"))
 			}
@@ -123,6 +123,16 @@ func leaf(name string) (*x509.Certificate, error) {
 		}
 		b = rest
 	}
+}
+
+// known says that there are devices or links which know this relay.
+func (s *Server) known(ctx context.Context) bool {
+	users, err := s.accounts.Users(ctx, "", 1)
+	if err != nil || len(users) > 0 {
+		return err == nil
+	}
+	invites, err := s.accounts.Invites(ctx, "", 1)
+	return err == nil && len(invites) > 0
 }
 
 // bind takes sockets from systemd where it passes some, and opens the configured

@@ -401,6 +401,9 @@ func TestRefusals(t *testing.T) {
 		{"foreign", func(t *testing.T) string {
 			return edit(t, t.TempDir(), "CREATE TABLE theirs (a)")
 		}, sdk.Invalid, "another program"},
+		{"older than its tables", func(t *testing.T) string {
+			return edit(t, good(t), "DELETE FROM migration")
+		}, sdk.Corrupt, "do not fit the version"},
 		{"damaged record", func(t *testing.T) string {
 			return edit(t, good(t), "INSERT INTO record VALUES ('user', 'a', 1, NULL, x'00', 7)")
 		}, sdk.Corrupt, "checksum"},

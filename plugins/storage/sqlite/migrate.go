@@ -3,8 +3,12 @@ package sqlite
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"time"
+
+	"modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
 
 	"github.com/commucat/commucat/sdk"
 	"github.com/commucat/commucat/sdk/storage"
@@ -64,6 +68,10 @@ func migrate(ctx context.Context, conn *sql.Conn) error {
 	}
 	if err != nil {
 		_, _ = conn.ExecContext(ctx, "ROLLBACK")
+	}
+	var s *sqlite.Error
+	if errors.As(err, &s) && s.Code()&0xff == lib.SQLITE_ERROR { // such as a table that is there already
+		return &storage.Error{Kind: sdk.Corrupt, Op: "migrate", Text: "the tables do not fit the version that the database says it has; restore it from a backup", Err: err}
 	}
 	return plain("migrate", err)
 }
