@@ -65,7 +65,7 @@ func (a *app) probeCommand() *cobra.Command {
 	f.StringVar(&domain, "domain", "", "name of the relay, if HOST is an address")
 	f.Uint64Var(&o.Seed, "seed", 1, "chooses the random parts of the inputs")
 	f.IntVar(&o.Rounds, "rounds", 1, "how often each kind of input is sent")
-	f.IntVar(&o.Timing, "timing", 0, "samples of the time to the first byte, for each of the timed requests")
+	f.IntVar(&o.Timing, "timing", 0, "samples of the time to the first byte, for a plain page and two requests that a relay looks at closer")
 	f.DurationVar(&o.Wait, "wait", 1500*time.Millisecond, "how long an answer may take")
 	f.DurationVar(&limit, "timeout", 30*time.Minute, "end after this time (0: never)")
 	f.IntVar(&o.Parallel, "parallel", 8, "inputs at one time")

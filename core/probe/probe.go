@@ -157,6 +157,11 @@ func (r Report) String() string {
 	for _, t := range r.Timing {
 		fmt.Fprintf(&b, "\n%s: %s", t.Name, t)
 	}
+	if len(r.Timing) > 0 {
+		// Target and reference are two programs, on two machines perhaps.
+		fmt.Fprintf(&b, "\nThe two take different times for the plain page as well (%s). What would tell a relay is\n"+
+			"another request whose difference is unlike that one's.\n", timed[0])
+	}
 	return b.String()
 }
 
