@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/user"
@@ -77,17 +79,23 @@ func (a *app) prepare(ctx context.Context, domain, data string) error {
 		return err
 	}
 	// The configuration comes last: without it a second try goes on where one was cut off.
-	if !exists(unit) {
-		self, err := os.Executable()
-		if err != nil {
-			return err
-		}
-		if err := replaceFile(unit, []byte(unitFile(self, data, owner(), os.Geteuid() == 0))); err != nil {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	want := []byte(unitFile(self, data, owner(), os.Geteuid() == 0))
+	switch have, err := os.ReadFile(unit); {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := replaceFile(unit, want); err != nil {
 			return err
 		}
 		if err := os.Chmod(unit, 0o644); err != nil { // nothing secret, and systemd reads it
 			return err
 		}
+	case err != nil:
+		return err
+	case !bytes.Equal(have, want):
+		a.say("%s is another one and stays as it is; to have a new one remove it and its configuration, and call this again", unit)
 	}
 	if err := replaceFile(file, []byte(text)); err != nil {
 		return err

@@ -60,6 +60,12 @@ func (s *Store) storeInvite(ctx context.Context, secret [16]byte, now time.Time,
 	}})
 }
 
+// HasUsers says whether a directory holds an account.
+func HasUsers(ctx context.Context, d storage.Directory, now time.Time) (bool, error) {
+	users, err := d.List(ctx, now, storage.Range{Kind: kindUser, Limit: 1})
+	return len(users) > 0, err
+}
+
 // FirstInvite is the first invitation of a relay, for 16 accounts and 24 h: made if there
 // are neither users nor invitations, and found again while accounts are left of it. Its
 // secret is what derive says of the moment it was made, so that nothing need keep it. ok is
@@ -68,24 +74,29 @@ func (s *Store) FirstInvite(ctx context.Context, derive func(created time.Time) 
 	const page = 500
 	none := true
 	for after := ""; ; {
-		list, err := s.Invites(ctx, after, page)
+		recs, err := s.dir.List(ctx, s.now(), storage.Range{Kind: kindInvite, After: after, Limit: page})
 		if err != nil {
 			return Invite{}, secret, false, false, err
 		}
-		for _, i := range list {
-			if secret := derive(i.Created); InviteID(secret[:]) == i.ID {
-				return i, secret, false, i.Used < i.Quota, nil
+		for _, r := range recs {
+			none, after = false, r.ID
+			h, err := decode[inviteRecord](r, r.Key)
+			if err != nil {
+				continue // a damaged one keeps no relay from starting
 			}
-			none, after = false, i.ID
+			created := fromMicro(h.value.Created)
+			if secret := derive(created); InviteID(secret[:]) == r.ID {
+				return Invite{r.ID, h.value.Quota, h.value.Used, created, r.Expires}, secret, false, h.value.Used < h.value.Quota, nil
+			}
 		}
-		if len(list) < page {
+		if len(recs) < page {
 			break
 		}
 	}
 	if !none {
 		return Invite{}, secret, false, false, nil
 	}
-	if users, err := s.dir.List(ctx, s.now(), storage.Range{Kind: kindUser, Limit: 1}); err != nil || len(users) > 0 {
+	if used, err := HasUsers(ctx, s.dir, s.now()); err != nil || used {
 		return Invite{}, secret, false, false, err
 	}
 	now := fromMicro(s.now().UnixMicro()) // as it will be read back

@@ -29,6 +29,8 @@ type entry struct {
 	By    string `json:"by"`
 	Relay bool   `json:"relay,omitempty"`
 	Group string `json:"group,omitempty"`
+	// Counts is the weight that the table counts it with, where that is more than 1.
+	Counts int `json:"counts,omitempty"`
 }
 
 // entryBytes is what an entry takes in its table for each that it counts as: a table that
@@ -40,7 +42,17 @@ func (e *entry) weight() int {
 	if e == nil {
 		return 0
 	}
-	return 1 + len(encode(e))/entryBytes
+	bare := *e
+	bare.Counts = 0
+	return 1 + len(encode(bare))/entryBytes
+}
+
+// counted is the weight that a stored entry is counted with; nil is none.
+func (e *entry) counted() int {
+	if e == nil {
+		return 0
+	}
+	return max(1, e.Counts)
 }
 
 // table counts a device's entries by their weight, and those that other devices added.
@@ -149,20 +161,24 @@ func (c *change) write(k storage.Key, expect uint64, value []byte) {
 // may be nil.
 func (c *change) room(device, joiner string, old, e *entry) bool {
 	t, lim := c.tables[device], &c.h.opt.Limits
-	more := e.weight() - old.weight()
+	more := e.weight() - old.counted()
 	return more <= 0 || t.N+more <= lim.Channels && (device == joiner || t.By[joiner]+more <= lim.ChannelsByJoiner)
 }
 
 // put sets an entry in place of old, which may be nil. By stays with the entry.
 func (c *change) put(device string, channel uint32, version uint64, old, e *entry) {
-	c.write(entryKey(device, channel), version, encode(e))
-	c.count(device, e.By, e.weight()-old.weight())
+	stored, w := *e, e.weight()
+	if stored.Counts = 0; w > 1 {
+		stored.Counts = w
+	}
+	c.write(entryKey(device, channel), version, encode(stored))
+	c.count(device, e.By, w-old.counted())
 }
 
 // drop deletes an entry.
 func (c *change) drop(device string, channel uint32, version uint64, e *entry) {
 	c.write(entryKey(device, channel), version, nil)
-	c.count(device, e.By, -e.weight())
+	c.count(device, e.By, -e.counted())
 }
 
 // count changes what a device's table holds, of entries that by added.

@@ -15,6 +15,12 @@ import (
 // stable storage. The sender's device and user are empty. ErrUnknown: no such
 // active device.
 func (h *Hub) Notify(ctx context.Context, device string, t ccp.Type, channel uint32, payload []byte) error {
+	return h.NotifyOnce(ctx, device, h.serverID(), t, channel, payload)
+}
+
+// NotifyOnce is Notify for what may be told again when nobody knows whether it was told:
+// the same id is shown once. It takes part in nobody's order.
+func (h *Hub) NotifyOnce(ctx context.Context, device string, id ccp.MessageID, t ccp.Type, channel uint32, payload []byte) error {
 	d, err := h.accounts.Device(ctx, device)
 	if err != nil {
 		return err
@@ -23,6 +29,7 @@ func (h *Hub) Notify(ctx context.Context, device string, t ccp.Type, channel uin
 		return ErrUnknown
 	}
 	env := h.serverEnvelope(t, channel, payload)
+	env.id = id
 	done := make(chan error, 1)
 	h.launchServer(&env, device, func(err error) { done <- err })
 	select {
@@ -38,8 +45,12 @@ func (h *Hub) Notify(ctx context.Context, device string, t ccp.Type, channel uin
 func (h *Hub) serverEnvelope(t ccp.Type, channel uint32, payload []byte) envelope {
 	return envelope{
 		kind: t, channel: channel, time: h.now().UnixMilli(), body: append([]byte(nil), payload...),
-		id: ccp.MessageID{Log: h.serverLog, Counter: h.serverSeq.Add(1)},
+		id: h.serverID(),
 	}
+}
+
+func (h *Hub) serverID() ccp.MessageID {
+	return ccp.MessageID{Log: h.serverLog, Counter: h.serverSeq.Add(1)}
 }
 
 var errNotStored = errors.New("relay: not stored")

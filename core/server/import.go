@@ -31,7 +31,7 @@ func ImportReference(ctx context.Context, opt Options, source string, dryRun boo
 	s := &Server{opt: opt, cfg: opt.Config, current: opt.Config, log: opt.Log, metrics: metrics.New(metrics.Options{Version: opt.Version})}
 	defer func() { err = errors.Join(err, s.close(context.WithoutCancel(ctx))) }()
 	for _, f := range []func(context.Context) error{
-		s.openData, s.openKeys, s.openHost, func(context.Context) error { return s.openFolders() }, s.openStorage, s.openSharedKeys, s.openAudit,
+		s.openData, s.openKeys, s.openHost, func(context.Context) error { return s.openFolders() }, s.openStorage, s.openMark, s.openSharedKeys, s.openAudit,
 	} {
 		if err := f(ctx); err != nil {
 			return nil, err

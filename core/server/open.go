@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -285,7 +286,7 @@ const tellTime = 10 * time.Second
 
 // tellOthers tells a change to the account's other devices and settles what is owed of
 // it; whom it could not tell is told by tellOwed.
-func (s *Server) tellOthers(c account.Change) bool {
+func (s *Server) tellOthers(c account.Change) {
 	ctx, cancel := context.WithTimeout(context.Background(), tellTime)
 	defer cancel()
 	devices, err := s.accounts.Devices(ctx, c.User)
@@ -295,7 +296,7 @@ func (s *Server) tellOthers(c account.Change) bool {
 			if d.ID == c.Device || d.Status != account.Active || c.To != nil && !slices.Contains(c.To, d.ID) {
 				continue
 			}
-			if e := s.hub.Notify(ctx, d.ID, ccp.TypeGroupEvent, 0, c.Event()); e != nil && !errors.Is(e, relay.ErrUnknown) {
+			if e := s.hub.NotifyOnce(ctx, d.ID, noticeID(c.Owed), ccp.TypeGroupEvent, 0, c.Event()); e != nil && !errors.Is(e, relay.ErrUnknown) {
 				left, err = append(left, d.ID), errors.Join(err, e)
 			}
 		}
@@ -306,20 +307,26 @@ func (s *Server) tellOthers(c account.Change) bool {
 	if err != nil {
 		s.log.Warn("the account's other devices could not be told yet", "change", string(c.Kind), "error", err)
 	}
-	return err == nil
 }
 
-// tellOwed tells what a crash, a stop or a storage that was away has left untold. After
-// one that fails the others wait for the next time.
+// noticeID is the id under which a device is told what it is owed, however often.
+func noticeID(owed string) ccp.MessageID {
+	sum := sha256.Sum256([]byte("commucat/notice/1\x00" + owed))
+	return ccp.MessageID{Log: [8]byte(sum[:8]), Counter: 1}
+}
+
+// tellOwed tells what a crash, a stop or a storage that was away has left untold. One that
+// cannot be told, to a device whose queue is full perhaps, keeps no other waiting.
 func (s *Server) tellOwed(ctx context.Context) {
 	owed, err := s.accounts.Owed(ctx)
 	if err != nil && ctx.Err() == nil {
 		s.log.Warn("what devices have still to be told of their accounts could not be read", "error", err)
 	}
 	for _, c := range owed {
-		if !s.tellOthers(c) {
+		if ctx.Err() != nil {
 			return
 		}
+		s.tellOthers(c)
 	}
 }
 

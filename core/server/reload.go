@@ -110,6 +110,10 @@ func (s *Server) follow(next *config.Config, keys []string) *Following {
 		s.reloading.Lock()
 		s.follows = nil // from here on f is this goroutine's
 		s.reloading.Unlock()
+		if len(f.keys) > 0 { // what holds at once and what follows
+			slices.Sort(f.keys)
+			s.record(audit.Configured(slices.Compact(f.keys), "reload"))
+		}
 		if err != nil {
 			f.err = &PartError{err}
 			return
@@ -119,10 +123,6 @@ func (s *Server) follow(next *config.Config, keys []string) *Following {
 			s.log.Error("a transport does not work as configured", "error", err)
 			f.err = &PartError{err}
 		}
-		if len(f.keys) > 0 {
-			slices.Sort(f.keys)
-			s.record(audit.Configured(slices.Compact(f.keys), "reload"))
-		}
 	})
 	return f
 }
@@ -131,10 +131,11 @@ func (s *Server) follow(next *config.Config, keys []string) *Following {
 func (s *Server) turn(ctx context.Context) error {
 	select {
 	case s.plugging <- struct{}{}:
+		if ctx.Err() == nil {
+			return nil
+		}
+		s.pass()
 	case <-ctx.Done():
-	}
-	if ctx.Err() == nil {
-		return nil
 	}
 	return fmt.Errorf("another plugin is being started or drained: %w", context.Cause(ctx))
 }

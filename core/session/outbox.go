@@ -161,12 +161,20 @@ func (s *Session) appendUnit(t ccp.Type, channel, sequence uint32, payload []byt
 	if err != nil || (s.mode != modeClear && n > ccp.MaxRecordFrame) {
 		return false
 	}
-	b, err := ccp.AppendHeader(s.srv.pool.get(n), t, channel, sequence, len(payload))
+	// A small one has just what it needs: what waits counts by the memory it holds.
+	pooled := n > ownBuf
+	var b []byte
+	if pooled {
+		b = s.srv.pool.get(n)
+	} else {
+		b = make([]byte, 0, n)
+	}
+	b, err = ccp.AppendHeader(b, t, channel, sequence, len(payload))
 	if err != nil {
 		return false
 	}
 	b = append(b, payload...)
-	s.queue = append(s.queue, piece{b: b, pooled: true, kind: t, channel: channel, sequence: sequence})
+	s.queue = append(s.queue, piece{b: b, pooled: pooled, kind: t, channel: channel, sequence: sequence})
 	s.queued += cap(b)
 	s.frames++
 	return true

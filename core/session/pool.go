@@ -6,6 +6,7 @@ import "sync"
 // whole Noise record.
 const (
 	smallBuf = 4 << 10
+	ownBuf   = 1 << 10 // up to here a unit of an old peer gets memory of its own
 	midBuf   = 17 << 10
 	largeBuf = 66 << 10
 )

@@ -26,7 +26,7 @@ type Options struct {
 	// OnEvent is told of everything that is not a message: one call after the other, in
 	// the order of the events, and none after Close has returned. It runs beside Handle
 	// and beside the connection, which a slow one does not hold up; it may use the client,
-	// and Close it. Run may return before the last ones are told. At most 256 events wait for it: 192 with a Payload, of 1 MiB together,
+	// and Stop it. Run may return before the last ones are told. At most 256 events wait for it: 192 with a Payload, of 1 MiB together,
 	// and 64 others. Where there is no room the oldest of the same sort is dropped, of the
 	// others "refused", "downgraded" and "confirming" last; the next event says how many
 	// are missing.
