@@ -15,6 +15,7 @@ type clock struct {
 	local func() time.Time
 	log   *slog.Logger
 	ahead atomic.Int64 // the server's time minus ours, ns
+	known atomic.Bool  // ahead was found once
 	told  atomic.Bool
 }
 
@@ -22,8 +23,9 @@ const (
 	// clockSame is a difference that counts as none; clockFar is worth a line in the log.
 	clockSame = 2 * time.Second
 	clockFar  = time.Minute
-	// clockEvery is how often it is looked at.
+	// clockEvery is how often it is looked at; clockFirst until it was for the first time.
 	clockEvery = time.Minute
+	clockFirst = time.Second
 )
 
 // server is a time of ours in the server's.
@@ -47,6 +49,7 @@ func (s *store) compare(ctx context.Context) error {
 		ahead = 0
 	}
 	s.clock.ahead.Store(int64(ahead))
+	s.clock.known.Store(true)
 	if far := ahead.Abs() >= clockFar; far != s.clock.told.Swap(far) && far {
 		s.clock.log.Warn("this machine's clock is not the server's; set one of them", "server_ahead", ahead.Round(time.Second))
 	}
@@ -55,14 +58,24 @@ func (s *store) compare(ctx context.Context) error {
 
 // keepTime compares the clocks now and then until the store is closed.
 func (s *store) keepTime() {
-	tick := time.NewTicker(clockEvery)
-	defer tick.Stop()
+	timer := time.NewTimer(s.clock.wait())
+	defer timer.Stop()
 	for {
 		select {
 		case <-s.watched.ctx.Done():
 			return
-		case <-tick.C:
+		case <-timer.C:
 			_ = s.compare(s.watched.ctx) // a server that is away is noticed by who needs it
+			timer.Reset(s.clock.wait())
 		}
 	}
+}
+
+// wait is how long until the next comparison: until the first one all times go in by
+// this machine's clock.
+func (c *clock) wait() time.Duration {
+	if c.known.Load() {
+		return clockEvery
+	}
+	return clockFirst
 }

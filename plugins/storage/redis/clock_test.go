@@ -73,3 +73,32 @@ func TestClocksDiffer(t *testing.T) {
 		})
 	}
 }
+
+// TestClockOfServerThatCameLate: a node that started before the server learns the server's
+// time soon after it is there, and looks at it more rarely from then on.
+func TestClockOfServerThatCameLate(t *testing.T) {
+	s := redisserver.Start(t)
+	s.Kill()
+	behind := func() time.Time { return time.Now().Add(-time.Hour) }
+	n := newStore(&Config{Address: []string{s.Address()}, Timeout: time.Second}, behind, slog.New(slog.DiscardHandler))
+	t.Cleanup(func() { _ = n.close() })
+	if err := n.compare(t.Context()); err == nil {
+		t.Fatal("a server that is away told its time")
+	}
+	if w := n.clock.wait(); w != clockFirst {
+		t.Errorf("it waits %v for the first time", w)
+	}
+	n.watched.start(n.keepTime)
+	s.Run()
+	for end := time.Now().Add(time.Minute); !n.clock.known.Load(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the server's time is not known")
+		}
+	}
+	if off := time.Since(n.clock.server(behind())).Abs(); off > time.Minute {
+		t.Errorf("off by %v", off)
+	}
+	if w := n.clock.wait(); w != clockEvery {
+		t.Errorf("it waits %v for the next time", w)
+	}
+}
