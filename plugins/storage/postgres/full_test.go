@@ -38,7 +38,7 @@ func TestDoubtUntilWritten(t *testing.T) {
 		{nil, false},
 		{errUnsure, true},
 	} {
-		if err := s.written(step.err); err != step.err {
+		if err := s.written(true, step.err); err != step.err {
 			t.Errorf("step %d: %v became %v", i, step.err, err)
 		}
 		if s.doubt.Load() != step.doubt {

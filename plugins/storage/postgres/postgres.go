@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -148,6 +149,7 @@ func (s *store) connections(ctx context.Context, c *Config, n int) (*pgxpool.Poo
 	}
 	pc.MaxConns, pc.MinConns = int32(n), min(int32(n), 2)
 	pc.ConnConfig.ValidateConnect, pc.ConnConfig.OnNotice = s.lines.accept, noticed
+	pc.ShouldPing = asks
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, &storage.Error{Kind: sdk.Invalid, Text: "the connection settings are wrong", Err: err}
@@ -250,7 +252,8 @@ func (s *store) ready(ctx context.Context) error {
 		return s.fits(ctx, c.Conn())
 	})
 	if err != nil {
-		if broken(err) {
+		// A probe's time is short: that it ended tells of a crowd as well.
+		if broken(err, false) {
 			s.reset()
 		}
 		return plain("ready", err)
@@ -260,7 +263,7 @@ func (s *store) ready(ctx context.Context) error {
 	}
 	// Whether it goes again only writing tells: rows that take some pages, which are
 	// taken back, and a commit.
-	return plain("ready", s.write(ctx, s.pool, func(tx pgx.Tx, _ int64) error {
+	return plain("ready", s.written(false, s.transact(ctx, s.pool, func(tx pgx.Tx, _ int64) error {
 		err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, "INSERT INTO message (queue, position, id, expires, payload) SELECT -1, n, gen_random_uuid(), 0, $1 FROM generate_series(1, 64) AS n", make([]byte, 4096))
 			if err == nil {
@@ -273,15 +276,15 @@ func (s *store) ready(ctx context.Context) error {
 		}
 		_, err = tx.Exec(ctx, "UPDATE timeline SET checked = $1", time.Now().UnixMicro())
 		return err
-	}))
+	})))
 }
 
 // errUndo ends a transaction that was only to see whether it could be.
 var errUndo = errors.New("taken back")
 
 // written notes how a write ended. What the store itself refused says nothing, nor does
-// a caller who went away.
-func (s *store) written(err error) error {
+// a caller who went away. Silent is as for broken.
+func (s *store) written(silent bool, err error) error {
 	var own *storage.Error
 	var conflict *storage.ConflictError
 	switch {
@@ -290,7 +293,7 @@ func (s *store) written(err error) error {
 	case errors.As(err, &conflict), errors.As(err, &own) && own.Kind != sdk.Unavailable, errors.Is(err, context.Canceled):
 	default:
 		s.doubt.Store(true)
-		if broken(err) {
+		if broken(err, silent) {
 			s.reset()
 		}
 	}
@@ -304,18 +307,33 @@ func (s *store) reset() {
 	s.pool.Reset()
 }
 
-// broken says whether a call failed because its connection ended, or nothing came by it
-// in time: a server that was taken from the net is followed by another.
-func broken(err error) bool {
+// broken says whether a call failed because its connection ended, or, where silent is set,
+// nothing came by it in time: a server that was taken from the net is followed by another.
+// A call that had no connection yet has waited for the others, and says nothing of them.
+func broken(err error, silent bool) bool {
 	var said *pgconn.PgError
 	var own *storage.Error
 	switch {
 	case errors.As(err, &own), errors.Is(err, context.Canceled):
 		return false
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
+		return silent
 	case errors.As(err, &said):
 		return strings.HasPrefix(said.Code, "57P") // the server ends, crashes or starts
 	}
 	return true
+}
+
+// gotKey is a *bool in a context, which is set once the call has a connection.
+type gotKey struct{}
+
+// asks says of a connection that is about to be handed out whether it is asked first
+// whether it lives. That may be where the call's time ends: it has got one by then.
+func asks(ctx context.Context, c pgxpool.ShouldPingParams) bool {
+	if got, ok := ctx.Value(gotKey{}).(*bool); ok {
+		*got = true
+	}
+	return c.IdleDuration > time.Second
 }
 
 var errTooOld = errors.New("the server is older than PostgreSQL 14; upgrade it")

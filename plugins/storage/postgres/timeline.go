@@ -138,7 +138,14 @@ const (
 // write runs a transaction that must be durable when it returns nil; f gets the floor of
 // positions. A connection that another server has passed by is closed.
 func (s *store) write(ctx context.Context, pool *pgxpool.Pool, f func(tx pgx.Tx, floor int64) error) error {
-	return s.written(pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
+	got := false
+	err := s.transact(context.WithValue(ctx, gotKey{}, &got), pool, f)
+	return s.written(got, err)
+}
+
+// transact is write without what its end says of the connections.
+func (s *store) transact(ctx context.Context, pool *pgxpool.Pool, f func(tx pgx.Tx, floor int64) error) error {
+	return pool.AcquireFunc(ctx, func(c *pgxpool.Conn) error {
 		conn := c.Conn().PgConn()
 		data := conn.CustomData()
 		l, _ := data[lineKey].(timeline)
@@ -170,7 +177,7 @@ func (s *store) write(ctx context.Context, pool *pgxpool.Pool, f func(tx pgx.Tx,
 			s.lines.learn(l, floor)
 		}
 		return nil
-	}))
+	})
 }
 
 func (t *timelines) floor(l timeline) (floor int64, known bool, err error) {
