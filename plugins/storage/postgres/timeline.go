@@ -29,7 +29,10 @@ import (
 //     restart of the server, which replacing its files needs, and with another database or
 //     another file of the table queue, which each restoring of a dump brings. The first
 //     on another system or timeline may be by another clock: its floor is clockSkew higher,
-//     and so is the next one's while the clock has not caught up with that.
+//     and so is the next one's while the clock has not caught up with that, where it knows
+//     of it: by its own table, or by a store that was open all the time. Who goes back to
+//     a former server that knows nothing of the other, and starts the relay anew, must
+//     wait until the clock has caught up.
 //
 // Two clocks that differ by more than clockSkew break this, and so does one that was put
 // back between the two. For a machine that is put back with its memory, without the
@@ -56,6 +59,8 @@ type timelines struct {
 	mu     sync.Mutex
 	newest timeline
 	floors map[timeline]int64
+	// highest of all floors that were known, also of histories that this one has not heard of.
+	highest int64
 }
 
 const clockSkew = time.Hour
@@ -123,11 +128,12 @@ var errUnsure = &storage.Error{Kind: sdk.Unavailable, Op: "postgres: commit", Te
 const clock = `(extract(epoch FROM clock_timestamp()) * 1000000)::bigint`
 
 const (
-	// firstWrite notes a history with its floor. That of a new database is the clock.
+	// firstWrite notes a history with its floor. That of a new database is the clock,
+	// unless positions above it are known of ($5).
 	firstWrite = `INSERT INTO timeline (system, line, floor)
-	SELECT $1, $2, greatest(h.highest, h.now) + CASE WHEN h.empty OR h.known AND h.highest <= h.now THEN 0 ELSE $4::bigint END
+	SELECT $1, $2, greatest(h.highest, h.now) + CASE WHEN h.highest <= h.now AND (h.empty OR h.known) THEN 0 ELSE $4::bigint END
 	FROM (
-		SELECT ` + clock + ` AS now, coalesce((SELECT max(floor) FROM timeline), 0) AS highest,
+		SELECT ` + clock + ` AS now, greatest((SELECT max(floor) FROM timeline), $5::bigint) AS highest,
 		EXISTS (SELECT FROM timeline WHERE system = $1 AND split_part(line, ' ', 1) = $3) AS known,
 		NOT EXISTS (SELECT FROM timeline) AND NOT EXISTS (SELECT FROM queue) AS empty
 	) AS h ON CONFLICT DO NOTHING`
@@ -159,7 +165,7 @@ func (s *store) transact(ctx context.Context, pool *pgxpool.Pool, f func(tx pgx.
 		delete(data, unsureKey)
 		err = pgx.BeginFunc(ctx, c, func(tx pgx.Tx) error {
 			if !known {
-				if _, err := tx.Exec(ctx, firstWrite, l.system, l.key(), l.line, clockSkew.Microseconds()); err != nil {
+				if _, err := tx.Exec(ctx, firstWrite, l.system, l.key(), l.line, clockSkew.Microseconds(), s.lines.top()); err != nil {
 					return err
 				}
 				if err := tx.QueryRow(ctx, floorOf, l.system, l.key()).Scan(&floor, nil); err != nil {
@@ -196,5 +202,12 @@ func (t *timelines) learn(l timeline, floor int64) {
 	if t.floors == nil {
 		t.floors = map[timeline]int64{}
 	}
-	t.floors[l] = floor
+	t.floors[l], t.highest = floor, max(t.highest, floor)
+}
+
+// top is the highest floor that this process knows of.
+func (t *timelines) top() int64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.highest
 }
