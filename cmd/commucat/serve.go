@@ -133,11 +133,14 @@ func (a *app) serve(ctx context.Context, cfg *config.Config, env config.Env, dat
 	}
 	told := &arrivals{a: a}
 	opt.OnTransport = told.note
+	hup := make(chan os.Signal, 1) // also one that comes while the relay starts must not end it
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
 	s, err := server.New(ctx, opt)
 	if err != nil {
 		return err
 	}
-	go a.reloads(ctx, s, log)
+	go a.reloads(ctx, hup, s, log)
 	ready := s.Ready()
 	if a.json {
 		err = a.emit(ready)
@@ -206,10 +209,7 @@ func (a *app) serverLog(cfg *config.Config) (*slog.Logger, *slog.LevelVar, error
 }
 
 // reloads follows SIGHUP until ctx ends.
-func (a *app) reloads(ctx context.Context, s *server.Server, log *slog.Logger) {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
+func (a *app) reloads(ctx context.Context, hup <-chan os.Signal, s *server.Server, log *slog.Logger) {
 	for {
 		select {
 		case <-ctx.Done():
