@@ -141,13 +141,14 @@ func (c *Client) Run(ctx context.Context) error {
 	if cause := context.Cause(work); err == nil && ctx.Err() == nil && cause != nil {
 		err = cause // aborted, or closed
 	}
+	// Before anybody learns of the end: what follows Close, and it alone, may write then.
+	if saved := errors.Join(c.saveSession(), c.lastSave()); saved != nil && err == nil {
+		err = saved
+	}
 	c.mu.Lock()
 	c.running, c.stop, c.ended = nil, nil, err
 	c.tell()
 	c.mu.Unlock()
-	if saved := errors.Join(c.saveSession(), c.flush()); saved != nil && err == nil {
-		err = saved
-	}
 	return err
 }
 
@@ -344,5 +345,5 @@ func (c *Client) Close() error {
 func (c *Client) serverTime() time.Time { return c.opt.Now().Add(time.Duration(c.skew.Load())) }
 
 func (c *Client) event(name string, f ccp.Frame) {
-	c.events.tell(Event{Name: name, Channel: f.Channel, Payload: append([]byte(nil), f.Payload...)})
+	c.events.tell(Event{Name: name, Channel: f.Channel, Payload: append([]byte{}, f.Payload...)}) // never nil: see teller
 }

@@ -105,8 +105,8 @@ func (c *Client) endpoints() []route {
 }
 
 // connect makes a session. If the relay has lost the resume token it asks for
-// XK, which follows at once. silence is how long one endpoint may take before the
-// next is tried beside it.
+// XK, which follows at once. silence is how long it may take before a second
+// endpoint is tried beside another.
 func (c *Client) connect(ctx context.Context, silence time.Duration) (*session, error) {
 	if err := c.drawKeys(); err != nil {
 		return nil, err

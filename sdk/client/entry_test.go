@@ -5,9 +5,13 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -148,6 +152,129 @@ func TestCertificateDuringSession(t *testing.T) {
 		u.close()
 		if last, _ := file(); !os.SameFile(first, last) {
 			t.Error("written again without a change")
+		}
+	})
+}
+
+// hooked is a store whose SaveSession asks first.
+type hooked struct {
+	*MemoryStore
+	mu   sync.Mutex
+	hook func() error
+}
+
+func (h *hooked) set(hook func() error) {
+	h.mu.Lock()
+	h.hook = hook
+	h.mu.Unlock()
+}
+
+func (h *hooked) SaveSession(s State) error {
+	h.mu.Lock()
+	hook := h.hook
+	h.mu.Unlock()
+	if hook != nil {
+		if err := hook(); err != nil {
+			return err
+		}
+	}
+	return h.MemoryStore.SaveSession(s)
+}
+
+// Close waits for what Run saves at its end, also when Run has ended by itself, and nothing
+// is written to the profile after it.
+func TestCloseWaitsForLastSave(t *testing.T) {
+	for _, by := range []string{"Close", "context"} {
+		t.Run(by, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRelay(t)
+				r.grants(30 * 24 * time.Hour)
+				opt := r.options(0)
+				store := &hooked{MemoryStore: memory()}
+				opt.Store = store
+				dir := t.TempDir()
+				if err := opt.Profile.Save(dir); err != nil {
+					t.Fatal(err)
+				}
+				u := start(t, opt)
+				u.connected()
+				u.cut() // the next credential is not urgent
+				synctest.Wait()
+				free := make(chan struct{})
+				store.set(func() error { <-free; return nil })
+				if by == "context" {
+					u.stop()
+					synctest.Wait() // Run is at its last saves
+				}
+				closed := make(chan struct{})
+				go func() { u.Client.Close(); close(closed) }()
+				synctest.Wait()
+				select {
+				case <-closed:
+					t.Error("Close returned while Run saves")
+				default:
+				}
+				close(free)
+				<-closed
+				if p, err := LoadProfile(dir); err != nil || newestEntry(t, p) != newestEntry(t, u.Profile()) {
+					t.Error("the last credential is not in the file:", err)
+				}
+				u.revise(func(p *Profile) { p.Name = "late" })
+				if err := u.flush(); !errors.Is(err, ErrClosed) {
+					t.Error(err)
+				}
+				if p, err := LoadProfile(dir); err != nil || p.Name == "late" {
+					t.Error("written after Close:", err)
+				}
+			})
+		})
+	}
+}
+
+// A disk that is full for a while ends no session and no client; what could not be saved is
+// saved later.
+func TestFlushFails(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRelay(t)
+		r.grants(30 * 24 * time.Hour)
+		grant := r.ack
+		r.ack = func(a *ccp.Established) { grant(a); a.Keepalive = 300 }
+		opt := r.options(0)
+		store := &hooked{MemoryStore: memory()}
+		opt.Store = store
+		log := new(bytes.Buffer)
+		opt.Log = slog.New(slog.NewTextHandler(log, nil))
+		dir := t.TempDir() + "/profile"
+		if err := opt.Profile.Save(dir); err != nil {
+			t.Fatal(err)
+		}
+		u := start(t, opt)
+		u.connected()
+		synctest.Wait()
+		if err := errors.Join(os.Rename(dir, dir+".away"), os.WriteFile(dir, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		store.set(func() error { return errors.New("disk full") })
+		u.cut() // the next credential is not urgent
+		session := u.current()
+		time.Sleep(3 * flushAfter)
+		if err := errors.Join(os.Remove(dir), os.Rename(dir+".away", dir)); err != nil {
+			t.Fatal(err)
+		}
+		store.set(nil)
+		time.Sleep(2 * flushAfter)
+		if u.current() != session {
+			t.Error("the session ended")
+		}
+		if p, err := LoadProfile(dir); err != nil || newestEntry(t, p) != newestEntry(t, u.Profile()) {
+			t.Error("the credential was not saved later:", err)
+		}
+		if st, err := store.State(); err != nil || string(st.Resume) != string(u.Client.state.Resume) {
+			t.Error("the resume token was not saved later:", err)
+		}
+		u.close()
+		if n := strings.Count(log.String(), "could not be saved"); n != 1 {
+			t.Errorf("%d warnings: %s", n, log)
 		}
 	})
 }

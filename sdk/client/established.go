@@ -178,11 +178,30 @@ func (c *Client) keyUpdate(payload []byte) {
 	c.events.tell(Event{Name: "certificate", Payload: p.Certificate})
 }
 
-// save writes the profile as it is now: what others have changed meanwhile is not
-// written over with something older.
+// save writes the profile as it is now, and nothing once the client is closed: Run does it
+// at its end then.
 func (c *Client) save() error {
 	c.saving.Lock()
 	defer c.saving.Unlock()
+	if c.isClosed() {
+		return ErrClosed
+	}
+	return c.write()
+}
+
+// lastSave is for the end of Run, for which Close waits.
+func (c *Client) lastSave() error {
+	c.saving.Lock()
+	defer c.saving.Unlock()
+	if !c.unsaved() {
+		return nil
+	}
+	return c.write()
+}
+
+// write writes the profile as it is now: what others have changed meanwhile is not
+// written over with something older. saving is held.
+func (c *Client) write() error {
 	p := *c.Profile()
 	if err := p.Save(p.dir); err != nil {
 		return err
@@ -196,13 +215,16 @@ func (c *Client) save() error {
 // flush saves what was not urgent. A renewed certificate that is lost with the process is
 // renewed again by the next Ack.
 func (c *Client) flush() error {
-	c.mu.Lock()
-	due := c.profile.dir != "" && !equalProfiles(c.onDisk, c.profile, true)
-	c.mu.Unlock()
-	if !due {
+	if !c.unsaved() {
 		return nil
 	}
 	return c.save()
+}
+
+func (c *Client) unsaved() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.profile.dir != "" && !equalProfiles(c.onDisk, c.profile, true)
 }
 
 // revise replaces the profile by a changed copy.

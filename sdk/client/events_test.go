@@ -227,12 +227,18 @@ func TestKeyDrawnDuringClose(t *testing.T) {
 	}
 }
 
-// A flood of frames that are no messages takes no memory while the callback is slow.
+// A flood of frames that are no messages takes no memory while the callback is slow, and
+// pushes out nothing of what the client says itself.
 func TestEventFlood(t *testing.T) {
+	t.Run("full", func(t *testing.T) { flood(t, ccp.TypePresence, []byte(`{"state":"away"}`)) })
+	t.Run("empty", func(t *testing.T) { flood(t, ccp.TypeMsg, nil) })
+}
+
+func flood(t *testing.T, kind ccp.Type, payload []byte) {
 	r := newRelay(t)
 	r.ready = func(p *peer) {
 		for range 400 {
-			_ = p.send(ccp.TypePresence, 0, []byte(`{"state":"away"}`))
+			_ = p.send(kind, 0, payload)
 		}
 		_ = p.deliver(1, 1, "behind")
 	}
@@ -241,11 +247,15 @@ func TestEventFlood(t *testing.T) {
 		c     *Client
 		shown = make(chan struct{})
 		told  int
+		own   []string
 	)
 	free := make(chan struct{})
 	opt.Handle = func(Message) error { close(shown); return nil }
 	opt.OnEvent = func(e Event) {
 		<-free
+		if e.Name != "presence" && e.Name != "event" {
+			own = append(own, e.Name)
+		}
 		told += 1 + e.Missed
 	}
 	c, err := New(opt)
@@ -265,5 +275,8 @@ func TestEventFlood(t *testing.T) {
 	<-ended
 	if told != 404 { // trying, confirming, connected, disconnected besides
 		t.Errorf("%d told or missed", told)
+	}
+	if d := cmp.Diff([]string{"trying", "confirming", "connected", "disconnected"}, own); d != "" {
+		t.Error(d)
 	}
 }

@@ -13,7 +13,7 @@ const (
 	// raceDelay is how long one endpoint may be silent before the next is tried
 	// beside it.
 	raceDelay = 700 * time.Millisecond
-	// raceMost is how long that may become when no way has led to the relay for a
+	// raceMost is how long that may become, once in a race, when no way has led to the relay for a
 	// while, or it has sent its clients away: it has all of them at the door at once
 	// then, and who knocks by several ways makes the others wait.
 	raceMost = 8 * time.Second
@@ -59,11 +59,14 @@ func (b *backoff) next() time.Duration {
 	return b.step/2 + rand.N(b.step/2+1)
 }
 
-// patience is how long one endpoint may be silent after a pause of d.
+// patience is how long a race may hear nothing after a pause of d before it tries a second
+// way beside another.
 func patience(d time.Duration) time.Duration { return min(max(4*d, raceDelay), raceMost) }
 
-// race starts try(0), and try(i+1) as soon as one has failed or none has
-// succeeded for delay. The first success wins; the others are ended by their
+// race starts try(0), and try(i+1) as soon as one has failed or the newest has been silent
+// for raceDelay, but none beside another before delay has passed: a relay with a crowd at
+// its door is given time, and a device whose first ways are blocked waits for that once and
+// not for each. The first success wins; the others are ended by their
 // context, and what they still deliver is closed. When ctx ends, race returns
 // with its cause and nothing further is started.
 func race[T io.Closer](ctx context.Context, n int, delay time.Duration, try func(ctx context.Context, i int) (T, error)) (T, error) {
@@ -79,13 +82,14 @@ func race[T io.Closer](ctx context.Context, n int, delay time.Duration, try func
 		started int
 		ended   int
 		results = make(chan outcome, n)
+		began   = time.Now()
 		timer   = time.NewTimer(delay)
 	)
 	defer timer.Stop()
 	start := func() {
 		if i := started; i < n && ctx.Err() == nil {
 			started++
-			timer.Reset(delay)
+			timer.Reset(max(raceDelay, delay-time.Since(began)))
 			go func() {
 				v, err := try(ctx, i)
 				results <- outcome{v, err}

@@ -348,6 +348,38 @@ func TestRunTwice(t *testing.T) {
 	}
 }
 
+// A relay that sends its clients away is given time once, and not by each way: with six
+// blocked ways in front the seventh is tried within seconds.
+func TestBlockedWays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRelay(t)
+		opt := r.options(0)
+		opt.Profile.Relay.Endpoints = nil
+		for port := range uint16(7) {
+			opt.Profile.Relay.Endpoints = append(opt.Profile.Relay.Endpoints, Endpoint{Transport: "pipe", Host: "a", Port: port + 1})
+		}
+		var open atomic.Uint32 // the only port that answers
+		open.Store(1)
+		opt.Dialers = []transport.Dialer{&fixed{name: "pipe", with: func(ctx context.Context, to transport.Endpoint, d transport.Dial) (net.Conn, error) {
+			if uint32(to.Port) != open.Load() {
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return r.Dial(ctx, to, d)
+		}}}
+		u := start(t, opt)
+		u.connected()
+		p := <-r.arrived
+		open.Store(7)
+		began := time.Now()
+		_ = p.send(ccp.TypeMove, 0, ccp.Move{Reason: ccp.MoveUpgrade}.Marshal())
+		<-r.arrived
+		if d := time.Since(began); d < raceMost || d > 12*time.Second {
+			t.Errorf("back after %v", d)
+		}
+	})
+}
+
 func TestRaceEnded(t *testing.T) {
 	ctx, stop := context.WithCancelCause(t.Context())
 	stop(errRefused)

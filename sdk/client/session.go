@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"sync"
@@ -203,10 +204,17 @@ func (s *session) watch() {
 	t := time.NewTicker(period)
 	defer t.Stop()
 	last := s.c.opt.Now()
-	if err := s.c.saveSession(); err != nil {
-		s.end(err)
-		return
+	// A disk that is full for a moment ends no device: these writes are tried again, by the
+	// next flush and at the end of Run.
+	failed := false
+	note := func(err error) {
+		if err != nil && !failed && !errors.Is(err, ErrClosed) {
+			s.c.opt.Log.Warn("what changed could not be saved, and will be tried again", "error", err)
+		}
+		failed = err != nil
 	}
+	token := s.c.saveSession()
+	note(token)
 	flush := last.Add(flushAfter)
 	for {
 		select {
@@ -217,10 +225,10 @@ func (s *session) watch() {
 		now := s.c.opt.Now()
 		if now.After(flush) {
 			flush = now.Add(flushAfter)
-			if err := s.c.flush(); err != nil {
-				s.end(err)
-				return
+			if token != nil {
+				token = s.c.saveSession()
 			}
+			note(errors.Join(token, s.c.flush()))
 		}
 		if now.UnixNano() < last.UnixNano() {
 			s.setBack(now)
